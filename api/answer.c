@@ -1,0 +1,540 @@
+/* A question's way to its answer. Read lore_answer_run at the end first: retrieve, rank, refuse or
+ * write.
+ *
+ * Invariants
+ *  1. Text that was handed to `delta` stands in the answer, in order, and never changes.
+ *  2. Every sentence of a guarded answer carries a citation whose bytes are those of the document.
+ *  3. A failure of the decoder never fails a question that the documents answer: the extractive
+ * answer takes its place.
+ *
+ * Writing is a loop over the decoder's tokens. Text gathers in `pending`; each complete sentence is
+ * judged once (judge_sentence), and released or refused. The first refused sentence ends the
+ * decoder's part. */
+#include "api/answer.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/utf8.h"
+#include "models/sentence.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    CITATIONS_MAX = 64,    /* sentences of one answer; an answer that is longer ends there with
+                              finish_reason length */
+    EXTRACT_SENTENCES = 2, /* of an extractive answer at most */
+    POLL_MS = 50,          /* how often a waiting answer looks after its client and its deadline */
+    FOLLOW_UP_BYTES = 48   /* a question as short as this is read together with the one before it */
+};
+
+typedef struct writing {
+    const lore_answerer *answerer;
+    const lore_query *query;
+    const lore_answer_events *events;
+    lore_arena *arena;
+    lore_answer *answer;
+    lore_evidence evidence;
+    int64_t start_ns;
+    lore_buf text;    /* what was released */
+    lore_buf pending; /* the decoder's text that is not judged yet */
+    size_t judged;    /* bytes of pending that are */
+} writing;
+
+const char *lore_mode_name(lore_mode mode)
+{
+    static const char *const NAMES[] = {"answer", "extract", "context", "prompt"};
+    return NAMES[mode];
+}
+
+static double ms_since(int64_t start_ns)
+{
+    return (double)(lore_clock_ns() - start_ns) / 1e6;
+}
+
+static bool has_cjk(lore_str text)
+{
+    for (size_t at = 0; at < text.len;) {
+        if (lore_utf8_is_cjk(lore_utf8_next(text, &at))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static lore_status no_memory(lore_error *err)
+{
+    return lore_fail(err, LORE_ERR_NOMEM, "no memory for the answer");
+}
+
+/* ---- the question ---- */
+
+/* A short follow-up ("and how long?") says too little on its own: search for it together with the
+ * last question. */
+static lore_status choose_question(const lore_query *query, lore_arena *arena, lore_answer *answer,
+                                   lore_error *err)
+{
+    answer->question = query->question;
+    if (query->question.len > FOLLOW_UP_BYTES) {
+        return LORE_OK;
+    }
+    for (int32_t i = query->history_count - 1; i >= 0; i--) {
+        if (lore_str_equal(query->history[i].role, LORE_STR("user"))) {
+            answer->question = lore_str_printf(arena, LORE_STR_FMT " " LORE_STR_FMT,
+                                               LORE_STR_ARG(query->history[i].content),
+                                               LORE_STR_ARG(query->question));
+            return answer->question.ptr == NULL ? no_memory(err) : LORE_OK;
+        }
+    }
+    return LORE_OK;
+}
+
+static lore_status find_passages(writing *w, lore_error *err)
+{
+    static const lore_str DEFAULT_COLLECTION = {"default", 7};
+    const lore_query *query = w->query;
+    const lore_config *config = w->answerer->config;
+    int32_t top_k = query->top_k > 0 ? query->top_k : (int32_t)config->top_k;
+    bool is_ranked = query->mode != LORE_MODE_CONTEXT;
+    lore_retrieve_options options = {
+        .search = {.collections =
+                       query->collection_count > 0 ? query->collections : &DEFAULT_COLLECTION,
+                   .collection_count = query->collection_count > 0 ? query->collection_count : 1,
+                   .filter = query->filter},
+        .hits_max = is_ranked && top_k < (int32_t)config->evidence_hits
+                        ? (int32_t)config->evidence_hits
+                        : top_k,
+        .weight = -1.0};
+    lore_answer *answer = w->answer;
+    lore_status status = lore_retrieve(&w->answerer->retriever, answer->question, &options,
+                                       w->arena, &answer->hits, err);
+    if (status != LORE_OK) {
+        return status;
+    }
+    answer->embed_ms = (double)answer->hits.embed_ns / 1e6;
+    answer->search_ms = (double)answer->hits.search_ns / 1e6;
+    if (!is_ranked) {
+        return LORE_OK;
+    }
+    status = lore_evidence_rank(&w->answerer->retriever, answer->question, &answer->hits, w->arena,
+                                &w->evidence, err);
+    if (status != LORE_OK) {
+        return status;
+    }
+    answer->evidence_ms = (double)w->evidence.elapsed_ns / 1e6;
+    answer->support = w->evidence.support;
+    return lore_evidence_reorder(&w->evidence, &answer->hits, top_k, w->arena, err);
+}
+
+/* ---- releasing text ---- */
+
+/* Put a sentence that `carrier` (an index into the evidence, or -1 where unguarded text has none)
+ * carries behind the text. */
+static lore_status release_sentence(writing *w, lore_str sentence, int32_t carrier, lore_error *err)
+{
+    lore_answer *answer = w->answer;
+    size_t before = w->text.len;
+    if (before > 0) {
+        lore_buf_byte(&w->text, ' ');
+    }
+    size_t start = w->text.len;
+    lore_buf_append(&w->text, sentence);
+    size_t end = w->text.len;
+    lore_citation *citation = NULL;
+    if (carrier >= 0) {
+        const lore_sentence *source = &w->evidence.sentences[carrier];
+        citation = &answer->citations[answer->citation_count++];
+        *citation = (lore_citation){source->hit + 1, start,       end,         source->hit,
+                                    source->start,   source->end, source->text};
+        lore_buf_printf(&w->text, " [%d]", citation->marker);
+    }
+    if (lore_buf_failed(&w->text)) {
+        return no_memory(err);
+    }
+    if (before == 0) {
+        answer->first_token_ms = ms_since(w->start_ns);
+    }
+    if (w->events->delta != NULL) {
+        w->events->delta(w->events->self,
+                         lore_str_slice(lore_buf_str(&w->text), before, w->text.len));
+    }
+    if (citation != NULL && w->events->citation != NULL) {
+        w->events->citation(w->events->self, answer, citation);
+    }
+    return LORE_OK;
+}
+
+/* ---- the extractive answer ---- */
+
+static bool is_runner_up(const lore_evidence *evidence, int32_t i, double ratio)
+{
+    return evidence->sentences[i].score >= (float)ratio * evidence->sentences[0].score;
+}
+
+static lore_status write_extract(writing *w, lore_error *err)
+{
+    w->answer->mode_used = LORE_MODE_EXTRACT;
+    w->answer->finish_reason = "stop";
+    for (int32_t i = 0; i < w->evidence.count && i < EXTRACT_SENTENCES; i++) {
+        if (i > 0 && !is_runner_up(&w->evidence, i, w->answerer->config->extract_ratio)) {
+            break;
+        }
+        lore_status status = release_sentence(w, w->evidence.sentences[i].text, i, err);
+        if (status != LORE_OK) {
+            return status;
+        }
+    }
+    return LORE_OK;
+}
+
+static lore_status write_refusal(writing *w, lore_error *err)
+{
+    lore_str refusal = has_cjk(w->query->question)
+                           ? LORE_STR("在现有文档中没有找到这个问题的答案。")
+                           : LORE_STR("I could not find an answer to this in the documents.");
+    lore_collection_info *list = NULL;
+    int32_t count = 0;
+    lore_status status =
+        lore_index_collections(w->answerer->retriever.index, w->arena, &list, &count, err);
+    if (status != LORE_OK) {
+        return status;
+    }
+    for (int32_t i = 0; i < count && w->query->collection_count == 1; i++) {
+        if (lore_str_equal(list[i].name, w->query->collections[0]) && list[i].refusal.len > 0) {
+            refusal = list[i].refusal;
+        }
+    }
+    w->answer->is_refused = true;
+    w->answer->mode_used = LORE_MODE_EXTRACT;
+    w->answer->finish_reason = "stop";
+    return release_sentence(w, refusal, -1, err);
+}
+
+/* ---- the decoder's answer ---- */
+
+static const lore_prompt_template *find_template(const lore_answerer *answerer, lore_str name)
+{
+    lore_str wanted = name.len > 0 ? name : LORE_STR("default");
+    for (int32_t i = 0; i < answerer->prompt_count; i++) {
+        if (lore_str_equal(wanted, lore_str_from(lore_prompt_name(answerer->prompts[i])))) {
+            return answerer->prompts[i];
+        }
+    }
+    return NULL;
+}
+
+static int32_t answer_tokens_max(const writing *w)
+{
+    int32_t tokens =
+        w->query->max_tokens > 0 ? w->query->max_tokens : (int32_t)w->answerer->config->max_tokens;
+    int32_t half = lore_engine_info(w->answerer->engine)->context / 2;
+    return tokens < half ? tokens : half; /* the prompt needs its half of a small context */
+}
+
+static lore_status build_prompt(writing *w, lore_prompt *prompt, lore_error *err)
+{
+    const lore_query *query = w->query;
+    const lore_config *config = w->answerer->config;
+    const lore_prompt_template *prompt_template = find_template(w->answerer, query->prompt_name);
+    if (prompt_template == NULL) {
+        return lore_fail(err, LORE_ERR_NOT_FOUND,
+                         "prompt.name: there is no prompt template '" LORE_STR_FMT "'",
+                         LORE_STR_ARG(query->prompt_name));
+    }
+    w->answer->prompt_name = lore_prompt_name(prompt_template);
+    int32_t count = w->answer->hits.count;
+    count = count < (int32_t)config->evidence_passages ? count : (int32_t)config->evidence_passages;
+    lore_str *passages = LORE_PUSH(w->arena, lore_str, count + 1);
+    if (passages == NULL) {
+        return no_memory(err);
+    }
+    for (int32_t i = 0; i < count; i++) {
+        passages[i] = lore_evidence_passage(&w->evidence, &w->answer->hits, i,
+                                            (int32_t)config->evidence_sentences, w->arena);
+        if (passages[i].ptr == NULL) {
+            return no_memory(err);
+        }
+    }
+    int32_t context = lore_engine_info(w->answerer->engine)->context - answer_tokens_max(w);
+    lore_prompt_slots slots = {.question = query->question,
+                               .passages = passages,
+                               .passage_count = count,
+                               .history = query->history,
+                               .history_count = query->history_count,
+                               .variables = query->variables,
+                               .variable_count = query->variable_count,
+                               .tokens_max = context < (int32_t)config->limits.prompt_tokens_max
+                                                 ? context
+                                                 : (int32_t)config->limits.prompt_tokens_max};
+    return lore_prompt_build(prompt_template, lore_engine_tokenizer(w->answerer->engine), &slots,
+                             w->arena, prompt, err);
+}
+
+/* Copy a sentence of the decoder without its [n] markers: citations are made from the evidence, not
+ * taken on trust. */
+static lore_str without_markers(lore_arena *arena, lore_str sentence)
+{
+    char *out = lore_arena_push(arena, sentence.len + 1);
+    size_t len = 0;
+    if (out == NULL) {
+        return (lore_str){0};
+    }
+    for (size_t i = 0; i < sentence.len; i++) {
+        size_t digits = i + 1;
+        while (sentence.ptr[i] == '[' && digits < sentence.len && sentence.ptr[digits] >= '0' &&
+               sentence.ptr[digits] <= '9') {
+            digits++;
+        }
+        if (digits > i + 1 && digits < sentence.len && sentence.ptr[digits] == ']') {
+            i = digits;
+            while (len > 0 && out[len - 1] == ' ') {
+                len--;
+            }
+        } else {
+            out[len++] = sentence.ptr[i];
+        }
+    }
+    return lore_str_trim((lore_str){out, len});
+}
+
+typedef enum verdict { VERDICT_RELEASED, VERDICT_REFUSED, VERDICT_FULL } verdict;
+
+static lore_status judge_sentence(writing *w, lore_str sentence, verdict *outcome, lore_error *err)
+{
+    lore_str plain = without_markers(w->arena, sentence);
+    *outcome = VERDICT_RELEASED;
+    if (plain.ptr == NULL) {
+        return no_memory(err);
+    }
+    if (plain.len == 0) {
+        return LORE_OK; /* a marker on its own */
+    }
+    if (w->answer->citation_count == CITATIONS_MAX) {
+        *outcome = VERDICT_FULL;
+        return LORE_OK;
+    }
+    int32_t carrier = lore_evidence_support(&w->evidence, plain, w->arena);
+    if (w->answerer->config->guard) {
+        bool is_strict = lore_engine_info(w->answerer->engine)->needs_guard;
+        if (carrier < 0 ||
+            (is_strict && !is_runner_up(&w->evidence, carrier, w->answerer->config->guard_ratio))) {
+            *outcome = VERDICT_REFUSED;
+            return LORE_OK;
+        }
+    }
+    return release_sentence(w, plain, carrier, err);
+}
+
+/* Judge every sentence of pending that is complete: one that more text follows, or any at the end.
+ * A marker that is still being written may yet belong to the sentence before it. */
+static lore_status judge_pending(writing *w, bool is_end, verdict *outcome, lore_error *err)
+{
+    *outcome = VERDICT_RELEASED;
+    while (*outcome == VERDICT_RELEASED) {
+        lore_str rest = lore_buf_str(&w->pending);
+        rest = lore_str_slice(rest, w->judged, rest.len);
+        size_t at = 0;
+        lore_span span = {0};
+        if (!lore_sentence_next(rest, &at, &span)) {
+            return LORE_OK;
+        }
+        lore_str behind = lore_str_trim(lore_str_slice(rest, span.end, rest.len));
+        if (!is_end && (behind.len == 0 || (behind.ptr[0] == '[' &&
+                                            lore_str_find(behind, LORE_STR("]"), 0) == SIZE_MAX))) {
+            return LORE_OK;
+        }
+        lore_status status =
+            judge_sentence(w, lore_str_slice(rest, span.start, span.end), outcome, err);
+        if (status != LORE_OK) {
+            return status;
+        }
+        w->judged += span.end;
+    }
+    return LORE_OK;
+}
+
+/* Take tokens until the sequence ends, a sentence is refused, the client leaves or the deadline
+ * passes. */
+static lore_status follow_stream(writing *w, lore_stream *stream, int64_t submitted_ns,
+                                 verdict *outcome, lore_finish *finish, lore_error *err)
+{
+    lore_detok detok = {0};
+    const lore_tokenizer *tokenizer = lore_engine_tokenizer(w->answerer->engine);
+    *finish = LORE_FINISH_NONE;
+    *outcome = VERDICT_RELEASED;
+    while (*finish == LORE_FINISH_NONE && *outcome == VERDICT_RELEASED) {
+        lore_token_event event = {0};
+        lore_status status =
+            lore_stream_next(stream, lore_clock_ns() + POLL_MS * 1000000LL, &event);
+        if (w->events->is_gone != NULL && w->events->is_gone(w->events->self)) {
+            return lore_fail(err, LORE_ERR_CANCELLED, "the client left");
+        }
+        if (lore_deadline_passed(w->query->deadline_ns)) {
+            return lore_fail(err, LORE_ERR_TIMEOUT,
+                             "the answer was not ready before the request's deadline");
+        }
+        if (status == LORE_ERR_TIMEOUT) {
+            continue;
+        }
+        if (w->answer->completion_tokens == 0) {
+            w->answer->queue_ms = ms_since(submitted_ns);
+        }
+        if (event.id >= 0) {
+            w->answer->completion_tokens++;
+            lore_detok_push(&detok, tokenizer, event.id, &w->pending);
+        }
+        *finish = event.finish;
+        if (*finish != LORE_FINISH_NONE) {
+            lore_detok_finish(&detok, &w->pending);
+        }
+        if (lore_buf_failed(&w->pending)) {
+            return no_memory(err);
+        }
+        status = judge_pending(w,
+                               *finish == LORE_FINISH_STOP ||
+                                   (*finish == LORE_FINISH_LENGTH && !w->answerer->config->guard),
+                               outcome, err);
+        if (status != LORE_OK) {
+            return status;
+        }
+    }
+    return LORE_OK;
+}
+
+static lore_status write_answer(writing *w, lore_error *err)
+{
+    lore_prompt prompt = {0};
+    lore_stream *stream = NULL;
+    verdict outcome = VERDICT_RELEASED;
+    lore_finish finish = LORE_FINISH_NONE;
+    lore_status status = build_prompt(w, &prompt, err);
+    if (status != LORE_OK) {
+        return status;
+    }
+    lore_generation generation = {.prompt = prompt.tokens.ids,
+                                  .prompt_count = prompt.tokens.count,
+                                  .tokens_max = answer_tokens_max(w),
+                                  .sampling = w->query->sampling,
+                                  .stop = w->query->stop,
+                                  .stop_count = w->query->stop_count};
+    w->answer->prompt_tokens = prompt.tokens.count;
+    int64_t submitted_ns = lore_clock_ns();
+    status = lore_engine_submit(w->answerer->engine, &generation, &stream, err);
+    if (status != LORE_OK) {
+        return status;
+    }
+    status = follow_stream(w, stream, submitted_ns, &outcome, &finish, err);
+    lore_stream_cancel(stream);
+    lore_stream_release(stream);
+    if (status != LORE_OK) {
+        return status;
+    }
+    if (finish == LORE_FINISH_ERROR) {
+        lore_log(LORE_LOG_WARN, "event=answer_decoder_failed id=%s", w->answer->id);
+    }
+    if (w->text.len == 0) {
+        return write_extract(w,
+                             err); /* nothing of the decoder's stands: refused, empty, or failed */
+    }
+    w->answer->mode_used = LORE_MODE_ANSWER;
+    w->answer->finish_reason = outcome == VERDICT_RELEASED && finish != LORE_FINISH_ERROR
+                                   ? lore_finish_name(finish)
+                               : outcome == VERDICT_FULL ? "length"
+                                                         : "stop";
+    return LORE_OK;
+}
+
+static lore_status write_prompt(writing *w, lore_error *err)
+{
+    lore_prompt prompt = {0};
+    if (w->answerer->engine == NULL) {
+        return lore_fail(err, LORE_ERR_INVALID,
+                         "mode: 'prompt' needs a decoder, and none is loaded");
+    }
+    lore_status status = build_prompt(w, &prompt, err);
+    if (status != LORE_OK) {
+        return status;
+    }
+    w->answer->mode_used = LORE_MODE_PROMPT;
+    w->answer->prompt_tokens = prompt.tokens.count;
+    lore_buf_append(&w->text, prompt.text);
+    return lore_buf_failed(&w->text) ? no_memory(err) : LORE_OK;
+}
+
+/* ---- the walk ---- */
+
+static lore_status write_text(writing *w, lore_error *err)
+{
+    const lore_config *config = w->answerer->config;
+    if (w->query->mode == LORE_MODE_CONTEXT) {
+        return LORE_OK;
+    }
+    if (w->query->mode == LORE_MODE_PROMPT) {
+        return write_prompt(w, err);
+    }
+    if (w->evidence.count == 0 || w->evidence.support < (float)config->refuse_below) {
+        return write_refusal(w, err);
+    }
+    if (w->query->mode == LORE_MODE_EXTRACT || w->answerer->engine == NULL) {
+        return write_extract(w, err);
+    }
+    return write_answer(w, err);
+}
+
+lore_status lore_answer_run(const lore_answerer *answerer, const lore_query *query,
+                            const lore_answer_events *events, lore_arena *arena,
+                            lore_answer *answer, lore_error *err)
+{
+    static const lore_answer_events NO_EVENTS = {0};
+    lore_answer result = {.created = lore_clock_unix_ms() / 1000,
+                          .mode = query->mode,
+                          .mode_used = query->mode,
+                          .prompt_name = "default",
+                          .finish_reason = "stop",
+                          .model = answerer->engine != NULL
+                                       ? lore_engine_info(answerer->engine)->name
+                                       : "extractive"};
+    if (query->adapter.len > 0) {
+        return lore_fail(err, LORE_ERR_NOT_FOUND, "adapter: there is no adapter '" LORE_STR_FMT "'",
+                         LORE_STR_ARG(query->adapter));
+    }
+    if (query->prompt_name.len > 0 && find_template(answerer, query->prompt_name) == NULL) {
+        return lore_fail(err, LORE_ERR_NOT_FOUND,
+                         "prompt.name: there is no prompt template '" LORE_STR_FMT "'",
+                         LORE_STR_ARG(query->prompt_name));
+    }
+    lore_id_new("q_", result.id, sizeof result.id);
+    result.citations = LORE_PUSH(arena, lore_citation, CITATIONS_MAX);
+    if (result.citations == NULL) {
+        return no_memory(err);
+    }
+    writing w = {.answerer = answerer,
+                 .query = query,
+                 .events = events != NULL ? events : &NO_EVENTS,
+                 .arena = arena,
+                 .answer = &result,
+                 .start_ns = lore_clock_ns()};
+    lore_buf_init(&w.text, (size_t)answerer->config->limits.arena_bytes_max);
+    lore_buf_init(&w.pending, (size_t)answerer->config->limits.arena_bytes_max);
+    lore_status status = choose_question(query, arena, &result, err);
+    if (status == LORE_OK) {
+        status = find_passages(&w, err);
+    }
+    if (status == LORE_OK && w.events->passages != NULL) {
+        w.events->passages(w.events->self, &result);
+    }
+    if (status == LORE_OK) {
+        status = write_text(&w, err);
+    }
+    if (status == LORE_OK) {
+        result.text = lore_str_copy(arena, lore_buf_str(&w.text));
+        status = result.text.ptr == NULL ? no_memory(err) : LORE_OK;
+    }
+    lore_buf_destroy(&w.text);
+    lore_buf_destroy(&w.pending);
+    if (status == LORE_OK) {
+        result.total_ms = ms_since(w.start_ns);
+        *answer = result;
+    }
+    return status;
+}

@@ -1,0 +1,323 @@
+/* The parts of the program put together. Nothing here decides what an answer is: it reads the
+ * configuration, opens each part, says what to do where one is missing, and closes all in reverse.
+ *
+ * Two backends, because two kinds of work share the machine: the embedder answers a query in a
+ * millisecond and goes first (urgent), the decoder writes for a second and may be on a GPU. */
+#include "api/app.h"
+
+#include "base/clock.h"
+#include "base/file.h"
+
+#include <string.h>
+
+/* Template files in the prompts folder; more is a wrong folder. */
+enum { PROMPTS_MAX = 256 };
+
+static lore_status parse_precision(const char *name, lore_precision *precision, lore_error *err)
+{
+    static const char *const NAMES[] = {"auto", "f32", "bf16", "int8"};
+    for (size_t i = 0; i < sizeof NAMES / sizeof NAMES[0]; i++) {
+        if (strcmp(name, NAMES[i]) == 0) {
+            *precision = (lore_precision)i; /* the enum is in this order */
+            return LORE_OK;
+        }
+    }
+    return lore_fail(err, LORE_ERR_INVALID, "precision '%s' must be auto, f32, bf16 or int8", name);
+}
+
+/* "cuda" is device 0, "cuda:N" device N. */
+static lore_status parse_cuda(const char *name, lore_backend_options *options, lore_error *err)
+{
+    int64_t device = 0;
+    if (name[4] == ':' && (!lore_str_to_int64(lore_str_from(name + 5), &device) || device < 0)) {
+        return lore_fail(err, LORE_ERR_INVALID, "device '%s' must be cuda or cuda:N", name);
+    }
+    int32_t count = lore_backend_cuda_count();
+    if (device >= count) {
+        return lore_fail(err, LORE_ERR_UNSUPPORTED,
+                         "device '%s': this build finds %d CUDA devices (see lore doctor)", name,
+                         (int)count);
+    }
+    options->kind = LORE_BACKEND_CUDA;
+    options->device = (int32_t)device;
+    return LORE_OK;
+}
+
+lore_status lore_app_device(const lore_config *config, lore_backend_options *options,
+                            lore_error *err)
+{
+    const char *name = config->device;
+    lore_status status = parse_precision(config->precision, &options->precision, err);
+    if (status != LORE_OK) {
+        return status;
+    }
+    options->device = 0;
+    if (strcmp(name, "auto") == 0) {
+        options->kind = lore_backend_cuda_count() > 0 ? LORE_BACKEND_CUDA : LORE_BACKEND_CPU;
+        return LORE_OK;
+    }
+    if (strcmp(name, "cpu") == 0 || strcmp(name, "ref") == 0) {
+        options->kind = strcmp(name, "cpu") == 0 ? LORE_BACKEND_CPU : LORE_BACKEND_REF;
+        return LORE_OK;
+    }
+    if (strncmp(name, "cuda", 4) == 0 && (name[4] == '\0' || name[4] == ':')) {
+        return parse_cuda(name, options, err);
+    }
+    return lore_fail(err, LORE_ERR_INVALID, "device '%s' must be auto, ref, cpu, cuda or cuda:N",
+                     name);
+}
+
+static lore_status open_backends(lore_app *app, lore_app_needs needs, lore_error *err)
+{
+    lore_backend_options decode = {0};
+    lore_status status = lore_app_device(app->config, &decode, err);
+    if (status != LORE_OK) {
+        return status;
+    }
+    status = lore_pool_new((int32_t)app->config->threads, &app->pool, err);
+    if (status != LORE_OK) {
+        return status;
+    }
+    decode.pool = app->pool;
+    /* The encoder stays on the processor also where the decoder has a GPU: one question is too
+     * little work to be worth the way there. */
+    lore_backend_options embed = decode;
+    embed.kind = decode.kind == LORE_BACKEND_REF ? LORE_BACKEND_REF : LORE_BACKEND_CPU;
+    embed.device = 0;
+    embed.is_urgent = true;
+    status = lore_backend_open(&embed, &app->embed_backend, err);
+    if (status == LORE_OK && needs.engine) {
+        status = lore_backend_open(&decode, &app->decode_backend, err);
+    }
+    return status;
+}
+
+static lore_status open_embedder(lore_app *app, lore_error *err)
+{
+    const lore_config *config = app->config;
+    if (!lore_file_is_dir(config->encoder)) {
+        return lore_fail(err, LORE_ERR_NOT_FOUND,
+                         "no encoder at '%s': set --set encoder=FOLDER or LORE_ENCODER",
+                         config->encoder);
+    }
+    return lore_embedder_open(config->encoder, app->embed_backend, &config->limits, &app->embedder,
+                              err);
+}
+
+static lore_status open_index(lore_app *app, lore_app_needs needs, lore_error *err)
+{
+    const char *folder = app->config->data;
+    lore_index_options options = {
+        .config = app->config,
+        .backend = app->embed_backend,
+        .is_writer = needs.index_writer,
+        .encoder = app->embedder ? lore_embedder_fingerprint(app->embedder) : NULL,
+        .dim = app->embedder ? lore_embedder_dim(app->embedder) : 0,
+    };
+    lore_status status = lore_index_open(folder, &options, &app->index, err);
+    if (status == LORE_ERR_NOT_FOUND) {
+        return lore_fail(err, status, "no data folder at '%s': run `lore ingest PATH` first",
+                         folder);
+    }
+    return status;
+}
+
+/* The default decoder may be absent (a small installation): then answers are extractive. One that
+ * the user named must be there. */
+static lore_status open_engine(lore_app *app, lore_error *err)
+{
+    const lore_config *config = app->config;
+    if (strcmp(config->decoder, "none") == 0) {
+        return LORE_OK;
+    }
+    if (!lore_file_is_dir(config->decoder)) {
+        lore_config *defaults = lore_alloc(sizeof *defaults);
+        if (defaults == NULL) {
+            return lore_fail(err, LORE_ERR_NOMEM, "no memory for the configuration");
+        }
+        lore_config_default(defaults);
+        bool is_default = strcmp(config->decoder, defaults->decoder) == 0;
+        lore_free(defaults);
+        if (!is_default) {
+            return lore_fail(err, LORE_ERR_NOT_FOUND,
+                             "no decoder at '%s': set --set decoder=FOLDER, or decoder=none for "
+                             "extractive answers",
+                             config->decoder);
+        }
+        lore_log(LORE_LOG_WARN, "event=no_decoder path=%s effect=\"extractive answers only\"",
+                 LORE_LOG_STR(lore_str_from(config->decoder)));
+        return LORE_OK;
+    }
+    return lore_engine_start(config->decoder, app->decode_backend, config, &app->engine, err);
+}
+
+static lore_status open_prompt_files(lore_app *app, const lore_str *names, size_t count,
+                                     lore_error *err)
+{
+    app->prompts = lore_alloc_zero(count + 1, sizeof *app->prompts);
+    if (app->prompts == NULL) {
+        return lore_fail(err, LORE_ERR_NOMEM, "no memory for prompts");
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (!lore_str_ends(names[i], LORE_STR(".txt"))) {
+            continue;
+        }
+        lore_str name = lore_str_slice(names[i], 0, names[i].len - 4);
+        lore_status status =
+            lore_prompt_open(app->config->prompts, name, &app->prompts[app->prompt_count], err);
+        if (status != LORE_OK) {
+            return status;
+        }
+        app->prompt_count++;
+    }
+    return LORE_OK;
+}
+
+/* Every *.txt of the prompts folder, parsed now, so that a broken template is found at the start
+ * and not by a customer. */
+static lore_status open_prompts(lore_app *app, lore_error *err)
+{
+    const char *folder = app->config->prompts;
+    lore_arena arena;
+    lore_arena_init(&arena, 0);
+    lore_str *names = NULL;
+    size_t count = 0;
+    lore_status status = lore_dir_list(&arena, folder, PROMPTS_MAX, &names, &count, err);
+    if (status == LORE_OK) {
+        status = open_prompt_files(app, names, count, err);
+    } else {
+        status = lore_error_prefix(err, "prompts");
+    }
+    lore_arena_destroy(&arena);
+    if (status == LORE_OK && app->prompt_count == 0) {
+        return lore_fail(err, LORE_ERR_NOT_FOUND,
+                         "no prompt templates (*.txt) in '%s': set --set prompts=FOLDER", folder);
+    }
+    return status;
+}
+
+static lore_status open_parts(lore_app *app, lore_app_needs needs, lore_error *err)
+{
+    lore_status status = open_backends(app, needs, err);
+    if (status == LORE_OK && needs.embedder) {
+        status = open_embedder(app, err);
+    }
+    if (status == LORE_OK && (needs.index || needs.index_writer)) {
+        status = open_index(app, needs, err);
+    }
+    if (status == LORE_OK && needs.engine) {
+        status = open_engine(app, err);
+    }
+    if (status == LORE_OK && needs.engine) {
+        status = open_prompts(app, err);
+    }
+    return status;
+}
+
+lore_status lore_app_open(const lore_config *config, lore_app_needs needs, lore_app *app,
+                          lore_error *err)
+{
+    memset(app, 0, sizeof *app);
+    app->config = config;
+    lore_lock_init(&app->turn);
+    app->has_turn = true;
+    lore_status status = open_parts(app, needs, err);
+    if (status != LORE_OK) {
+        lore_app_close(app);
+        return status;
+    }
+    app->answerer = (lore_answerer){
+        .retriever = {.index = app->index, .embedder = app->embedder, .config = config},
+        .engine = app->engine,
+        .prompts = (const lore_prompt_template *const *)app->prompts,
+        .prompt_count = app->prompt_count,
+        .config = config,
+    };
+    return LORE_OK;
+}
+
+void lore_app_close(lore_app *app)
+{
+    for (int32_t i = 0; i < app->prompt_count; i++) {
+        lore_prompt_close(app->prompts[i]);
+    }
+    lore_free(app->prompts);
+    /* By now nobody asks any more; a sequence that still runs has no reader. */
+    lore_engine_stop(app->engine, lore_clock_ns());
+    lore_index_close(app->index);
+    lore_embedder_close(app->embedder);
+    lore_backend_close(app->decode_backend);
+    lore_backend_close(app->embed_backend);
+    lore_pool_free(app->pool);
+    if (app->has_turn) {
+        lore_lock_destroy(&app->turn);
+    }
+    memset(app, 0, sizeof *app);
+}
+
+/* ---- the writer's turn ---- */
+
+lore_status lore_app_begin_write(lore_app *app, int64_t deadline_ns, lore_error *err)
+{
+    bool is_mine = false;
+    lore_lock_acquire(&app->turn);
+    while (app->is_writing && lore_lock_wait(&app->turn, deadline_ns)) {
+    }
+    if (!app->is_writing) {
+        app->is_writing = true;
+        is_mine = true;
+    }
+    lore_lock_release(&app->turn);
+    return is_mine ? LORE_OK
+                   : lore_fail(err, LORE_ERR_TIMEOUT, "other writers kept the index busy");
+}
+
+/* Give the turn back; is_dirty says whether something may have been written that is not published.
+ */
+static void end_turn(lore_app *app, bool is_dirty)
+{
+    lore_lock_acquire(&app->turn);
+    app->is_writing = false;
+    app->is_dirty = is_dirty;
+    app->written_ns = lore_clock_ns();
+    lore_lock_wake_one(&app->turn);
+    lore_lock_release(&app->turn);
+}
+
+void lore_app_end_write(lore_app *app)
+{
+    end_turn(app, true);
+}
+
+lore_status lore_app_delete_document(lore_app *app, lore_str collection, lore_str id, bool *found,
+                                     lore_error *err)
+{
+    lore_status status = lore_index_begin(app->index, err);
+    if (status != LORE_OK) {
+        return status;
+    }
+    status = lore_index_delete_document(app->index, collection, id, found, err);
+    if (status == LORE_OK) {
+        status = lore_index_commit(app->index, err);
+    } else {
+        lore_index_rollback(app->index);
+    }
+    return status;
+}
+
+lore_status lore_app_publish(lore_app *app, int64_t idle_ms, lore_error *err)
+{
+    lore_lock_acquire(&app->turn);
+    bool is_due =
+        app->is_dirty && !app->is_writing && lore_clock_ns() - app->written_ns >= idle_ms * 1000000;
+    if (is_due) {
+        app->is_writing = true;
+    }
+    lore_lock_release(&app->turn);
+    if (!is_due) {
+        return LORE_OK;
+    }
+    lore_status status = lore_index_publish(app->index, err);
+    end_turn(app, status != LORE_OK);
+    return status;
+}

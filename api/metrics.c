@@ -1,0 +1,284 @@
+/* See metrics.h. A request is one row of a small table: route by status for the counts, route by
+ * bucket for the time. Statuses are those this server sends; any other falls into the last one, so
+ * that a label can never be made up from outside. */
+#include "api/metrics.h"
+
+#include "api/routes.h"
+#include "base/clock.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static const int32_t STATUSES[] = {200, 201, 400, 404, 405, 408, 413,
+                                   415, 429, 499, 500, 501, 503, 504};
+/* Upper edges of the buckets in seconds: from a listing to a long answer. */
+static const double EDGES[] = {.001, .0025, .005, .01, .025, .05, .1, .25,
+                               .5,   1,     2.5,  5,   10,   30,  60};
+enum {
+    STATUS_COUNT = sizeof STATUSES / sizeof STATUSES[0],
+    EDGE_COUNT = sizeof EDGES / sizeof EDGES[0],
+    MODE_COUNT = LORE_MODE_PROMPT + 1,
+    ROUTE_NAME_CAP = 96
+};
+
+typedef struct route_counts {
+    int64_t by_status[STATUS_COUNT + 1];
+    int64_t by_edge[EDGE_COUNT + 1];
+    double seconds;
+} route_counts;
+
+struct lore_metrics {
+    lore_lock lock;                 /* guards all below */
+    route_counts *counts;           /* of lore_routes, then of all other addresses together */
+    int64_t answers[MODE_COUNT][2]; /* by mode used, refused */
+    int64_t prompt_tokens, completion_tokens;
+    int32_t active;
+    int64_t started_ns;
+};
+
+lore_metrics *lore_metrics_new(void)
+{
+    lore_metrics *metrics = lore_alloc_zero(1, sizeof *metrics);
+    if (metrics == NULL) {
+        return NULL;
+    }
+    metrics->counts = lore_alloc_zero((size_t)lore_route_count + 1, sizeof *metrics->counts);
+    if (metrics->counts == NULL) {
+        lore_free(metrics);
+        return NULL;
+    }
+    lore_lock_init(&metrics->lock);
+    metrics->started_ns = lore_clock_ns();
+    return metrics;
+}
+
+void lore_metrics_free(lore_metrics *metrics)
+{
+    if (metrics != NULL) {
+        lore_lock_destroy(&metrics->lock);
+        lore_free(metrics->counts);
+        lore_free(metrics);
+    }
+}
+
+static int32_t find_status(int32_t http_status)
+{
+    int32_t i = 0;
+    while (i < STATUS_COUNT && STATUSES[i] != http_status) {
+        i++;
+    }
+    return i;
+}
+
+void lore_metrics_request(lore_metrics *metrics, int32_t route, int32_t http_status,
+                          int64_t elapsed_ns)
+{
+    LORE_ASSERT(route >= 0 && route <= lore_route_count);
+    double seconds = (double)elapsed_ns / 1e9;
+    int32_t edge = 0;
+    while (edge < EDGE_COUNT && seconds > EDGES[edge]) {
+        edge++;
+    }
+    lore_lock_acquire(&metrics->lock);
+    route_counts *counts = &metrics->counts[route];
+    counts->by_status[find_status(http_status == 0 ? 499 : http_status)]++;
+    counts->by_edge[edge]++;
+    counts->seconds += seconds;
+    lore_lock_release(&metrics->lock);
+}
+
+void lore_metrics_answer(lore_metrics *metrics, const lore_answer *answer)
+{
+    lore_lock_acquire(&metrics->lock);
+    metrics->answers[answer->mode_used][answer->is_refused]++;
+    metrics->prompt_tokens += answer->prompt_tokens;
+    metrics->completion_tokens += answer->completion_tokens;
+    lore_lock_release(&metrics->lock);
+}
+
+void lore_metrics_active(lore_metrics *metrics, int32_t change)
+{
+    lore_lock_acquire(&metrics->lock);
+    metrics->active += change;
+    lore_lock_release(&metrics->lock);
+}
+
+/* ---- the page ---- */
+
+static void print_head(lore_buf *out, const char *name, const char *type, const char *help)
+{
+    lore_buf_printf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+}
+
+static void print_gauge(lore_buf *out, const char *name, const char *help, double value)
+{
+    print_head(out, name, "gauge", help);
+    lore_buf_printf(out, "%s %.17g\n", name, value);
+}
+
+static void print_counter(lore_buf *out, const char *name, const char *help, int64_t value)
+{
+    print_head(out, name, "counter", help);
+    lore_buf_printf(out, "%s %" PRId64 "\n", name, value);
+}
+
+/* The value of the label: "PUT /collections/{}". */
+static const char *route_name(int32_t route, char *out, size_t cap)
+{
+    if (route == lore_route_count) {
+        return "other";
+    }
+    snprintf(out, cap, "%s %s", lore_routes[route].method, lore_routes[route].pattern);
+    return out;
+}
+
+static void print_requests(const lore_metrics *metrics, lore_buf *out)
+{
+    print_head(out, "lore_requests_total", "counter", "Requests by route and status.");
+    for (int32_t route = 0; route <= lore_route_count; route++) {
+        char name[ROUTE_NAME_CAP];
+        for (int32_t i = 0; i <= STATUS_COUNT; i++) {
+            int64_t count = metrics->counts[route].by_status[i];
+            if (count > 0) {
+                char status[16] = "other";
+                if (i < STATUS_COUNT) {
+                    snprintf(status, sizeof status, "%d", (int)STATUSES[i]);
+                }
+                lore_buf_printf(out,
+                                "lore_requests_total{route=\"%s\",status=\"%s\"} %" PRId64 "\n",
+                                route_name(route, name, sizeof name), status, count);
+            }
+        }
+    }
+}
+
+static void print_seconds(const lore_metrics *metrics, lore_buf *out)
+{
+    print_head(out, "lore_request_seconds", "histogram",
+               "Time from the first byte of a request to the last of its reply.");
+    for (int32_t route = 0; route <= lore_route_count; route++) {
+        const route_counts *counts = &metrics->counts[route];
+        char room[ROUTE_NAME_CAP];
+        const char *name = route_name(route, room, sizeof room);
+        int64_t total = 0;
+        for (int32_t i = 0; i <= EDGE_COUNT; i++) {
+            total += counts->by_edge[i];
+        }
+        if (total == 0) {
+            continue;
+        }
+        int64_t below = 0;
+        for (int32_t i = 0; i < EDGE_COUNT; i++) {
+            below += counts->by_edge[i];
+            lore_buf_printf(out,
+                            "lore_request_seconds_bucket{route=\"%s\",le=\"%g\"} %" PRId64 "\n",
+                            name, EDGES[i], below);
+        }
+        lore_buf_printf(out, "lore_request_seconds_bucket{route=\"%s\",le=\"+Inf\"} %" PRId64 "\n",
+                        name, total);
+        lore_buf_printf(out, "lore_request_seconds_sum{route=\"%s\"} %.9g\n", name,
+                        counts->seconds);
+        lore_buf_printf(out, "lore_request_seconds_count{route=\"%s\"} %" PRId64 "\n", name, total);
+    }
+}
+
+static void print_answers(const lore_metrics *metrics, lore_buf *out)
+{
+    print_head(out, "lore_answers_total", "counter", "Answers by the mode that gave them.");
+    for (int32_t mode = 0; mode < MODE_COUNT; mode++) {
+        for (int32_t refused = 0; refused < 2; refused++) {
+            lore_buf_printf(out,
+                            "lore_answers_total{mode_used=\"%s\",refused=\"%s\"} %" PRId64 "\n",
+                            lore_mode_name((lore_mode)mode), refused ? "true" : "false",
+                            metrics->answers[mode][refused]);
+        }
+    }
+    print_head(out, "lore_tokens_total", "counter", "Tokens of prompts and of answers.");
+    lore_buf_printf(out, "lore_tokens_total{kind=\"prompt\"} %" PRId64 "\n",
+                    metrics->prompt_tokens);
+    lore_buf_printf(out, "lore_tokens_total{kind=\"completion\"} %" PRId64 "\n",
+                    metrics->completion_tokens);
+}
+
+static void print_engine(const lore_app *app, lore_buf *out)
+{
+    if (app->engine == NULL) {
+        return;
+    }
+    lore_sched_stats stats = {0};
+    lore_engine_get_stats(app->engine, &stats);
+    print_gauge(out, "lore_engine_waiting", "Sequences that wait for the decoder.", stats.waiting);
+    print_gauge(out, "lore_engine_running", "Sequences that are being decoded.", stats.running);
+    print_gauge(out, "lore_engine_pages_free", "Free key/value pages.", stats.pages_free);
+    print_gauge(out, "lore_engine_pages_total", "Key/value pages.", stats.pages_total);
+    print_counter(out, "lore_engine_preemptions_total", "Sequences put back for want of pages.",
+                  stats.preemptions);
+    print_counter(out, "lore_engine_steps_total", "Steps of the decoder.", stats.steps);
+}
+
+static lore_status print_index(const lore_app *app, lore_buf *out, lore_error *err)
+{
+    if (app->index == NULL) {
+        return LORE_OK;
+    }
+    lore_arena arena;
+    lore_arena_init(&arena, (size_t)app->config->limits.arena_bytes_max);
+    lore_collection_info *list = NULL;
+    int32_t count = 0;
+    lore_status status = lore_index_collections(app->index, &arena, &list, &count, err);
+    if (status == LORE_OK) { /* names hold letters, digits and "-_." alone: no escapes needed */
+        print_head(out, "lore_index_documents", "gauge", "Documents of a collection.");
+        for (int32_t i = 0; i < count; i++) {
+            lore_buf_printf(out,
+                            "lore_index_documents{collection=\"" LORE_STR_FMT "\"} %" PRId64 "\n",
+                            LORE_STR_ARG(list[i].name), list[i].documents);
+        }
+        print_head(out, "lore_index_chunks", "gauge", "Chunks of a collection.");
+        for (int32_t i = 0; i < count; i++) {
+            lore_buf_printf(out, "lore_index_chunks{collection=\"" LORE_STR_FMT "\"} %" PRId64 "\n",
+                            LORE_STR_ARG(list[i].name), list[i].chunks);
+        }
+    }
+    lore_arena_destroy(&arena);
+    return status;
+}
+
+/* Resident memory in bytes; 0 where /proc does not say. */
+static int64_t resident_bytes(void)
+{
+    int64_t size = 0, resident = 0;
+    FILE *file = fopen("/proc/self/statm", "re");
+    if (file != NULL) {
+        if (fscanf(file, "%" SCNd64 " %" SCNd64, &size, &resident) != 2) {
+            resident = 0;
+        }
+        fclose(file);
+    }
+    return resident * sysconf(_SC_PAGESIZE);
+}
+
+static void print_process(const lore_metrics *metrics, lore_buf *out)
+{
+    print_gauge(out, "process_resident_memory_bytes", "Resident memory.", (double)resident_bytes());
+    print_gauge(out, "lore_uptime_seconds", "Time since the service started.",
+                (double)(lore_clock_ns() - metrics->started_ns) / 1e9);
+    print_head(out, "lore_build_info", "gauge", "Always 1; the label is what matters.");
+    lore_buf_printf(out, "lore_build_info{version=\"%s\"} 1\n", LORE_VERSION);
+}
+
+lore_status lore_metrics_print(lore_metrics *metrics, const lore_app *app, lore_buf *out,
+                               lore_error *err)
+{
+    lore_lock_acquire(&metrics->lock);
+    print_requests(metrics, out);
+    print_seconds(metrics, out);
+    print_answers(metrics, out);
+    print_gauge(out, "lore_requests_active", "Requests under way.", metrics->active);
+    lore_lock_release(&metrics->lock);
+    print_engine(app, out);
+    lore_status status = print_index(app, out, err);
+    print_process(metrics, out);
+    return status;
+}

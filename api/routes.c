@@ -1,0 +1,201 @@
+/* The table of routes, how a path finds its row, and the routes of the service itself.
+ *
+ * Each route is written like the walk it is: read the request, call one or two functions of the
+ * floors below, write the reply. Failures go up as they are; http.c turns them into the error
+ * object. */
+#include "api/routes.h"
+
+#include "api/assets.h"
+#include "api/routes_int.h"
+#include "base/clock.h"
+#include "base/utf8.h"
+
+#include <string.h>
+
+/* ---- the service itself ---- */
+
+static void reply_state(lore_http_reply *reply, const char *state)
+{
+    lore_buf_printf(&reply->body, "{\"status\":\"%s\",\"version\":\"%s\"}", state, LORE_VERSION);
+}
+
+static lore_status get_health(lore_service *service, lore_http_request *request,
+                              lore_http_reply *reply, lore_error *err)
+{
+    (void)service;
+    (void)request;
+    (void)err;
+    reply_state(reply, "ok");
+    return LORE_OK;
+}
+
+static lore_status get_ready(lore_service *service, lore_http_request *request,
+                             lore_http_reply *reply, lore_error *err)
+{
+    (void)request;
+    (void)err;
+    bool is_draining = service->is_draining(service->fence);
+    reply->status = is_draining ? 503 : 200;
+    reply_state(reply, is_draining ? "draining" : "ready");
+    return LORE_OK;
+}
+
+static lore_status get_metrics(lore_service *service, lore_http_request *request,
+                               lore_http_reply *reply, lore_error *err)
+{
+    (void)request;
+    reply->content_type = "text/plain; version=0.0.4; charset=utf-8";
+    return lore_metrics_print(service->metrics, service->app, &reply->body, err);
+}
+
+static lore_status get_openapi(lore_service *service, lore_http_request *request,
+                               lore_http_reply *reply, lore_error *err)
+{
+    (void)service;
+    (void)request;
+    (void)err;
+    reply->fixed = lore_asset_openapi();
+    return LORE_OK;
+}
+
+static lore_status get_page(lore_service *service, lore_http_request *request,
+                            lore_http_reply *reply, lore_error *err)
+{
+    (void)service;
+    (void)request;
+    (void)err;
+    reply->content_type = "text/html; charset=utf-8";
+    reply->policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+                    "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
+                    "frame-ancestors 'none'";
+    reply->fixed = lore_asset_page();
+    return LORE_OK;
+}
+
+/* ---- the table ---- */
+
+const lore_route lore_routes[] = {
+    {"POST", "/query", lore_route_post_query, false},
+    {"POST", "/retrieve", lore_route_post_retrieve, false},
+    {"GET", "/collections", lore_route_get_collections, false},
+    {"PUT", "/collections/{}", lore_route_put_collection, false},
+    {"DELETE", "/collections/{}", lore_route_delete_collection, false},
+    {"GET", "/collections/{}/documents", lore_route_get_documents, false},
+    {"POST", "/collections/{}/documents", lore_route_post_documents, false},
+    {"GET", "/collections/{}/documents/{}", lore_route_get_document, false},
+    {"PUT", "/collections/{}/documents/{}", lore_route_put_document, false},
+    {"DELETE", "/collections/{}/documents/{}", lore_route_delete_document, false},
+    {"GET", "/collections/{}/documents/{}/chunks", lore_route_get_chunks, false},
+    {"GET", "/health", get_health, true},
+    {"GET", "/ready", get_ready, true},
+    {"GET", "/metrics", get_metrics, true},
+    {"GET", "/openapi.json", get_openapi, true},
+    {"GET", "/", get_page, true},
+};
+const int32_t lore_route_count = sizeof lore_routes / sizeof lore_routes[0];
+
+static int hex_digit(char c)
+{
+    return c >= '0' && c <= '9'                 ? c - '0'
+           : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10
+                                                : -1;
+}
+
+lore_status lore_url_decode(lore_str text, lore_arena *arena, lore_str *decoded, lore_error *err)
+{
+    char *out = lore_arena_push(arena, text.len + 1);
+    if (out == NULL) {
+        return lore_fail(err, LORE_ERR_NOMEM, "no memory for an address");
+    }
+    size_t size = 0;
+    for (size_t i = 0; i < text.len; i++) {
+        char c = text.ptr[i];
+        if (c == '%') {
+            int high = i + 2 < text.len ? hex_digit(text.ptr[i + 1]) : -1;
+            int low = i + 2 < text.len ? hex_digit(text.ptr[i + 2]) : -1;
+            if (high < 0 || low < 0) {
+                return lore_fail(err, LORE_ERR_INVALID, "address: broken percent escape");
+            }
+            c = (char)(high * 16 + low);
+            i += 2;
+        }
+        if ((unsigned char)c < 32 || c == 127) {
+            return lore_fail(err, LORE_ERR_INVALID, "address: control characters are not allowed");
+        }
+        out[size++] = c;
+    }
+    out[size] = '\0';
+    *decoded = (lore_str){out, size};
+    return lore_utf8_valid(*decoded) == size
+               ? LORE_OK
+               : lore_fail(err, LORE_ERR_INVALID, "address: not valid UTF-8");
+}
+
+/* Does the path have the pattern's shape? Raw segments for {} go to `raw`. */
+static bool match_pattern(const char *pattern, lore_str path, lore_str *raw, int32_t *raw_count)
+{
+    size_t at = 0;
+    *raw_count = 0;
+    while (*pattern != '\0') {
+        if (pattern[0] == '{') {
+            size_t start = at;
+            while (at < path.len && path.ptr[at] != '/') {
+                at++;
+            }
+            if (at == start) {
+                return false;
+            }
+            raw[(*raw_count)++] = lore_str_slice(path, start, at);
+            pattern += 2;
+        } else if (at < path.len && path.ptr[at] == *pattern) {
+            at++;
+            pattern++;
+        } else {
+            return false;
+        }
+    }
+    return at == path.len;
+}
+
+lore_status lore_route_find(lore_http_request *request, int32_t *route, const char **allowed,
+                            lore_error *err)
+{
+    lore_str raw[LORE_ROUTE_SEGMENTS_MAX];
+    int32_t raw_count = 0;
+    const char *method = strcmp(request->method, "HEAD") == 0 ? "GET" : request->method;
+    *route = -1;
+    for (int32_t i = 0; i < lore_route_count; i++) {
+        if (!match_pattern(lore_routes[i].pattern, request->path, raw, &raw_count)) {
+            continue;
+        }
+        if (strcmp(lore_routes[i].method, method) != 0) {
+            *route = -2;
+            *allowed = lore_routes[i].method;
+            continue;
+        }
+        *route = i;
+        for (int32_t k = 0; k < raw_count; k++) {
+            lore_status status =
+                lore_url_decode(raw[k], request->arena, &request->segments[k], err);
+            if (status != LORE_OK) {
+                return status;
+            }
+        }
+        return LORE_OK;
+    }
+    return LORE_OK;
+}
+
+void lore_request_id(const char *given, char out[LORE_REQUEST_ID_CAP])
+{
+    size_t size = given != NULL ? strnlen(given, LORE_REQUEST_ID_CAP) : 0;
+    bool is_usable = size > 0 && size < LORE_REQUEST_ID_CAP;
+    for (size_t i = 0; is_usable && i < size; i++) {
+        is_usable = given[i] > ' ' && given[i] < 127 && given[i] != '"' && given[i] != '\\';
+    }
+    if (is_usable) {
+        memcpy(out, given, size + 1);
+    } else {
+        lore_id_new("r_", out, LORE_REQUEST_ID_CAP);
+    }
+}

@@ -1,0 +1,506 @@
+/* Documents and collections over HTTP. What changes the index takes the writer's turn of lore_app
+ * around exactly that change; reading never waits for it. */
+#include "api/routes_int.h"
+#include "api/wire.h"
+#include "base/json.h"
+
+/* Bounds of a page of documents. */
+enum { PAGE_DEFAULT = 100, PAGE_MAX = 1000 };
+
+/* ---- documents in ---- */
+
+static const char *outcome_name(char outcome)
+{
+    return outcome == 'a' ? "added" : outcome == 'r' ? "replaced" : "unchanged";
+}
+
+static lore_status ingest_document(lore_service *service, const lore_http_request *request,
+                                   const lore_raw_document *raw, lore_arena *arena, char *outcome,
+                                   lore_str *id, lore_error *err)
+{
+    lore_app *app = service->app;
+    lore_status status = lore_app_begin_write(app, request->deadline_ns, err);
+    if (status != LORE_OK) {
+        return status;
+    }
+    status = lore_ingest_one(app->index, app->embedder, app->config, request->segments[0], raw,
+                             arena, outcome, id, err);
+    lore_app_end_write(app);
+    return status;
+}
+
+/* "Text/HTML; charset=x" without what follows the semicolon. */
+static lore_str media_type(const lore_http_request *request)
+{
+    lore_str all = request->content_type;
+    size_t end = lore_str_find(all, LORE_STR(";"), 0);
+    return lore_str_trim(end == SIZE_MAX ? all : lore_str_slice(all, 0, end));
+}
+
+/* The media type as a raw body names it; LORE_MEDIA_AUTO: JSON, or none of ours. */
+static lore_media media_of_body(lore_str content_type)
+{
+    static const lore_media MEDIA[] = {LORE_MEDIA_TEXT, LORE_MEDIA_MARKDOWN, LORE_MEDIA_HTML};
+    for (size_t i = 0; i < sizeof MEDIA / sizeof MEDIA[0]; i++) {
+        if (lore_str_equal_nocase(content_type, lore_str_from(lore_media_name(MEDIA[i])))) {
+            return MEDIA[i];
+        }
+    }
+    return LORE_MEDIA_AUTO;
+}
+
+static bool is_json_type(lore_str content_type)
+{
+    /* curl -d says "form" unless told otherwise; nobody sends us forms. */
+    return content_type.len == 0 ||
+           lore_str_equal_nocase(content_type, LORE_STR("application/json")) ||
+           lore_str_equal_nocase(content_type, LORE_STR("application/x-www-form-urlencoded"));
+}
+
+static lore_status refuse_media(lore_http_request *request, lore_http_reply *reply)
+{
+    lore_str message = lore_str_printf(
+        request->arena,
+        "a document must be application/json, application/x-ndjson, text/plain, text/markdown or "
+        "text/html, not '" LORE_STR_FMT "'",
+        LORE_STR_ARG(request->content_type));
+    reply->status =
+        lore_wire_error_as(415, message, LORE_STR("Content-Type"), "unsupported", &reply->body);
+    return LORE_OK;
+}
+
+/* One document out of the body: JSON, or the bytes themselves with the rest in the query string.
+ * The source is always an argument: JSON from clients is about documents that have none. */
+static lore_status read_document(const lore_service *service, lore_http_request *request,
+                                 lore_raw_document *raw, lore_error *err)
+{
+    lore_media media = media_of_body(media_type(request));
+    if (media == LORE_MEDIA_AUTO) {
+        lore_status status = lore_raw_from_json(request->body, &service->app->config->limits,
+                                                request->arena, raw, err);
+        return status == LORE_OK ? lore_http_argument(request, "source", &raw->source, err)
+                                 : status;
+    }
+    *raw = (lore_raw_document){.media = media, .bytes = request->body};
+    const struct {
+        const char *name;
+        lore_str *value;
+    } arguments[] = {{"id", &raw->id},
+                     {"source", &raw->source},
+                     {"title", &raw->title},
+                     {"url", &raw->url},
+                     {"metadata", &raw->metadata}};
+    lore_status status = LORE_OK;
+    for (size_t i = 0; status == LORE_OK && i < sizeof arguments / sizeof arguments[0]; i++) {
+        status = lore_http_argument(request, arguments[i].name, arguments[i].value, err);
+    }
+    return status;
+}
+
+static lore_status reply_document(lore_service *service, lore_http_request *request, char outcome,
+                                  lore_str id, lore_http_reply *reply, lore_error *err)
+{
+    lore_document_info info = {0};
+    lore_status status = lore_index_get_document(service->app->index, request->segments[0], id,
+                                                 false, request->arena, &info, err);
+    if (status != LORE_OK) {
+        return status;
+    }
+    reply->status = outcome == 'a' ? 201 : 200;
+    lore_json_writer w;
+    lore_json_write_begin(&w, &reply->body);
+    lore_json_object(&w, NULL);
+    lore_json_string(&w, "id", id);
+    lore_json_string(&w, "object", LORE_STR("lore.document.status"));
+    lore_json_string(&w, "status", lore_str_from(outcome_name(outcome)));
+    lore_json_int(&w, "chunks", info.chunks);
+    lore_json_end(&w);
+    return LORE_OK;
+}
+
+lore_status lore_route_put_document(lore_service *service, lore_http_request *request,
+                                    lore_http_reply *reply, lore_error *err)
+{
+    lore_raw_document raw = {0};
+    char outcome = 0;
+    lore_str id = {0};
+    if (!is_json_type(media_type(request)) &&
+        media_of_body(media_type(request)) == LORE_MEDIA_AUTO) {
+        return refuse_media(request, reply);
+    }
+    lore_status status = read_document(service, request, &raw, err);
+    if (status != LORE_OK) {
+        return status;
+    }
+    if (raw.id.len > 0 && !lore_str_equal(raw.id, request->segments[1])) {
+        return lore_fail(err, LORE_ERR_INVALID, "id must be the one in the path, or absent");
+    }
+    raw.id = request->segments[1];
+    status = ingest_document(service, request, &raw, request->arena, &outcome, &id, err);
+    return status == LORE_OK ? reply_document(service, request, outcome, id, reply, err) : status;
+}
+
+/* ---- many documents in one body ---- */
+
+typedef struct lines_run {
+    int64_t added, replaced, unchanged, failed;
+    lore_json_writer documents;
+} lines_run;
+
+static lore_status ingest_line(lore_service *service, lore_http_request *request, lore_str line,
+                               int64_t number, lore_arena *arena, lines_run *run, lore_error *err)
+{
+    lore_raw_document raw = {0};
+    char outcome = 0;
+    lore_str id = {0};
+    const lore_limits *limits = &service->app->config->limits;
+    lore_status status =
+        (int64_t)line.len > limits->jsonl_line_bytes_max
+            ? lore_fail(err, LORE_ERR_LIMIT, "line has %zu bytes, the limit is %lld", line.len,
+                        (long long)limits->jsonl_line_bytes_max)
+            : lore_raw_from_json(line, limits, arena, &raw, err);
+    if (status == LORE_OK) {
+        status = ingest_document(service, request, &raw, arena, &outcome, &id, err);
+    }
+    lore_json_writer *w = &run->documents;
+    lore_json_object(w, NULL);
+    lore_json_int(w, "line", number);
+    if (status == LORE_OK) {
+        run->added += outcome == 'a';
+        run->replaced += outcome == 'r';
+        run->unchanged += outcome == 'u';
+        lore_json_string(w, "id", id);
+        lore_json_string(w, "status", lore_str_from(outcome_name(outcome)));
+    } else {
+        run->failed++;
+        lore_json_string(w, "status", LORE_STR("failed"));
+        lore_json_string(w, "message", lore_str_from(err->message));
+    }
+    lore_json_end(w);
+    /* A bad line fails alone; a full disk or a passed deadline would fail every line after it. */
+    bool is_own = status == LORE_ERR_INVALID || status == LORE_ERR_LIMIT ||
+                  status == LORE_ERR_UNSUPPORTED || status == LORE_ERR_CORRUPT;
+    return is_own ? LORE_OK : status;
+}
+
+static lore_status post_lines(lore_service *service, lore_http_request *request,
+                              lore_http_reply *reply, lore_error *err)
+{
+    lines_run run = {0};
+    lore_arena arena;
+    lore_arena_init(&arena, (size_t)service->app->config->limits.arena_bytes_max);
+    lore_json_write_begin(&run.documents, &reply->body);
+    lore_json_object(&run.documents, NULL);
+    lore_json_array(&run.documents, "documents");
+    lore_str rest = request->body, line;
+    lore_status status = LORE_OK;
+    for (int64_t number = 1; status == LORE_OK && lore_str_next_line(&rest, &line); number++) {
+        if (lore_str_trim(line).len > 0) {
+            lore_arena_reset(&arena);
+            status = ingest_line(service, request, line, number, &arena, &run, err);
+        }
+        if (status == LORE_OK && lore_http_is_gone(request)) {
+            status = lore_fail(err, LORE_ERR_CANCELLED, "the client left");
+        }
+    }
+    lore_arena_destroy(&arena);
+    if (status != LORE_OK) {
+        return status;
+    }
+    lore_json_end(&run.documents);
+    lore_json_int(&run.documents, "added", run.added);
+    lore_json_int(&run.documents, "replaced", run.replaced);
+    lore_json_int(&run.documents, "unchanged", run.unchanged);
+    lore_json_int(&run.documents, "failed", run.failed);
+    lore_json_end(&run.documents);
+    return LORE_OK;
+}
+
+lore_status lore_route_post_documents(lore_service *service, lore_http_request *request,
+                                      lore_http_reply *reply, lore_error *err)
+{
+    lore_raw_document raw = {0};
+    char outcome = 0;
+    lore_str id = {0};
+    if (lore_str_equal_nocase(media_type(request), LORE_STR("application/x-ndjson")) ||
+        lore_str_equal_nocase(media_type(request), LORE_STR("application/jsonl"))) {
+        return post_lines(service, request, reply, err);
+    }
+    if (!is_json_type(media_type(request)) &&
+        media_of_body(media_type(request)) == LORE_MEDIA_AUTO) {
+        return refuse_media(request, reply);
+    }
+    lore_status status = read_document(service, request, &raw, err);
+    if (status == LORE_OK) {
+        status = ingest_document(service, request, &raw, request->arena, &outcome, &id, err);
+    }
+    return status == LORE_OK ? reply_document(service, request, outcome, id, reply, err) : status;
+}
+
+/* ---- documents out ---- */
+
+void lore_routes_write_document(lore_json_writer *w, const lore_document_info *document)
+{
+    lore_json_string(w, "id", document->id);
+    lore_json_string(w, "title", document->title);
+    lore_json_string(w, "source", document->source);
+    lore_json_string(w, "url", document->url);
+    lore_json_string(w, "media", document->media);
+    lore_json_raw(w, "metadata", document->metadata.len > 0 ? document->metadata : LORE_STR("{}"));
+    lore_json_int(w, "text_bytes", document->text_bytes);
+    lore_json_int(w, "chunks", document->chunks);
+    lore_json_int(w, "updated", document->updated_ms / 1000);
+}
+
+typedef struct page_request {
+    int32_t limit;
+    lore_str cursor, source;
+} page_request;
+
+static lore_status read_page(const lore_http_request *request, page_request *page, lore_error *err)
+{
+    int64_t limit = PAGE_DEFAULT;
+    lore_str asked = {0};
+    lore_status status = lore_http_argument(request, "limit", &asked, err);
+    if (status == LORE_OK) {
+        status = lore_http_argument(request, "cursor", &page->cursor, err);
+    }
+    if (status == LORE_OK) {
+        status = lore_http_argument(request, "source", &page->source, err);
+    }
+    if (status != LORE_OK) {
+        return status;
+    }
+    if (asked.len > 0 && (!lore_str_to_int64(asked, &limit) || limit < 1 || limit > PAGE_MAX)) {
+        return lore_fail(err, LORE_ERR_INVALID, "limit must be a number from 1 to %d", PAGE_MAX);
+    }
+    page->limit = (int32_t)limit;
+    return LORE_OK;
+}
+
+lore_status lore_route_get_documents(lore_service *service, lore_http_request *request,
+                                     lore_http_reply *reply, lore_error *err)
+{
+    page_request page = {0};
+    lore_status status = read_page(request, &page, err);
+    if (status != LORE_OK) {
+        return status;
+    }
+    lore_document_info *list = NULL;
+    int32_t count = 0;
+    lore_str next = {0};
+    status = lore_index_list_documents(service->app->index, request->segments[0], page.cursor,
+                                       page.source, page.limit, request->arena, &list, &count,
+                                       &next, err);
+    if (status != LORE_OK) {
+        return status;
+    }
+    lore_json_writer w;
+    lore_json_write_begin(&w, &reply->body);
+    lore_json_object(&w, NULL);
+    lore_json_array(&w, "documents");
+    for (int32_t i = 0; i < count; i++) {
+        lore_json_object(&w, NULL);
+        lore_routes_write_document(&w, &list[i]);
+        lore_json_end(&w);
+    }
+    lore_json_end(&w);
+    if (next.len > 0) {
+        lore_json_string(&w, "next_cursor", next);
+    } else {
+        lore_json_null(&w, "next_cursor");
+    }
+    lore_json_end(&w);
+    return LORE_OK;
+}
+
+lore_status lore_route_get_document(lore_service *service, lore_http_request *request,
+                                    lore_http_reply *reply, lore_error *err)
+{
+    lore_document_info document = {0};
+    lore_status status =
+        lore_index_get_document(service->app->index, request->segments[0], request->segments[1],
+                                true, request->arena, &document, err);
+    if (status != LORE_OK) {
+        return status;
+    }
+    lore_json_writer w;
+    lore_json_write_begin(&w, &reply->body);
+    lore_json_object(&w, NULL);
+    lore_json_string(&w, "object", LORE_STR("lore.document"));
+    lore_json_string(&w, "collection", request->segments[0]);
+    lore_routes_write_document(&w, &document);
+    lore_json_string(&w, "text", document.text);
+    lore_json_end(&w);
+    return LORE_OK;
+}
+
+void lore_routes_write_chunk(lore_json_writer *w, const lore_chunk *chunk, lore_arena *arena)
+{
+    lore_json_object(w, NULL);
+    lore_json_string(w, "chunk_id", lore_wire_chunk_id(chunk->row, arena));
+    lore_json_int(w, "ordinal", chunk->ordinal);
+    lore_json_string(w, "heading", chunk->heading);
+    lore_json_int(w, "start", (int64_t)chunk->start);
+    lore_json_int(w, "end", (int64_t)chunk->end);
+    lore_json_string(w, "text", chunk->text);
+    lore_json_end(w);
+}
+
+lore_status lore_route_get_chunks(lore_service *service, lore_http_request *request,
+                                  lore_http_reply *reply, lore_error *err)
+{
+    lore_chunk *chunks = NULL;
+    int32_t count = 0;
+    lore_snapshot *snapshot = lore_index_acquire(service->app->index);
+    lore_status status = lore_load_document_chunks(
+        snapshot, request->segments[0], request->segments[1], request->arena, &chunks, &count, err);
+    lore_snapshot_release(snapshot);
+    if (status != LORE_OK) {
+        return status;
+    }
+    lore_json_writer w;
+    lore_json_write_begin(&w, &reply->body);
+    lore_json_object(&w, NULL);
+    lore_json_string(&w, "document_id", request->segments[1]);
+    lore_json_array(&w, "chunks");
+    for (int32_t i = 0; i < count; i++) {
+        lore_routes_write_chunk(&w, &chunks[i], request->arena);
+    }
+    lore_json_end(&w);
+    lore_json_end(&w);
+    return LORE_OK;
+}
+
+/* ---- deleting, and collections ---- */
+
+static lore_status delete_in_turn(lore_service *service, lore_http_request *request, bool *found,
+                                  lore_error *err)
+{
+    lore_app *app = service->app;
+    lore_status status = lore_app_begin_write(app, request->deadline_ns, err);
+    if (status != LORE_OK) {
+        return status;
+    }
+    status = lore_app_delete_document(app, request->segments[0], request->segments[1], found, err);
+    lore_app_end_write(app);
+    return status;
+}
+
+static void reply_deleted(lore_http_reply *reply, const char *key, lore_str name)
+{
+    lore_json_writer w;
+    lore_json_write_begin(&w, &reply->body);
+    lore_json_object(&w, NULL);
+    lore_json_string(&w, key, name);
+    lore_json_boolean(&w, "deleted", true);
+    lore_json_end(&w);
+}
+
+lore_status lore_route_delete_document(lore_service *service, lore_http_request *request,
+                                       lore_http_reply *reply, lore_error *err)
+{
+    bool found = false;
+    lore_status status = delete_in_turn(service, request, &found, err);
+    if (status == LORE_OK && !found) {
+        status = lore_fail(err, LORE_ERR_NOT_FOUND, "no document '" LORE_STR_FMT "'",
+                           LORE_STR_ARG(request->segments[1]));
+    }
+    if (status == LORE_OK) {
+        reply_deleted(reply, "id", request->segments[1]);
+    }
+    return status;
+}
+
+static lore_status find_collection(lore_app *app, lore_str name, lore_arena *arena, bool *found,
+                                   lore_error *err)
+{
+    lore_collection_info *list = NULL;
+    int32_t count = 0;
+    lore_status status = lore_index_collections(app->index, arena, &list, &count, err);
+    *found = false;
+    for (int32_t i = 0; status == LORE_OK && i < count; i++) {
+        *found = *found || lore_str_equal(list[i].name, name);
+    }
+    return status;
+}
+
+lore_status lore_route_put_collection(lore_service *service, lore_http_request *request,
+                                      lore_http_reply *reply, lore_error *err)
+{
+    lore_app *app = service->app;
+    bool existed = false;
+    lore_status status = lore_app_begin_write(app, request->deadline_ns, err);
+    if (status != LORE_OK) {
+        return status;
+    }
+    status = find_collection(app, request->segments[0], request->arena, &existed, err);
+    if (status == LORE_OK && !existed) {
+        status = lore_index_create_collection(app->index, request->segments[0], err);
+    }
+    lore_app_end_write(app);
+    if (status != LORE_OK) {
+        return status;
+    }
+    reply->status = existed ? 200 : 201;
+    lore_json_writer w;
+    lore_json_write_begin(&w, &reply->body);
+    lore_json_object(&w, NULL);
+    lore_json_string(&w, "name", request->segments[0]);
+    lore_json_boolean(&w, "created", !existed);
+    lore_json_end(&w);
+    return LORE_OK;
+}
+
+lore_status lore_route_delete_collection(lore_service *service, lore_http_request *request,
+                                         lore_http_reply *reply, lore_error *err)
+{
+    lore_app *app = service->app;
+    bool found = false;
+    lore_status status = lore_app_begin_write(app, request->deadline_ns, err);
+    if (status != LORE_OK) {
+        return status;
+    }
+    status = lore_index_delete_collection(app->index, request->segments[0], &found, err);
+    lore_app_end_write(app);
+    if (status == LORE_OK && !found) {
+        status = lore_fail(err, LORE_ERR_NOT_FOUND, "no collection '" LORE_STR_FMT "'",
+                           LORE_STR_ARG(request->segments[0]));
+    }
+    if (status == LORE_OK) {
+        reply_deleted(reply, "name", request->segments[0]);
+    }
+    return status;
+}
+
+void lore_routes_write_collections(const lore_collection_info *list, int32_t count, lore_buf *out)
+{
+    lore_json_writer w;
+    lore_json_write_begin(&w, out);
+    lore_json_object(&w, NULL);
+    lore_json_array(&w, "collections");
+    for (int32_t i = 0; i < count; i++) {
+        lore_json_object(&w, NULL);
+        lore_json_string(&w, "name", list[i].name);
+        lore_json_int(&w, "documents", list[i].documents);
+        lore_json_int(&w, "chunks", list[i].chunks);
+        lore_json_int(&w, "created", list[i].created_ms / 1000);
+        lore_json_float(&w, "fusion_weight", list[i].fusion_weight);
+        lore_json_end(&w);
+    }
+    lore_json_end(&w);
+    lore_json_end(&w);
+}
+
+lore_status lore_route_get_collections(lore_service *service, lore_http_request *request,
+                                       lore_http_reply *reply, lore_error *err)
+{
+    lore_collection_info *list = NULL;
+    int32_t count = 0;
+    lore_status status =
+        lore_index_collections(service->app->index, request->arena, &list, &count, err);
+    if (status == LORE_OK) {
+        lore_routes_write_collections(list, count, &reply->body);
+    }
+    return status;
+}

@@ -1,0 +1,237 @@
+/* What this machine could do at best, measured where nothing else is in the way: arithmetic that
+ * never leaves the registers, and reading of memory that no cache can hold. */
+#include "bench/bench_peak.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+
+#include <string.h>
+#include <time.h>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+enum { READ_BYTES = 256 << 20, READ_ITEMS = 64 };
+
+int64_t lore_bench_now_ns(const lore_pool *pool)
+{
+    struct timespec now;
+    if (lore_pool_size(pool) == 1 && clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now) == 0) {
+        return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
+    }
+    return lore_clock_ns();
+}
+
+static double seconds_since(const lore_pool *pool, int64_t start_ns)
+{
+    return (double)(lore_bench_now_ns(pool) - start_ns) * 1e-9;
+}
+
+typedef double (*peak_loop)(int64_t rounds); /* gives operations done */
+
+#if defined(__x86_64__)
+
+#define LORE_PEAK_TARGET "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,fma"
+
+/* Sixteen independent chains hide the latency of the multipliers; the empty asm keeps the compiler
+ * from seeing that nobody reads the sums. */
+#define LORE_PEAK_BODY(type, zero, step, operations)          \
+    type sums[16];                                            \
+    _Pragma("GCC unroll 16") for (int i = 0; i < 16; i++)     \
+    {                                                         \
+        sums[i] = zero;                                       \
+    }                                                         \
+    for (int64_t r = 0; r < rounds; r++) {                    \
+        _Pragma("GCC unroll 16") for (int i = 0; i < 16; i++) \
+        {                                                     \
+            sums[i] = step;                                   \
+            __asm__ volatile("" : "+v"(sums[i]));             \
+        }                                                     \
+    }                                                         \
+    return (double)rounds * 16.0 * (operations)
+
+__attribute__((target(LORE_PEAK_TARGET))) static double peak_f32(int64_t rounds)
+{
+    const __m512 x = _mm512_set1_ps(0.5f);
+    LORE_PEAK_BODY(__m512, _mm512_setzero_ps(), _mm512_fmadd_ps(x, x, sums[i]), 32.0);
+}
+
+__attribute__((target(LORE_PEAK_TARGET))) static double peak_bf16(int64_t rounds)
+{
+    const __m512bh x = (__m512bh)_mm512_set1_epi32(0x3f003f00);
+    LORE_PEAK_BODY(__m512, _mm512_setzero_ps(), _mm512_dpbf16_ps(sums[i], x, x), 64.0);
+}
+
+__attribute__((target(LORE_PEAK_TARGET))) static double peak_int8(int64_t rounds)
+{
+    const __m512i x = _mm512_set1_epi8(3);
+    LORE_PEAK_BODY(__m512i, _mm512_setzero_si512(), _mm512_dpbusd_epi32(sums[i], x, x), 128.0);
+}
+
+__attribute__((target("avx2,fma"))) static double peak_f32_avx2(int64_t rounds)
+{
+    const __m256 x = _mm256_set1_ps(0.5f);
+    LORE_PEAK_BODY(__m256, _mm256_setzero_ps(), _mm256_fmadd_ps(x, x, sums[i]), 16.0);
+}
+
+/* All eight tiles: four sums, so that four products are under way. */
+__attribute__((target("amx-tile,amx-int8,amx-bf16"))) static double peak_tiles(int64_t rounds,
+                                                                               bool is_int8)
+{
+    static const uint8_t config[64] __attribute__((aligned(64))) = {
+        [0] = 1,   [16] = 64, [18] = 64, [20] = 64, [22] = 64, [24] = 64, [26] = 64,
+        [48] = 16, [49] = 16, [50] = 16, [51] = 16, [52] = 16, [53] = 16};
+    __asm__ volatile("ldtilecfg %0" ::"m"(config));
+    _tile_zero(4);
+    _tile_zero(5);
+    for (int64_t r = 0; r < rounds; r++) {
+        if (is_int8) {
+            _tile_dpbssd(0, 4, 5);
+            _tile_dpbssd(1, 4, 5);
+            _tile_dpbssd(2, 4, 5);
+            _tile_dpbssd(3, 4, 5);
+        } else {
+            _tile_dpbf16ps(0, 4, 5);
+            _tile_dpbf16ps(1, 4, 5);
+            _tile_dpbf16ps(2, 4, 5);
+            _tile_dpbf16ps(3, 4, 5);
+        }
+    }
+    _tile_release();
+    return (double)rounds * 4.0 * 2.0 * 16.0 * 16.0 * (is_int8 ? 64.0 : 32.0);
+}
+
+static double peak_tiles_int8(int64_t rounds)
+{
+    return peak_tiles(rounds / 16, true);
+}
+
+static double peak_tiles_bf16(int64_t rounds)
+{
+    return peak_tiles(rounds / 16, false);
+}
+
+#endif
+
+/* The loop for a precision on this backend, or NULL where its limit is not known (plain C, int8 on
+ * AVX2). */
+static peak_loop find_peak(const char *name, lore_precision precision)
+{
+#if defined(__x86_64__)
+    const bool is_avx512 = strstr(name, "AVX-512") != NULL;
+    switch (precision) {
+    case LORE_PRECISION_F32:
+        return is_avx512 ? peak_f32 : strstr(name, "AVX2") != NULL ? peak_f32_avx2 : NULL;
+    case LORE_PRECISION_BF16:
+        return strstr(name, "AMX-BF16") != NULL ? peak_tiles_bf16
+               : strstr(name, " BF16") != NULL  ? peak_bf16
+                                                : find_peak(name, LORE_PRECISION_F32);
+    case LORE_PRECISION_INT8:
+        return strstr(name, "AMX-INT8") != NULL ? peak_tiles_int8 : is_avx512 ? peak_int8 : NULL;
+    case LORE_PRECISION_AUTO:
+        break;
+    }
+#else
+    (void)name;
+    (void)precision;
+#endif
+    return NULL;
+}
+
+typedef uint64_t word_vector __attribute__((vector_size(32), aligned(32)));
+
+typedef struct peak_work {
+    peak_loop loop;
+    int64_t rounds;
+    const word_vector *words; /* reading */
+    size_t count;
+    double done[256]; /* of each item */
+} peak_work;
+
+static void run_peak(void *self, int32_t begin, int32_t end, int32_t worker)
+{
+    (void)worker;
+    peak_work *work = self;
+    for (int32_t i = begin; i < end; i++) {
+        work->done[i % 256] = work->loop(work->rounds);
+    }
+}
+
+/* Sum a share of a buffer far larger than the caches, four cache lines at a time. */
+static inline __attribute__((always_inline)) uint64_t sum_words(const word_vector *from,
+                                                                size_t count)
+{
+    word_vector sums[8] = {0};
+    for (size_t j = 0; j + 8 <= count; j += 8) {
+#pragma GCC unroll 8
+        for (size_t lane = 0; lane < 8; lane++) {
+            sums[lane] += from[j + lane];
+        }
+    }
+    const word_vector all =
+        sums[0] + sums[1] + sums[2] + sums[3] + sums[4] + sums[5] + sums[6] + sums[7];
+    return all[0] + all[1] + all[2] + all[3];
+}
+
+static uint64_t sum_words_plain(const word_vector *from, size_t count)
+{
+    return sum_words(from, count);
+}
+
+#if defined(__x86_64__)
+__attribute__((target("avx2"))) static uint64_t sum_words_avx2(const word_vector *from,
+                                                               size_t count)
+{
+    return sum_words(from, count);
+}
+#else
+#define sum_words_avx2 sum_words_plain
+#endif
+
+static void run_read(void *self, int32_t begin, int32_t end, int32_t worker)
+{
+    (void)worker;
+    peak_work *work = self;
+    const size_t share = work->count / READ_ITEMS;
+    for (int32_t i = begin; i < end; i++) {
+        const word_vector *from = work->words + (size_t)i * share;
+        work->done[i] =
+            (double)(lore_backend_isa() >= LORE_ISA_AVX2 ? sum_words_avx2 : sum_words_plain)(from,
+                                                                                             share);
+    }
+}
+
+double lore_bench_peak(lore_pool *pool, const char *name, lore_precision precision)
+{
+    const int32_t threads = lore_pool_size(pool);
+    peak_work work = {.loop = find_peak(name, precision), .rounds = 400000};
+    double best = 0.0;
+    for (int i = 0; i < 8 && work.loop != NULL; i++) {
+        const int64_t start = lore_bench_now_ns(pool);
+        lore_pool_for(pool, 4 * threads, 1, false, run_peak, &work);
+        const double rate = 4.0 * threads * work.done[0] / seconds_since(pool, start);
+        best = rate > best ? rate : best;
+    }
+    return best;
+}
+
+lore_status lore_bench_read_peak(lore_pool *pool, double *bytes_per_second, lore_error *err)
+{
+    peak_work work = {.words = lore_alloc_aligned(READ_BYTES),
+                      .count = READ_BYTES / sizeof(word_vector)};
+    if (work.words == NULL) {
+        return lore_fail(err, LORE_ERR_NOMEM, "out of memory for the memory benchmark");
+    }
+    memset((void *)(uintptr_t)work.words, 1, READ_BYTES);
+    double best = 0.0;
+    for (int i = 0; i < 6; i++) {
+        const int64_t start = lore_bench_now_ns(pool);
+        lore_pool_for(pool, READ_ITEMS, 1, false, run_read, &work);
+        const double rate = READ_BYTES / seconds_since(pool, start);
+        best = rate > best ? rate : best;
+    }
+    lore_free_aligned((void *)(uintptr_t)work.words);
+    *bytes_per_second = best;
+    return LORE_OK;
+}

@@ -1,0 +1,19 @@
+/* The limits of this machine that benchmark figures are compared with. */
+#ifndef LORE_BENCH_BENCH_PEAK_H
+#define LORE_BENCH_BENCH_PEAK_H
+
+#include "kernels/backend.h"
+
+/* Time for benchmarks: one thread is timed by its own processor time, which on a shared machine
+ * leaves out the work of others; several can only be timed by the wall clock. */
+int64_t lore_bench_now_ns(const lore_pool *pool);
+
+/* Operations a second of the multipliers that a cpu backend with this description uses for a
+ * precision, all threads together; 0 where that is not known (plain C, int8 on AVX2). */
+double lore_bench_peak(lore_pool *pool, const char *description, lore_precision precision);
+
+/* Bytes a second that all threads together read from memory. */
+LORE_MUST_USE lore_status lore_bench_read_peak(lore_pool *pool, double *bytes_per_second,
+                                               lore_error *err);
+
+#endif

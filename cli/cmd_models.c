@@ -1,0 +1,331 @@
+/* lore models info: what the model folders are.
+ *
+ * The models are opened as the program opens them, so what this prints is what runs; names of
+ * dtypes and the sizes of files are read from the folder. */
+#include "base/file.h"
+#include "base/json.h"
+#include "cli/cli.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { DTYPES_MAX = 8, FILES_MAX = 256, CONFIG_BYTES_MAX = 1 << 20 };
+
+typedef struct model_file {
+    lore_str name;
+    int64_t size_bytes;
+} model_file;
+
+typedef struct model_view {
+    const char *folder;
+    const char *role; /* "encoder" or "decoder" */
+    const char *name;
+    lore_str architecture;
+    lore_str dtypes; /* "int8, bf16, f32" */
+    int64_t parameters, weight_bytes;
+    int32_t layers, width, heads, kv_heads, ffn, vocab, context;
+    bool needs_guard;
+    char fingerprint[80];
+    model_file *files;
+    int32_t file_count;
+} model_view;
+
+/* ---- what the folder says ---- */
+
+static lore_status read_architecture(model_view *view, const lore_limits *limits, lore_arena *arena,
+                                     lore_error *err)
+{
+    lore_buf text;
+    lore_json *root = NULL;
+    lore_str path = lore_str_printf(arena, "%s/config.json", view->folder);
+    if (path.ptr == NULL) {
+        return lore_fail(err, LORE_ERR_NOMEM, "no memory for a path");
+    }
+    lore_buf_init(&text, CONFIG_BYTES_MAX);
+    lore_status status = lore_file_read(path.ptr, CONFIG_BYTES_MAX, &text, err);
+    if (status == LORE_OK) {
+        status = lore_json_parse(lore_buf_str(&text), (int32_t)limits->json_depth_max, &root, err);
+    }
+    if (status == LORE_OK) {
+        const lore_json *first = lore_json_first(lore_json_get(root, "architectures"));
+        view->architecture = lore_str_copy(arena, lore_json_str(first));
+        view->layers = (int32_t)lore_json_number(lore_json_get(root, "num_hidden_layers"));
+        view->width = (int32_t)lore_json_number(lore_json_get(root, "hidden_size"));
+        view->heads = (int32_t)lore_json_number(lore_json_get(root, "num_attention_heads"));
+        view->ffn = (int32_t)lore_json_number(lore_json_get(root, "intermediate_size"));
+        view->vocab = (int32_t)lore_json_number(lore_json_get(root, "vocab_size"));
+        lore_json_free(root);
+    }
+    lore_buf_destroy(&text);
+    return status;
+}
+
+static lore_status list_files(model_view *view, lore_arena *arena, lore_error *err)
+{
+    lore_str *names = NULL;
+    size_t count = 0;
+    lore_status status = lore_dir_list(arena, view->folder, FILES_MAX, &names, &count, err);
+    if (status != LORE_OK) {
+        return status;
+    }
+    view->files = LORE_PUSH(arena, model_file, count);
+    if (view->files == NULL) {
+        return lore_fail(err, LORE_ERR_NOMEM, "no memory for a list of files");
+    }
+    for (size_t i = 0; i < count; i++) {
+        struct stat info;
+        lore_str path =
+            lore_str_printf(arena, "%s/" LORE_STR_FMT, view->folder, LORE_STR_ARG(names[i]));
+        if (path.ptr != NULL && stat(path.ptr, &info) == 0 && S_ISREG(info.st_mode)) {
+            view->files[view->file_count++] = (model_file){names[i], info.st_size};
+        }
+    }
+    return LORE_OK;
+}
+
+/* The dtypes in a safetensors header, each once: `"dtype":"I8"`. The file itself is checked by the
+ * loader, so here a scan of the header for the key is enough. */
+static void scan_dtypes(lore_str header, lore_arena *arena, lore_str *dtypes)
+{
+    static const struct {
+        lore_str wire, name;
+    } KNOWN[] = {{{"\"F32\"", 5}, {"f32", 3}},
+                 {{"\"F16\"", 5}, {"f16", 3}},
+                 {{"\"BF16\"", 6}, {"bf16", 4}},
+                 {{"\"I8\"", 4}, {"int8", 4}}};
+    for (size_t i = 0; i < sizeof KNOWN / sizeof KNOWN[0]; i++) {
+        if (lore_str_find(header, KNOWN[i].wire, 0) != SIZE_MAX) {
+            lore_str joined =
+                lore_str_printf(arena, LORE_STR_FMT "%s" LORE_STR_FMT, LORE_STR_ARG(*dtypes),
+                                dtypes->len > 0 ? ", " : "", LORE_STR_ARG(KNOWN[i].name));
+            *dtypes = joined.ptr != NULL ? joined : *dtypes;
+        }
+    }
+}
+
+static lore_status read_dtypes(model_view *view, const lore_limits *limits, lore_arena *arena,
+                               lore_error *err)
+{
+    for (int32_t i = 0; i < view->file_count && view->dtypes.len == 0; i++) {
+        if (!lore_str_ends(view->files[i].name, LORE_STR(".safetensors"))) {
+            continue;
+        }
+        lore_map map = {0};
+        lore_str path = lore_str_printf(arena, "%s/" LORE_STR_FMT, view->folder,
+                                        LORE_STR_ARG(view->files[i].name));
+        lore_status status = path.ptr == NULL
+                                 ? lore_fail(err, LORE_ERR_NOMEM, "no memory for a path")
+                                 : lore_map_open(path.ptr, &map, err);
+        if (status != LORE_OK) {
+            return status;
+        }
+        uint64_t size = 0;
+        if (map.size_bytes >= sizeof size) {
+            memcpy(&size, map.ptr, sizeof size); /* little endian, like every machine we run on */
+            if (size <= map.size_bytes - sizeof size &&
+                size <= (uint64_t)limits->model_header_bytes_max) {
+                scan_dtypes((lore_str){(const char *)map.ptr + sizeof size, (size_t)size}, arena,
+                            &view->dtypes);
+            }
+        }
+        lore_map_close(&map);
+    }
+    return LORE_OK;
+}
+
+static lore_status read_weights(model_view *view, const lore_limits *limits, lore_error *err)
+{
+    lore_weights *weights = NULL;
+    lore_status status = lore_weights_open(view->folder, limits, &weights, err);
+    if (status == LORE_OK) {
+        view->parameters = lore_weights_parameters(weights);
+        view->weight_bytes = lore_weights_bytes(weights);
+        status = lore_weights_fingerprint(weights, view->fingerprint, err);
+    }
+    lore_weights_close(weights);
+    return status;
+}
+
+/* ---- what the program makes of it ---- */
+
+static lore_status view_encoder(model_view *view, lore_backend *backend, const lore_limits *limits,
+                                lore_arena *arena, lore_error *err)
+{
+    lore_embedder *embedder = NULL;
+    lore_status status = lore_embedder_open(view->folder, backend, limits, &embedder, err);
+    if (status != LORE_OK) {
+        return status;
+    }
+    view->role = "encoder";
+    view->name = lore_str_to_c(arena, lore_str_from(lore_embedder_name(embedder)));
+    view->width = lore_embedder_dim(embedder);
+    view->context = lore_embedder_tokens_max(embedder);
+    view->vocab = lore_tokenizer_vocab(lore_embedder_tokenizer(embedder));
+    view->kv_heads = view->heads;
+    /* The identity stored beside every vector, which is more than the weights alone. */
+    snprintf(view->fingerprint, sizeof view->fingerprint, "%s",
+             lore_embedder_fingerprint(embedder));
+    lore_embedder_close(embedder);
+    return LORE_OK;
+}
+
+static lore_status view_decoder(model_view *view, lore_backend *backend, const lore_limits *limits,
+                                lore_arena *arena, lore_error *err)
+{
+    lore_decoder *decoder = NULL;
+    const lore_decoder_options options = {.kv_dtype = LORE_BF16};
+    lore_status status = lore_decoder_open(view->folder, backend, limits, &options, &decoder, err);
+    if (status != LORE_OK) {
+        return status;
+    }
+    const lore_decoder_info *info = lore_decoder_get_info(decoder);
+    view->role = "decoder";
+    view->name = lore_str_to_c(arena, lore_str_from(info->name));
+    view->architecture = lore_str_copy(arena, lore_str_from(info->architecture));
+    view->parameters = info->parameters;
+    view->layers = info->layers;
+    view->width = info->width;
+    view->heads = info->heads;
+    view->kv_heads = info->kv_heads;
+    view->ffn = info->ffn;
+    view->vocab = info->vocab;
+    view->context = info->context;
+    view->needs_guard = info->needs_guard;
+    lore_decoder_close(decoder);
+    return LORE_OK;
+}
+
+static lore_status view_model(const lore_cli *cli, const char *folder, lore_backend *backend,
+                              lore_arena *arena, model_view *view, lore_error *err)
+{
+    const lore_limits *limits = &cli->config.limits;
+    *view = (model_view){.folder = folder};
+    if (!lore_file_is_dir(folder)) {
+        return lore_fail(err, LORE_ERR_NOT_FOUND, "there is no model folder '%s'", folder);
+    }
+    lore_status status = read_architecture(view, limits, arena, err);
+    if (status == LORE_OK) {
+        status = list_files(view, arena, err);
+    }
+    if (status == LORE_OK) {
+        status = read_dtypes(view, limits, arena, err);
+    }
+    if (status == LORE_OK) {
+        status = read_weights(view, limits, err);
+    }
+    if (status == LORE_OK) {
+        bool is_encoder = lore_str_find(view->architecture, LORE_STR("Bert"), 0) != SIZE_MAX;
+        status = is_encoder ? view_encoder(view, backend, limits, arena, err)
+                            : view_decoder(view, backend, limits, arena, err);
+    }
+    return status;
+}
+
+/* ---- printing ---- */
+
+static void print_view(const model_view *view)
+{
+    printf("%s  %s\n", view->role, view->name ? view->name : "");
+    printf("  folder        %s\n", view->folder);
+    printf("  architecture  " LORE_STR_FMT ", %d layers x %d, heads %d/%d, feed-forward %d\n",
+           LORE_STR_ARG(view->architecture), (int)view->layers, (int)view->width, (int)view->heads,
+           (int)view->kv_heads, (int)view->ffn);
+    printf("  parameters    %.1f M in %.1f MB (" LORE_STR_FMT ")\n", (double)view->parameters / 1e6,
+           (double)view->weight_bytes / 1e6, LORE_STR_ARG(view->dtypes));
+    printf("  context       %d tokens, vocabulary %d\n", (int)view->context, (int)view->vocab);
+    printf("  fingerprint   %s\n", view->fingerprint);
+    if (view->needs_guard) {
+        printf("  guard         its card asks for the support guard\n");
+    }
+    for (int32_t i = 0; i < view->file_count; i++) {
+        printf("  %s %10" PRId64 "  " LORE_STR_FMT "\n", i == 0 ? "files " : "      ",
+               view->files[i].size_bytes, LORE_STR_ARG(view->files[i].name));
+    }
+}
+
+static void write_view(lore_json_writer *w, const model_view *view)
+{
+    lore_json_object(w, NULL);
+    lore_json_string(w, "role", lore_str_from(view->role));
+    lore_json_string(w, "name", lore_str_from(view->name));
+    lore_json_string(w, "folder", lore_str_from(view->folder));
+    lore_json_string(w, "architecture", view->architecture);
+    lore_json_int(w, "parameters", view->parameters);
+    lore_json_int(w, "weight_bytes", view->weight_bytes);
+    lore_json_string(w, "dtype", view->dtypes);
+    lore_json_int(w, "layers", view->layers);
+    lore_json_int(w, "width", view->width);
+    lore_json_int(w, "heads", view->heads);
+    lore_json_int(w, "kv_heads", view->kv_heads);
+    lore_json_int(w, "ffn", view->ffn);
+    lore_json_int(w, "context", view->context);
+    lore_json_int(w, "vocabulary", view->vocab);
+    lore_json_boolean(w, "needs_guard", view->needs_guard);
+    lore_json_string(w, "fingerprint", lore_str_from(view->fingerprint));
+    lore_json_array(w, "files");
+    for (int32_t i = 0; i < view->file_count; i++) {
+        lore_json_object(w, NULL);
+        lore_json_string(w, "name", view->files[i].name);
+        lore_json_int(w, "size_bytes", view->files[i].size_bytes);
+        lore_json_end(w);
+    }
+    lore_json_end(w);
+    lore_json_end(w);
+}
+
+static int print_views(const lore_cli *cli, const model_view *views, int32_t count)
+{
+    if (!cli->is_json) {
+        for (int32_t i = 0; i < count; i++) {
+            fputs(i > 0 ? "\n" : "", stdout);
+            print_view(&views[i]);
+        }
+        return LORE_EXIT_DONE;
+    }
+    lore_buf json;
+    lore_json_writer w;
+    lore_buf_init(&json, 0);
+    lore_json_write_begin(&w, &json);
+    lore_json_object(&w, NULL);
+    lore_json_array(&w, "models");
+    for (int32_t i = 0; i < count; i++) {
+        write_view(&w, &views[i]);
+    }
+    lore_json_end(&w);
+    lore_json_end(&w);
+    int code = lore_cli_print_json(cli, &json);
+    lore_buf_destroy(&json);
+    return code;
+}
+
+int lore_cmd_models(lore_cli *cli, int argc, char **argv)
+{
+    lore_error err;
+    lore_flag_list words = {0};
+    const char *folder = NULL;
+    const lore_flag flags[] = {
+        {"dir", 0, LORE_FLAG_TEXT, &folder, "FOLDER", "this model folder", 0, 0},
+    };
+    int code = lore_cli_parse(cli, flags, 1, argc, argv, &words);
+    if (code != LORE_EXIT_CONTINUE) {
+        return code;
+    }
+    if (words.count != 1 || strcmp(words.items[0], "info") != 0) {
+        return lore_cli_misuse(cli, "models info");
+    }
+    const char *folders[2] = {folder ? folder : cli->config.encoder, cli->config.decoder};
+    bool has_second = folder == NULL && strcmp(cli->config.decoder, "none") != 0;
+    int32_t count = has_second ? 2 : 1;
+    model_view views[2];
+    lore_backend *backend = NULL;
+    const lore_backend_options options = {.kind = LORE_BACKEND_CPU};
+    lore_status status = lore_backend_open(&options, &backend, &err);
+    for (int32_t i = 0; status == LORE_OK && i < count; i++) {
+        status = view_model(cli, folders[i], backend, &cli->arena, &views[i], &err);
+    }
+    lore_backend_close(backend);
+    return status == LORE_OK ? print_views(cli, views, count) : lore_cli_fail(cli, &err);
+}

@@ -1,0 +1,166 @@
+/* lore serve: the app, the HTTP service, and a main thread that waits for signals.
+ *
+ * Signals are blocked in every thread and taken here with sigtimedwait, so nothing ever runs inside
+ * a handler. Between signals this thread publishes the index when writers have been quiet for a
+ * while. The first SIGTERM or SIGINT drains; a second one, while draining, ends the process. */
+#include "api/http.h"
+#include "base/clock.h"
+#include "base/json.h"
+#include "cli/cli.h"
+
+#include <inttypes.h>
+#include <signal.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { TICK_MS = 500, PUBLISH_IDLE_MS = 2000 };
+
+static void print_ready_json(const lore_cli *cli, const lore_app *app, const lore_http *http)
+{
+    lore_buf json;
+    lore_json_writer w;
+    lore_buf_init(&json, 0);
+    lore_json_write_begin(&w, &json);
+    lore_json_object(&w, NULL);
+    lore_json_string(&w, "object", LORE_STR("lore.service"));
+    lore_json_string(&w, "address", lore_str_from(lore_http_address(http)));
+    lore_json_string(&w, "data", lore_str_from(cli->config.data));
+    lore_json_string(&w, "encoder", lore_str_from(lore_embedder_name(app->embedder)));
+    if (app->engine != NULL) {
+        lore_json_string(&w, "decoder", lore_str_from(lore_engine_info(app->engine)->name));
+    } else {
+        lore_json_null(&w, "decoder");
+    }
+    lore_json_int(&w, "pid", getpid());
+    lore_json_end(&w);
+    (void)lore_cli_print_json(cli, &json);
+    lore_buf_destroy(&json);
+    fflush(stdout);
+}
+
+static lore_status print_ready(lore_cli *cli, lore_app *app, const lore_http *http, lore_error *err)
+{
+    lore_collection_info *list = NULL;
+    int32_t count = 0;
+    lore_status status = lore_index_collections(app->index, &cli->arena, &list, &count, err);
+    if (status != LORE_OK || cli->is_json) {
+        if (status == LORE_OK) {
+            print_ready_json(cli, app, http);
+        }
+        return status;
+    }
+    printf("listening on http://%s\n", lore_http_address(http));
+    printf("  decoder     %s\n",
+           app->engine ? lore_engine_info(app->engine)->name : "none (extractive answers)");
+    printf("  encoder     %s\n", lore_embedder_name(app->embedder));
+    printf("  data        %s\n", cli->config.data);
+    for (int32_t i = 0; i < count; i++) {
+        printf("  collection  " LORE_STR_FMT ": %" PRId64 " documents, %" PRId64 " chunks\n",
+               LORE_STR_ARG(list[i].name), list[i].documents, list[i].chunks);
+    }
+    fflush(stdout);
+    return LORE_OK;
+}
+
+static sigset_t ending_signals(void)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    return set;
+}
+
+static void wait_for_signal(lore_app *app)
+{
+    const sigset_t set = ending_signals();
+    const struct timespec tick = {0, TICK_MS * 1000000L};
+    while (sigtimedwait(&set, NULL, &tick) < 0) {
+        lore_error err;
+        if (lore_app_publish(app, PUBLISH_IDLE_MS, &err) != LORE_OK) {
+            /* The tail stays searchable without being folded in; the next tick tries again. */
+            lore_log(LORE_LOG_ERROR, "event=publish_failed error=%s",
+                     LORE_LOG_STR(lore_str_from(err.message)));
+        }
+    }
+}
+
+/* A second signal must not wait for the drain. */
+static void end_hard(int number)
+{
+    (void)number;
+    _exit(LORE_EXIT_INTERRUPTED);
+}
+
+static void arm_second_signal(void)
+{
+    const sigset_t set = ending_signals();
+    struct sigaction action = {.sa_handler = end_hard};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGINT, &action, NULL);
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+}
+
+static lore_status announce(lore_app *app, const lore_http *http, lore_arena *arena,
+                            lore_error *err)
+{
+    lore_str address = lore_str_printf(arena, "http://%s", lore_http_local_address(http));
+    return lore_index_announce(app->index, address, err);
+}
+
+static lore_status serve(lore_cli *cli, lore_app *app, lore_error *err)
+{
+    lore_http *http = NULL;
+    lore_status status = lore_http_start(app, &http, err);
+    if (status == LORE_OK) {
+        status = announce(app, http, &cli->arena, err);
+    }
+    if (status == LORE_OK) {
+        status = print_ready(cli, app, http, err);
+    }
+    if (status == LORE_OK) {
+        wait_for_signal(app);
+        arm_second_signal();
+        lore_log(LORE_LOG_INFO, "event=draining deadline_ms=%" PRId64,
+                 cli->config.limits.drain_timeout_ms);
+    }
+    lore_http_stop(http, lore_clock_ns() + cli->config.limits.drain_timeout_ms * 1000000);
+    if (status == LORE_OK) {
+        status = lore_app_publish(app, 0, err);
+    }
+    return status;
+}
+
+int lore_cmd_serve(lore_cli *cli, int argc, char **argv)
+{
+    lore_error err = {0};
+    lore_flag_list words = {0};
+    const char *listen = NULL;
+    const lore_flag flags[] = {
+        {"listen", 'l', LORE_FLAG_TEXT, &listen, "ADDR:PORT", "where to listen (127.0.0.1:8080)", 0,
+         0},
+    };
+    int code = lore_cli_parse(cli, flags, 1, argc, argv, &words);
+    if (code != LORE_EXIT_CONTINUE) {
+        return code;
+    }
+    if (words.count > 0) {
+        return lore_cli_misuse(cli, "serve takes no argument '%s'", words.items[0]);
+    }
+    if (listen != NULL &&
+        lore_config_set(&cli->config, LORE_STR("listen"), lore_str_from(listen), &err) != LORE_OK) {
+        return lore_cli_misuse(cli, "%s", err.message);
+    }
+    const sigset_t set = ending_signals();
+    pthread_sigmask(SIG_BLOCK, &set, NULL); /* before any thread starts: all inherit it */
+    lore_app app = {0};
+    lore_app_needs needs = {.embedder = true, .index = true, .index_writer = true, .engine = true};
+    lore_status status = lore_app_open(&cli->config, needs, &app, &err);
+    if (status == LORE_OK) {
+        status = serve(cli, &app, &err);
+    }
+    lore_app_close(&app);
+    return status == LORE_OK ? LORE_EXIT_DONE : lore_cli_fail(cli, &err);
+}

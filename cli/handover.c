@@ -1,0 +1,355 @@
+/* See handover.h. A document travels as the JSON of the interface where its bytes are UTF-8 text,
+ * which is nearly always; other encodings travel as they are, with what is known about them in the
+ * query string. Either way the server makes of it what a direct run would have made, id included.
+ */
+#include "cli/handover.h"
+
+#include "base/file.h"
+#include "base/json.h"
+#include "base/utf8.h"
+#include "cli/client.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct handover {
+    lore_client *client;
+    const lore_ingest_options *options;
+    lore_ingest_counts *counts;
+    lore_source *source;
+    lore_buf path;    /* "/collections/NAME/documents" */
+    lore_buf address; /* the same with arguments */
+    lore_buf body, reply;
+    lore_str *seen; /* sources, for pruning; each owns its bytes */
+    size_t seen_count, seen_cap;
+} handover;
+
+/* ---- what goes out ---- */
+
+static const char *text_field(lore_media media)
+{
+    return media == LORE_MEDIA_HTML ? "html" : media == LORE_MEDIA_MARKDOWN ? "markdown" : "text";
+}
+
+static void write_optional(lore_json_writer *w, const char *key, lore_str value)
+{
+    if (value.len > 0) {
+        lore_json_string(w, key, value);
+    }
+}
+
+static void write_json(const lore_raw_document *raw, lore_buf *out)
+{
+    lore_json_writer w;
+    lore_json_write_begin(&w, out);
+    lore_json_object(&w, NULL);
+    write_optional(&w, "id", raw->id);
+    write_optional(&w, "title", raw->title);
+    write_optional(&w, "url", raw->url);
+    if (raw->metadata.len > 0) {
+        lore_json_raw(&w, "metadata", raw->metadata);
+    }
+    lore_json_string(&w, text_field(raw->media), raw->bytes);
+    lore_json_end(&w);
+}
+
+static void write_argument(lore_buf *out, const char *name, lore_str value)
+{
+    if (value.len > 0) {
+        lore_buf_byte(out, memchr(out->ptr, '?', out->len) != NULL ? '&' : '?');
+        lore_buf_printf(out, "%s=", name);
+        lore_url_encode(value, out);
+    }
+}
+
+static bool is_plain_utf8(lore_str bytes)
+{
+    return lore_utf8_valid(bytes) == bytes.len &&
+           (bytes.len == 0 || memchr(bytes.ptr, '\0', bytes.len) == NULL);
+}
+
+static lore_status send_document(handover *h, const lore_raw_document *raw, int32_t *http_status,
+                                 lore_error *err)
+{
+    const char *type = "application/json";
+    lore_str body = raw->bytes;
+    lore_media media =
+        raw->media == LORE_MEDIA_AUTO ? lore_media_of(raw->source, raw->bytes) : raw->media;
+    lore_buf_reset(&h->address);
+    lore_buf_append(&h->address, lore_buf_str(&h->path));
+    if (media == LORE_MEDIA_AUTO) {
+        return lore_fail(err, LORE_ERR_INVALID, "neither text, Markdown nor HTML");
+    }
+    write_argument(&h->address, "source", raw->source);
+    if (is_plain_utf8(raw->bytes)) {
+        lore_raw_document known = *raw;
+        known.media = media;
+        lore_buf_reset(&h->body);
+        write_json(&known, &h->body);
+        body = lore_buf_str(&h->body);
+    } else {
+        type = lore_media_name(media);
+        write_argument(&h->address, "id", raw->id);
+        write_argument(&h->address, "title", raw->title);
+        write_argument(&h->address, "url", raw->url);
+        write_argument(&h->address, "metadata", raw->metadata);
+    }
+    if (lore_buf_failed(&h->body) || lore_buf_failed(&h->address)) {
+        return lore_fail(err, LORE_ERR_NOMEM, "no memory for the document");
+    }
+    return lore_client_send(h->client, "POST", lore_buf_c(&h->address), type, body, &h->reply,
+                            http_status, err);
+}
+
+/* ---- what comes back ---- */
+
+static lore_status count_reply(handover *h, lore_error *err)
+{
+    lore_json *root = NULL;
+    lore_status status = lore_json_parse(lore_buf_str(&h->reply), 8, &root, err);
+    if (status != LORE_OK) {
+        return lore_error_prefix(err, "the server's reply");
+    }
+    lore_str outcome = lore_json_str(lore_json_get(root, "status"));
+    bool is_added = lore_str_equal(outcome, LORE_STR("added"));
+    bool is_replaced = lore_str_equal(outcome, LORE_STR("replaced"));
+    h->counts->added += is_added;
+    h->counts->replaced += is_replaced;
+    h->counts->unchanged += !is_added && !is_replaced;
+    if (is_added || is_replaced) {
+        h->counts->chunks += (int64_t)lore_json_number(lore_json_get(root, "chunks"));
+    }
+    lore_json_free(root);
+    return LORE_OK;
+}
+
+static void report_failure(handover *h, lore_str source, const lore_error *reason)
+{
+    h->counts->failed++;
+    if (h->options->failed != NULL) {
+        h->options->failed(h->options->self, source, reason);
+    }
+}
+
+/* One document there and back. A refusal is the document's failure; a server that cannot be reached
+ * or has no room for anybody is the run's. */
+static lore_status hand_over(handover *h, const lore_raw_document *raw, lore_error *err)
+{
+    int32_t http_status = 0;
+    lore_status status = send_document(h, raw, &http_status, err);
+    if (status == LORE_ERR_INVALID) {
+        report_failure(h, raw->source, err);
+        return LORE_OK;
+    }
+    if (status != LORE_OK) {
+        return status;
+    }
+    if (http_status == 200 || http_status == 201) {
+        return count_reply(h, err);
+    }
+    (void)lore_client_refusal(&h->reply, http_status, err);
+    if (http_status == 503 || http_status == 429) {
+        return lore_error_prefix(err, "the server");
+    }
+    report_failure(h, raw->source, err);
+    return LORE_OK;
+}
+
+/* ---- pruning ---- */
+
+static lore_status remember(handover *h, lore_str source, lore_error *err)
+{
+    if (!h->options->is_pruning || source.len == 0) {
+        return LORE_OK;
+    }
+    if (h->seen_count == h->seen_cap) {
+        size_t cap = h->seen_cap == 0 ? 1024 : 2 * h->seen_cap;
+        lore_str *grown = lore_realloc(h->seen, cap * sizeof *grown);
+        if (grown == NULL) {
+            return lore_fail(err, LORE_ERR_NOMEM, "no memory for the list of sources");
+        }
+        h->seen = grown;
+        h->seen_cap = cap;
+    }
+    char *copy = lore_alloc(source.len);
+    if (copy == NULL) {
+        return lore_fail(err, LORE_ERR_NOMEM, "no memory for the list of sources");
+    }
+    memcpy(copy, source.ptr, source.len);
+    h->seen[h->seen_count++] = (lore_str){copy, source.len};
+    return LORE_OK;
+}
+
+static int compare_sources(const void *a, const void *b)
+{
+    return lore_str_compare(*(const lore_str *)a, *(const lore_str *)b);
+}
+
+static lore_status delete_document(handover *h, lore_str id, lore_error *err)
+{
+    int32_t http_status = 0;
+    lore_buf_reset(&h->address);
+    lore_buf_append(&h->address, lore_buf_str(&h->path));
+    lore_buf_byte(&h->address, '/');
+    lore_url_encode(id, &h->address);
+    lore_status status =
+        lore_client_send(h->client, "DELETE", lore_buf_c(&h->address), "application/json",
+                         (lore_str){NULL, 0}, &h->reply, &http_status, err);
+    if (status == LORE_OK && http_status == 200) {
+        h->counts->deleted++;
+    } else if (status == LORE_OK && http_status != 404) {
+        status = lore_client_refusal(&h->reply, http_status, err);
+    }
+    return status;
+}
+
+/* One page of the server's documents under folder; deletes the unseen ones. *cursor is emptied at
+ * the end of the list. */
+static lore_status prune_page(handover *h, lore_str folder, lore_buf *cursor, lore_error *err)
+{
+    int32_t http_status = 0;
+    lore_json *root = NULL;
+    lore_buf_reset(&h->address);
+    lore_buf_append(&h->address, lore_buf_str(&h->path));
+    write_argument(&h->address, "source", folder);
+    write_argument(&h->address, "cursor", lore_buf_str(cursor));
+    lore_status status =
+        lore_client_send(h->client, "GET", lore_buf_c(&h->address), "application/json",
+                         (lore_str){NULL, 0}, &h->reply, &http_status, err);
+    if (status == LORE_OK && http_status != 200) {
+        status = lore_client_refusal(&h->reply, http_status, err);
+    }
+    if (status == LORE_OK) {
+        status = lore_json_parse(lore_buf_str(&h->reply), 32, &root, err);
+    }
+    if (status != LORE_OK) {
+        return status;
+    }
+    lore_buf_reset(cursor);
+    lore_buf_append(cursor, lore_json_str(lore_json_get(root, "next_cursor")));
+    const lore_json *item = lore_json_first(lore_json_get(root, "documents"));
+    for (; status == LORE_OK && item != NULL; item = lore_json_next(item)) {
+        lore_str source = lore_json_str(lore_json_get(item, "source"));
+        if (bsearch(&source, h->seen, h->seen_count, sizeof *h->seen, compare_sources) == NULL) {
+            status = delete_document(h, lore_json_str(lore_json_get(item, "id")), err);
+        }
+    }
+    lore_json_free(root);
+    return status;
+}
+
+static lore_status prune_folder(handover *h, lore_str folder, lore_error *err)
+{
+    lore_buf cursor;
+    lore_buf_init(&cursor, 0);
+    lore_status status = LORE_OK;
+    do {
+        status = prune_page(h, folder, &cursor, err);
+    } while (status == LORE_OK && cursor.len > 0);
+    lore_buf_destroy(&cursor);
+    return status;
+}
+
+static lore_status prune(handover *h, const lore_source_options *source_options, lore_error *err)
+{
+    lore_status status = LORE_OK;
+    if (h->seen_count > 0) {
+        qsort(h->seen, h->seen_count, sizeof *h->seen, compare_sources);
+    }
+    for (int32_t i = 0; status == LORE_OK && i < source_options->path_count; i++) {
+        if (lore_file_is_dir(source_options->paths[i])) {
+            lore_str folder = lore_str_from(source_options->paths[i]);
+            while (folder.len > 1 && folder.ptr[folder.len - 1] == '/') {
+                folder.len--;
+            }
+            lore_buf prefix;
+            lore_buf_init(&prefix, 0);
+            lore_buf_append(&prefix, folder);
+            if (!lore_str_ends(folder, LORE_STR("/"))) {
+                lore_buf_byte(&prefix, '/');
+            }
+            status = lore_buf_failed(&prefix)
+                         ? lore_fail(err, LORE_ERR_NOMEM, "no memory for a path")
+                         : prune_folder(h, lore_buf_str(&prefix), err);
+            lore_buf_destroy(&prefix);
+        }
+    }
+    return status;
+}
+
+/* ---- the run ---- */
+
+static lore_status walk(handover *h, lore_arena *arena, lore_error *err)
+{
+    for (;;) {
+        lore_raw_document raw = {0};
+        bool is_done = false;
+        if (h->options->is_cancelled != NULL && h->options->is_cancelled(h->options->self)) {
+            return lore_fail(err, LORE_ERR_CANCELLED, "interrupted");
+        }
+        lore_arena_reset(arena);
+        lore_status status = lore_source_next(h->source, arena, &raw, &is_done, err);
+        if (is_done) {
+            return LORE_OK;
+        }
+        h->counts->seen++;
+        lore_error reason = *err;
+        lore_status kept = remember(h, raw.source, err);
+        if (kept != LORE_OK) {
+            return kept;
+        }
+        if (status != LORE_OK) {
+            report_failure(h, raw.source, &reason);
+        } else {
+            h->counts->text_bytes += (int64_t)raw.bytes.len;
+            status = hand_over(h, &raw, err);
+            if (status != LORE_OK) {
+                return status;
+            }
+        }
+        if (h->options->progress != NULL) {
+            h->options->progress(h->options->self, h->counts, lore_source_total(h->source));
+        }
+    }
+}
+
+lore_status lore_handover_run(lore_str base, const lore_config *config, lore_source *source,
+                              const lore_source_options *source_options,
+                              const lore_ingest_options *options, lore_ingest_counts *counts,
+                              lore_error *err)
+{
+    handover h = {.options = options, .counts = counts, .source = source};
+    lore_arena arena;
+    memset(counts, 0, sizeof *counts);
+    lore_arena_init(&arena, (size_t)config->limits.arena_bytes_max);
+    lore_buf_init(&h.path, 0);
+    lore_buf_init(&h.address, 0);
+    lore_buf_init(&h.body, 0);
+    lore_buf_init(&h.reply, 0);
+    lore_buf_append(&h.path, LORE_STR("/collections/"));
+    lore_url_encode(options->collection.len > 0 ? options->collection : LORE_STR("default"),
+                    &h.path);
+    lore_buf_append(&h.path, LORE_STR("/documents"));
+    lore_error failure = {0};
+    lore_status status = lore_client_open(base, &config->limits, &h.client, &failure);
+    if (status == LORE_OK) {
+        status = walk(&h, &arena, &failure);
+    }
+    if (status == LORE_OK && options->is_pruning) {
+        status = prune(&h, source_options, &failure);
+    }
+    if (status != LORE_OK && err != NULL) {
+        *err = failure;
+    }
+    for (size_t i = 0; i < h.seen_count; i++) {
+        lore_free((void *)(uintptr_t)h.seen[i].ptr);
+    }
+    lore_free(h.seen);
+    lore_client_close(h.client);
+    lore_buf_destroy(&h.reply);
+    lore_buf_destroy(&h.body);
+    lore_buf_destroy(&h.address);
+    lore_buf_destroy(&h.path);
+    lore_arena_destroy(&arena);
+    return status;
+}

@@ -1,0 +1,348 @@
+/* The program: finds the command, and what all commands share.
+ *
+ * Global flags may stand before the command or behind it. Configuration comes from defaults, a
+ * file, the environment and flags, in this order; then the command runs and its exit code is ours.
+ * This folder alone prints, catches signals and exits (conventions E7). */
+#include "api/wire.h"
+#include "base/json.h"
+#include "cli/cli.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+const lore_command lore_commands[] = {
+    {"ingest", "[flags] PATH...", "read documents into a collection",
+     "PATH is a file, a folder, or - for JSONL on standard input. Markdown, HTML, plain text and\n"
+     "JSONL are read. Documents that have not changed are skipped. Where `lore serve` holds the\n"
+     "data folder, the documents are handed to it.\n",
+     lore_cmd_ingest},
+    {"query", "[flags] QUESTION", "answer one question, with citations", "", lore_cmd_query},
+    {"chat", "[flags]", "ask and ask on",
+     "Lines are questions. /sources shows what the last answer stands on, /new forgets the\n"
+     "conversation, /quit (or the end of input) leaves.\n",
+     lore_cmd_chat},
+    {"serve", "[flags]", "answer over HTTP, with a page at /",
+     "SIGTERM or Ctrl-C stops accepting, lets open requests finish, then ends; a second one ends\n"
+     "at once.\n",
+     lore_cmd_serve},
+    {"documents", "list | show ID | delete ID... [flags]", "what a collection holds", "",
+     lore_cmd_documents},
+    {"collections", "list | create NAME | delete NAME [flags]", "the collections of the folder", "",
+     lore_cmd_collections},
+    {"models", "info [flags]", "what the models are",
+     "Without --dir: the encoder and the decoder of the configuration.\n", lore_cmd_models},
+    {"bench", "[NAME] [flags]", "measure this machine",
+     "Runs the benchmark of that name, or all: ops is the operations of the backends at the "
+     "shapes\n"
+     "of the models.\n",
+     lore_cmd_bench},
+    {"doctor", "[flags]", "check this machine, the models and the data folder",
+     "Each line is OK, WARN or FAIL and says what to do. Exit code 1 when one is FAIL.\n",
+     lore_cmd_doctor},
+    {"config", "[flags]", "the configuration as it is",
+     "With --explain every key with its default and meaning.\n", lore_cmd_config},
+    {"version", "[flags]", "version and build", "", lore_cmd_version},
+};
+const int32_t lore_command_count = sizeof lore_commands / sizeof lore_commands[0];
+
+/* ---- errors and output ---- */
+
+static void print_error(const lore_cli *cli, const lore_error *err)
+{
+    fprintf(stderr, "lore: %s\n", err->message);
+    if (cli->is_json) {
+        lore_buf json;
+        lore_buf_init(&json, 0);
+        (void)lore_wire_error(err, &json);
+        if (!lore_buf_failed(&json)) {
+            printf("%s\n", lore_buf_c(&json));
+        }
+        lore_buf_destroy(&json);
+    }
+}
+
+int lore_cli_fail(const lore_cli *cli, const lore_error *err)
+{
+    print_error(cli, err);
+    return err->status == LORE_ERR_CANCELLED && lore_cli_is_interrupted() ? LORE_EXIT_INTERRUPTED
+                                                                          : LORE_EXIT_FAILED;
+}
+
+int lore_cli_misuse(const lore_cli *cli, const char *format, ...)
+{
+    lore_error err = {.status = LORE_ERR_INVALID};
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(err.message, sizeof err.message, format, arguments);
+    va_end(arguments);
+    print_error(cli, &err);
+    if (cli->command != NULL) {
+        fprintf(stderr, "try `lore %s --help`\n", cli->command->name);
+    } else {
+        fprintf(stderr, "try `lore --help`\n");
+    }
+    return LORE_EXIT_USAGE;
+}
+
+int lore_cli_print_json(const lore_cli *cli, lore_buf *json)
+{
+    if (lore_buf_failed(json)) {
+        lore_error err;
+        lore_fail(&err, LORE_ERR_NOMEM, "no memory for the output");
+        return lore_cli_fail(cli, &err);
+    }
+    fwrite(json->ptr, 1, json->len, stdout);
+    fputc('\n', stdout);
+    return LORE_EXIT_DONE;
+}
+
+int lore_cli_finish(const lore_cli *cli, int code)
+{
+    (void)cli;
+    if ((fflush(stdout) != 0 || ferror(stdout)) && code == LORE_EXIT_DONE) {
+        fprintf(stderr, "lore: cannot write to standard output\n");
+        return LORE_EXIT_FAILED;
+    }
+    return code;
+}
+
+/* ---- signals ---- */
+
+static volatile sig_atomic_t was_interrupted;
+
+static void on_signal(int number)
+{
+    (void)number;
+    if (was_interrupted) {
+        _exit(LORE_EXIT_INTERRUPTED);
+    }
+    was_interrupted = 1;
+}
+
+void lore_cli_catch_signals(void)
+{
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = 0};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
+bool lore_cli_is_interrupted(void)
+{
+    return was_interrupted != 0;
+}
+
+/* ---- flags and configuration ---- */
+
+static lore_status apply_set(lore_cli *cli, lore_error *err)
+{
+    for (int32_t i = 0; i < cli->set.count; i++) {
+        lore_str item = lore_str_from(cli->set.items[i]);
+        size_t equals = lore_str_find(item, LORE_STR("="), 0);
+        if (equals == SIZE_MAX) {
+            return lore_fail(err, LORE_ERR_INVALID, "--set must be KEY=VALUE, not '%s'",
+                             cli->set.items[i]);
+        }
+        lore_status status = lore_config_set(&cli->config, lore_str_slice(item, 0, equals),
+                                             lore_str_slice(item, equals + 1, item.len), err);
+        if (status != LORE_OK) {
+            return lore_error_prefix(err, "--set");
+        }
+    }
+    return LORE_OK;
+}
+
+static lore_status apply_flags(lore_cli *cli, lore_error *err)
+{
+    const struct {
+        const char *key, *value;
+    } given[] = {{"data", cli->data}, {"device", cli->device}, {"log_level", cli->log_level}};
+    for (size_t i = 0; i < sizeof given / sizeof given[0]; i++) {
+        if (given[i].value != NULL) {
+            lore_status status = lore_config_set(&cli->config, lore_str_from(given[i].key),
+                                                 lore_str_from(given[i].value), err);
+            if (status != LORE_OK) {
+                return status;
+            }
+        }
+    }
+    return apply_set(cli, err);
+}
+
+static lore_status load_config(lore_cli *cli, lore_error *err)
+{
+    lore_log_level level = LORE_LOG_WARN;
+    lore_config_default(&cli->config);
+    lore_status status = LORE_OK;
+    if (cli->config_file != NULL) {
+        status = lore_config_load(&cli->config, cli->config_file, err);
+    }
+    if (status == LORE_OK) {
+        status = lore_config_environment(&cli->config, err);
+    }
+    if (status == LORE_OK) {
+        status = apply_flags(cli, err);
+    }
+    if (status == LORE_OK) {
+        status = lore_log_parse_level(cli->config.log_level, &level, err);
+    }
+    if (status == LORE_OK) {
+        lore_log_set_level(level);
+    }
+    return status;
+}
+
+static lore_flag_table global_flags(lore_cli *cli, lore_flag flags[7])
+{
+    const lore_flag rows[7] = {
+        {"data", 0, LORE_FLAG_TEXT, &cli->data, "DIR", "data folder ($LORE_DATA, ./lore-data)", 0,
+         0},
+        {"config", 0, LORE_FLAG_TEXT, &cli->config_file, "FILE",
+         "read settings from a JSON file (see lore config --explain)", 0, 0},
+        {"device", 0, LORE_FLAG_TEXT, &cli->device, "DEVICE", "auto, cpu, ref, cuda or cuda:N", 0,
+         0},
+        {"set", 0, LORE_FLAG_LIST, &cli->set, "KEY=VALUE", "set any key of the configuration", 0,
+         0},
+        {"log-level", 0, LORE_FLAG_TEXT, &cli->log_level, "LEVEL", "error, warn, info or debug", 0,
+         0},
+        {"json", 0, LORE_FLAG_SWITCH, &cli->is_json, NULL, "one JSON object on standard output", 0,
+         0},
+        {"help", 'h', LORE_FLAG_SWITCH, &cli->is_help, NULL, "this text", 0, 0},
+    };
+    memcpy(flags, rows, sizeof rows);
+    return (lore_flag_table){flags, 7};
+}
+
+static int print_command_help(const lore_cli *cli, const lore_flag_table *own,
+                              const lore_flag_table *global)
+{
+    lore_buf out;
+    lore_buf_init(&out, 0);
+    lore_buf_printf(&out, "usage: lore %s %s\n\n%s\n", cli->command->name, cli->command->usage,
+                    cli->command->sentence);
+    if (cli->command->text[0] != '\0') {
+        lore_buf_printf(&out, "\n%s", cli->command->text);
+    }
+    if (own->count > 0) {
+        lore_buf_printf(&out, "\nflags:\n");
+        lore_flags_print(own, &out);
+    }
+    lore_buf_printf(&out, "\nglobal flags:\n");
+    lore_flags_print(global, &out);
+    fputs(lore_buf_c(&out), stdout);
+    lore_buf_destroy(&out);
+    return LORE_EXIT_DONE;
+}
+
+int lore_cli_parse(lore_cli *cli, const lore_flag *flags, int32_t flag_count, int argc, char **argv,
+                   lore_flag_list *others)
+{
+    lore_error err;
+    lore_flag global[7];
+    int32_t used = 0;
+    lore_flag_table tables[2] = {{flags, flag_count}, global_flags(cli, global)};
+    lore_status status =
+        lore_flags_parse(tables, 2, argv + 1, argc - 1, false, &cli->arena, others, &used, &err);
+    if (status != LORE_OK) {
+        return status == LORE_ERR_INVALID ? lore_cli_misuse(cli, "%s", err.message)
+                                          : lore_cli_fail(cli, &err);
+    }
+    if (cli->is_help) {
+        return print_command_help(cli, &tables[0], &tables[1]);
+    }
+    status = load_config(cli, &err);
+    if (status != LORE_OK) {
+        return status == LORE_ERR_INVALID || status == LORE_ERR_LIMIT
+                   ? lore_cli_misuse(cli, "%s", err.message)
+                   : lore_cli_fail(cli, &err);
+    }
+    return LORE_EXIT_CONTINUE;
+}
+
+lore_str lore_cli_server(lore_cli *cli)
+{
+    lore_buf holder;
+    lore_error err;
+    lore_str address = {NULL, 0};
+    lore_buf_init(&holder, 0);
+    if (lore_index_holder(cli->config.data, &holder, &err) == LORE_OK) {
+        lore_str text = lore_str_trim(lore_buf_str(&holder));
+        if (lore_str_starts(text, LORE_STR("http://"))) {
+            address = lore_str_copy(&cli->arena, text);
+        }
+    }
+    lore_buf_destroy(&holder);
+    return address;
+}
+
+/* ---- main ---- */
+
+static int print_help(FILE *out)
+{
+    fputs("lore answers questions from your documents, and shows where each answer stands.\n\n"
+          "usage: lore COMMAND [flags]\n\n",
+          out);
+    for (int32_t i = 0; i < lore_command_count; i++) {
+        fprintf(out, "  %-12s %s\n", lore_commands[i].name, lore_commands[i].sentence);
+    }
+    fputs("\nTwo commands to start with:\n"
+          "  lore ingest FOLDER\n"
+          "  lore query \"How do I reset the router?\"\n\n"
+          "`lore COMMAND --help` lists the flags of a command.\n",
+          out);
+    return LORE_EXIT_DONE;
+}
+
+static const lore_command *find_command(const char *name)
+{
+    for (int32_t i = 0; i < lore_command_count; i++) {
+        if (strcmp(lore_commands[i].name, name) == 0) {
+            return &lore_commands[i];
+        }
+    }
+    return NULL;
+}
+
+static int run(lore_cli *cli, int argc, char **argv)
+{
+    lore_error err;
+    lore_flag global[7];
+    lore_flag_list none = {0};
+    int32_t used = 0;
+    bool is_version = argc == 2 && strcmp(argv[1], "--version") == 0;
+    lore_flag_table table = global_flags(cli, global);
+    if (!is_version && lore_flags_parse(&table, 1, argv + 1, argc - 1, true, &cli->arena, &none,
+                                        &used, &err) != LORE_OK) {
+        return lore_cli_misuse(cli, "%s", err.message);
+    }
+    argc -= used + 1;
+    argv += used + 1;
+    if (argc == 0) {
+        if (cli->is_help) {
+            return print_help(stdout);
+        }
+        print_help(stderr);
+        return LORE_EXIT_USAGE;
+    }
+    const char *name = is_version ? "version" : argv[0];
+    if (strcmp(name, "help") == 0) {
+        return print_help(stdout);
+    }
+    cli->command = find_command(name);
+    if (cli->command == NULL) {
+        return lore_cli_misuse(cli, "there is no command '%s'", name);
+    }
+    return cli->command->run(cli, is_version ? 1 : argc, argv);
+}
+
+int main(int argc, char **argv)
+{
+    static lore_cli cli; /* large: the configuration with its limits */
+    signal(SIGPIPE, SIG_IGN);
+    lore_arena_init(&cli.arena, 0);
+    int code = lore_cli_finish(&cli, run(&cli, argc, argv));
+    lore_arena_destroy(&cli.arena);
+    return code;
+}

@@ -1,0 +1,47 @@
+/* The one thread that owns the decoder, its pages and its scheduler.
+ *
+ * Requests come through a bounded channel (too many: LORE_ERR_BUSY at once), answers leave through
+ * streams. Stop strings are judged here, on detokenised text, so one owner knows why a sequence
+ * ended; tokens after the match are not sent, and tokens that hold the start of a possible match
+ * are held back until it is decided. Thread: submit from any; start/stop from the owner. */
+#ifndef LORE_GENERATION_ENGINE_H
+#define LORE_GENERATION_ENGINE_H
+
+#include "generation/sched.h"
+
+typedef struct lore_engine lore_engine;
+
+/* Opens the decoder of folder on backend (borrowed until stop) and starts the thread. Fails: as
+ * lore_decoder_open, LORE_ERR_INVALID for a limit that makes no sense, LORE_ERR_NOMEM. */
+LORE_MUST_USE lore_status lore_engine_start(const char *folder, lore_backend *backend,
+                                            const lore_config *config, lore_engine **engine,
+                                            lore_error *err);
+/* Refuses new work, lets accepted sequences finish until the deadline (0: none), cancels the rest,
+ * joins, closes. Returns at most one step after the deadline. Every stream gets its last event.
+ * Nobody may be inside another function of the engine any more when this returns. Accepts NULL. */
+void lore_engine_stop(lore_engine *engine, int64_t deadline_ns);
+
+typedef struct lore_generation {
+    const int32_t *prompt; /* copied by submit */
+    int32_t prompt_count;
+    int32_t tokens_max; /* of the answer; fewer where the context ends first */
+    lore_sampling sampling;
+    const lore_str *stop; /* copied */
+    int32_t stop_count;
+} lore_generation;
+
+/* LORE_ERR_BUSY (limits.queue_requests_max are waiting while all places of the batch are taken),
+ * LORE_ERR_LIMIT (prompt, answer or stop strings too long: the message has both numbers),
+ * LORE_ERR_INVALID (an id outside the vocabulary, a sampling parameter out of its range),
+ * LORE_ERR_CANCELLED (stopping), LORE_ERR_NOMEM. The caller releases the stream.
+ *
+ * The same seed gives the same answer always on `ref`; on other backends only as far as the step's
+ * shape does not change rounding. */
+LORE_MUST_USE lore_status lore_engine_submit(lore_engine *engine, const lore_generation *generation,
+                                             lore_stream **stream, lore_error *err);
+
+const lore_decoder_info *lore_engine_info(const lore_engine *engine);
+const lore_tokenizer *lore_engine_tokenizer(const lore_engine *engine);
+void lore_engine_get_stats(lore_engine *engine, lore_sched_stats *stats); /* any thread */
+
+#endif

@@ -1,0 +1,25 @@
+/* What the engine needs of a decoder, so that tests can put a failing or instant one in its place.
+ *
+ * The two users are lore_engine_start, with models/decoder.h behind it, and the engine's tests,
+ * which let steps fail, stall and answer by rule. */
+#ifndef LORE_GENERATION_ENGINE_INT_H
+#define LORE_GENERATION_ENGINE_INT_H
+
+#include "generation/engine.h"
+
+typedef struct lore_engine_model {
+    void *self;
+    /* As lore_decoder_step, without logits. Called by the engine's thread only. */
+    lore_status (*step)(void *self, const lore_step *step, int32_t *ids, float *logprobs,
+                        lore_error *err);
+    void (*close)(void *self);     /* NULL: nothing to close */
+    const lore_decoder_info *info; /* these two live until close */
+    const lore_tokenizer *tokenizer;
+} lore_engine_model;
+
+/* lore_engine_start with a given model, which is closed by stop, and also when this fails. */
+LORE_MUST_USE lore_status lore_engine_start_model(const lore_engine_model *model,
+                                                  const lore_limits *limits, lore_engine **engine,
+                                                  lore_error *err);
+
+#endif

@@ -1,0 +1,82 @@
+/* The scheduler: state and arrivals in, one filled step out. Pure: no clock, no lock, no device.
+ *
+ * Continuous batching: each plan mixes the next token of every running sequence with pieces of
+ * prompts, within rows_max and sequences_max. Decode rows go first, so that a long prompt never
+ * stalls running answers; what is left of the row budget goes to prompts in order of arrival. A
+ * sequence is admitted only when its prompt and one more page fit; when pages run out while
+ * decoding, the youngest sequence is preempted (its pages dropped, its tokens kept, it is prefilled
+ * again later). The oldest is never preempted, so it always finishes: no livelock. States: waiting
+ * -> prefilling -> running -> finished; preempted goes back to waiting, at the front.
+ * Nothing is allocated after lore_sched_new. Thread: the engine's alone. */
+#ifndef LORE_GENERATION_SCHED_H
+#define LORE_GENERATION_SCHED_H
+
+#include "generation/kv.h"
+#include "generation/stream.h"
+#include "models/decoder.h"
+
+typedef struct lore_sampling {
+    float temperature; /* 0: greedy */
+    float top_p;       /* 1: off */
+    int32_t top_k;     /* 0: off */
+    uint64_t seed;
+} lore_sampling;
+
+typedef struct lore_sequence_request {
+    /* The prompt, followed by room for tokens_max more ids, which the scheduler fills. Lent to it
+     * until the sequence is reported as finished: a preempted sequence is computed again from here,
+     * and so adding one needs no memory and cannot fail for lack of it. */
+    int32_t *tokens;
+    int32_t prompt_count; /* 1..context - 1 */
+    int32_t tokens_max;   /* new tokens, at least 1; fewer where the context ends first */
+    lore_sampling sampling;
+    void *owner; /* handed back in results */
+} lore_sequence_request;
+
+typedef struct lore_sched lore_sched;
+typedef struct lore_sched_options {
+    int32_t rows_max, sequences_max, waiting_max, context;
+    int32_t page_tokens, page_count;
+    const int32_t *eos_ids; /* copied */
+    int32_t eos_count;
+} lore_sched_options;
+
+/* Fails: LORE_ERR_INVALID (a bound below 1), LORE_ERR_NOMEM. */
+LORE_MUST_USE lore_status lore_sched_new(const lore_sched_options *options, lore_sched **sched,
+                                         lore_error *err);
+void lore_sched_free(lore_sched *sched);
+/* Could such a sequence ever run? LORE_ERR_LIMIT when it can never fit the context or the pages,
+ * LORE_ERR_INVALID for counts below 1. Looks only at what never changes, so any thread may ask. */
+LORE_MUST_USE lore_status lore_sched_check(const lore_sched *sched, int32_t prompt_count,
+                                           int32_t tokens_max, lore_error *err);
+/* LORE_ERR_BUSY: waiting_max reached. LORE_ERR_LIMIT, LORE_ERR_INVALID: as lore_sched_check.
+ * *ticket names the sequence until it is finished. */
+LORE_MUST_USE lore_status lore_sched_add(lore_sched *sched, const lore_sequence_request *request,
+                                         int32_t *ticket, lore_error *err);
+/* Its pages are free before the next plan; the next apply reports it, and gives it no more token,
+ * even when a step is under way. Cancelling twice is fine. */
+void lore_sched_cancel(lore_sched *sched, int32_t ticket);
+/* Fill a step (arrays live in the scheduler until the next plan). rows 0: nothing to compute, but
+ * apply may still have cancelled sequences to report. */
+const lore_step *lore_sched_plan(lore_sched *sched);
+/* Take the drawn ids of the last planned step. Calls token(self, owner, ticket, id, logprob,
+ * finish) for each sequence that got one; return true from it to end the sequence there (stop
+ * string); cancelled ones are reported with finish CANCELLED and id -1. finish STOP: id is an
+ * end-of-text token. The callback must not call the scheduler. */
+typedef bool (*lore_sched_token)(void *self, void *owner, int32_t ticket, int32_t id, float logprob,
+                                 lore_finish finish);
+void lore_sched_apply(lore_sched *sched, const int32_t *ids, const float *logprobs,
+                      lore_sched_token token, void *self);
+/* End everything (device failure, shutdown), in place of apply where a step was planned: reports
+ * each live sequence once with `finish` and id -1. */
+void lore_sched_abort(lore_sched *sched, lore_finish finish, lore_sched_token token, void *self);
+
+typedef struct lore_sched_stats {
+    int32_t waiting, running, pages_free, pages_total;
+    int64_t preemptions, prompt_tokens, generated_tokens, steps;
+} lore_sched_stats;
+/* running counts every admitted sequence, prefilling ones too. prompt_tokens counts a prompt once,
+ * with its first drawn token, however often it was computed. */
+void lore_sched_get_stats(const lore_sched *sched, lore_sched_stats *stats);
+
+#endif

@@ -1,0 +1,150 @@
+/* The token stream of one answer.
+ *
+ * Because the stream holds the whole answer, the ring never wraps: it is an array that the engine
+ * fills from the front and the consumer reads behind it. `pushed` is the only word both sides look
+ * at for data. The lock serves sleeping alone and guards no field: a consumer that finds events
+ * never takes it, and the engine takes it only while a consumer sleeps.
+ *
+ * Invariants
+ * 1. taken <= pushed <= cap. Events below `pushed` never change.
+ * 2. The engine writes events[pushed], then pushed; the consumer reads pushed, then events.
+ * 3. At most one event has a finish, and it is the last one pushed.
+ * 4. `holders` counts 2, 1, 0; whoever takes it to 0 frees. */
+#include "generation/stream.h"
+
+#include "base/mem.h"
+#include "base/thread.h"
+
+#include <stdatomic.h>
+
+struct lore_stream {
+    /* Stored with seq_cst by the engine, see lore_stream_push for why release is not enough. */
+    atomic_int_least32_t pushed;
+    /* Written by the consumer under the lock, read by the engine without it (Dekker's pattern). */
+    atomic_bool is_waiting;
+    /* Relaxed on both sides: the flag carries no data with it, and noticing it one step later is
+     * what the contract allows. */
+    atomic_bool is_cancelled;
+    /* acq_rel on release: the last holder must see all that the other wrote before it frees. */
+    atomic_int_least32_t holders;
+    int32_t taken; /* the consumer's alone */
+    int32_t cap;
+    bool is_ended; /* the engine's alone: the last event has been pushed */
+    lore_lock lock;
+    lore_token_event events[];
+};
+
+const char *lore_finish_name(lore_finish finish)
+{
+    switch (finish) {
+    case LORE_FINISH_NONE:
+        return "none";
+    case LORE_FINISH_STOP:
+        return "stop";
+    case LORE_FINISH_LENGTH:
+        return "length";
+    case LORE_FINISH_CANCELLED:
+        return "cancelled";
+    case LORE_FINISH_ERROR:
+        return "error";
+    }
+    return "none";
+}
+
+lore_stream *lore_stream_new(int32_t tokens_max)
+{
+    LORE_ASSERT(tokens_max >= 0);
+    LORE_ASSERT(tokens_max < INT32_MAX);
+    size_t size_bytes = 0;
+    if (!lore_size_mul((size_t)tokens_max + 1, sizeof(lore_token_event), &size_bytes) ||
+        !lore_size_add(size_bytes, sizeof(lore_stream), &size_bytes)) {
+        return NULL;
+    }
+    lore_stream *stream = lore_alloc_zero(1, size_bytes);
+    if (stream == NULL) {
+        return NULL;
+    }
+    stream->cap = tokens_max + 1;
+    atomic_init(&stream->pushed, 0);
+    atomic_init(&stream->is_waiting, false);
+    atomic_init(&stream->is_cancelled, false);
+    atomic_init(&stream->holders, 2);
+    lore_lock_init(&stream->lock);
+    return stream;
+}
+
+/* The sleeping handshake. The consumer sets is_waiting, then looks at pushed once more; the engine
+ * sets pushed, then looks at is_waiting. With sequentially consistent accesses at least one of the
+ * two sees the other's store, so either the consumer finds the event or the engine wakes it.
+ * Release and acquire alone would let both loads run ahead of both stores, and the wake-up would be
+ * lost. */
+void lore_stream_push(lore_stream *stream, lore_token_event event)
+{
+    int32_t at = atomic_load_explicit(&stream->pushed, memory_order_relaxed); /* our own word */
+    LORE_ASSERT(!stream->is_ended);
+    LORE_ASSERT(at < stream->cap);
+    LORE_ASSERT(event.id >= 0 || event.finish != LORE_FINISH_NONE);
+    stream->is_ended = event.finish != LORE_FINISH_NONE;
+    stream->events[at] = event;
+    atomic_store_explicit(&stream->pushed, at + 1, memory_order_seq_cst);
+    if (atomic_load_explicit(&stream->is_waiting, memory_order_seq_cst)) {
+        /* The consumer holds the lock from setting is_waiting until it sleeps, so that with the
+         * lock in hand the wake-up cannot come too early. */
+        lore_lock_acquire(&stream->lock);
+        lore_lock_wake_one(&stream->lock);
+        lore_lock_release(&stream->lock);
+    }
+}
+
+bool lore_stream_is_cancelled(const lore_stream *stream)
+{
+    return atomic_load_explicit(&stream->is_cancelled, memory_order_relaxed) ||
+           atomic_load_explicit(&stream->holders, memory_order_relaxed) == 1;
+}
+
+/* Sleep until an event is there. False: the deadline passed first. */
+static bool wait_for_event(lore_stream *stream, int64_t deadline_ns)
+{
+    bool is_in_time = true;
+    lore_lock_acquire(&stream->lock);
+    atomic_store_explicit(&stream->is_waiting, true, memory_order_seq_cst);
+    while (is_in_time &&
+           atomic_load_explicit(&stream->pushed, memory_order_seq_cst) == stream->taken) {
+        is_in_time = lore_lock_wait(&stream->lock, deadline_ns);
+    }
+    atomic_store_explicit(&stream->is_waiting, false,
+                          memory_order_relaxed); /* a spare wake is harmless */
+    lore_lock_release(&stream->lock);
+    return atomic_load_explicit(&stream->pushed, memory_order_acquire) != stream->taken;
+}
+
+lore_status lore_stream_next(lore_stream *stream, int64_t deadline_ns, lore_token_event *event)
+{
+    if (stream->taken > 0 && stream->events[stream->taken - 1].finish != LORE_FINISH_NONE) {
+        return LORE_ERR_CANCELLED;
+    }
+    bool is_there = atomic_load_explicit(&stream->pushed, memory_order_acquire) != stream->taken;
+    if (!is_there && !wait_for_event(stream, deadline_ns)) {
+        return LORE_ERR_TIMEOUT;
+    }
+    *event = stream->events[stream->taken++];
+    return LORE_OK;
+}
+
+void lore_stream_cancel(lore_stream *stream)
+{
+    atomic_store_explicit(&stream->is_cancelled, true, memory_order_relaxed);
+}
+
+void lore_stream_release(lore_stream *stream)
+{
+    if (stream == NULL) {
+        return;
+    }
+    int32_t before = atomic_fetch_sub_explicit(&stream->holders, 1, memory_order_acq_rel);
+    LORE_ASSERT(before > 0);
+    if (before == 1) {
+        lore_lock_destroy(&stream->lock);
+        lore_free(stream);
+    }
+}

@@ -1,0 +1,61 @@
+/* The tokens of one answer on their way from the engine to the thread that asked: one producer, one
+ * consumer.
+ *
+ * The ring holds the whole answer, so a push neither blocks nor fails and a slow client costs
+ * nobody. Two holders; the last one frees. Events carry id, log probability and flags. */
+#ifndef LORE_GENERATION_STREAM_H
+#define LORE_GENERATION_STREAM_H
+
+#include "base/error.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef struct lore_stream lore_stream;
+
+typedef enum lore_finish {
+    LORE_FINISH_NONE = 0, /* still going */
+    LORE_FINISH_STOP,     /* end-of-text token or stop string */
+    LORE_FINISH_LENGTH,   /* max_tokens or the context */
+    LORE_FINISH_CANCELLED,
+    LORE_FINISH_ERROR
+} lore_finish;
+/* "stop", "length", "cancelled", "error"; "none" while still going. */
+const char *lore_finish_name(lore_finish finish);
+
+typedef struct lore_token_event {
+    int32_t id;
+    float logprob;
+    lore_finish finish; /* not NONE: the last event; id is -1 when it carries no token */
+    /* Last event only: a stop string began inside this token. So many bytes at the end of the text
+     * that lore_detok_push has given for all tokens, this one included, are not of the answer; nor
+     * are, where finish is STOP, bytes that wait in the consumer's lore_detok for more. */
+    int32_t cut_bytes;
+} lore_token_event;
+
+/* ---- engine side ---- */
+
+/* Room for tokens_max tokens (at least 0) and a last event without one. Comes with two references,
+ * one a side. NULL: out of memory. */
+lore_stream *lore_stream_new(int32_t tokens_max);
+/* At most tokens_max events and one more, nothing after the one that ends the answer (asserted). */
+void lore_stream_push(lore_stream *stream, lore_token_event event);
+/* True once the consumer has cancelled, or has released its reference: then nobody is listening. */
+bool lore_stream_is_cancelled(const lore_stream *stream);
+
+/* ---- consumer side ---- */
+
+/* LORE_OK, LORE_ERR_TIMEOUT at the deadline (0: none), LORE_ERR_CANCELLED after the last event was
+ * taken. */
+LORE_MUST_USE lore_status lore_stream_next(lore_stream *stream, int64_t deadline_ns,
+                                           lore_token_event *event);
+/* The engine notices within one step and still sends a last event. May be called from any thread
+ * that knows the consumer's reference to be held, and more than once. */
+void lore_stream_cancel(lore_stream *stream);
+
+/* ---- both ---- */
+
+/* Give up one reference. NULL is fine. */
+void lore_stream_release(lore_stream *stream);
+
+#endif

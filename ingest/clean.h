@@ -1,0 +1,64 @@
+/* Clean: the bytes of a document to normalised text with sections and a way back to the source.
+ *
+ * The cleaned text is UTF-8 in NFC, one block per line: a paragraph, heading, list item ("- ...",
+ * "1. ..."), table row ("a | b | c") or line of code. Blocks are separated by one '\n', soft-wrapped
+ * lines of the source are joined, and there are no blank lines, control characters or invisible
+ * marks. Thread: any, no state; results live in the caller's arena. */
+#ifndef LORE_INGEST_CLEAN_H
+#define LORE_INGEST_CLEAN_H
+
+#include "base/config.h"
+#include "index/store.h"
+
+/* A found title longer than this is no title; a given one is refused. */
+enum { LORE_TITLE_BYTES_MAX = 512 };
+
+typedef enum lore_media {
+    LORE_MEDIA_AUTO = 0, /* by name, then by content */
+    LORE_MEDIA_TEXT,
+    LORE_MEDIA_MARKDOWN,
+    LORE_MEDIA_HTML,
+    LORE_MEDIA_JSONL
+} lore_media;
+
+/* AUTO: nothing we can read (binary, unknown). Looks at the name first; bytes may be empty or only
+ * the beginning of the content. */
+lore_media lore_media_of(lore_str name, lore_str bytes);
+/* "text/plain", "text/markdown", "text/html", "application/jsonl"; AUTO: "application/octet-stream".
+ */
+const char *lore_media_name(lore_media media);
+
+/* One document, however it came. All strings are borrowed. */
+typedef struct lore_raw_document {
+    lore_str id;     /* empty: made from the source, else the url, else the bytes */
+    lore_str source; /* path as walked, or URL, or "" */
+    lore_str title;  /* empty: found in the text */
+    lore_str url;
+    lore_str metadata; /* JSON object text or empty */
+    lore_media media;
+    lore_str bytes; /* as read, any encoding */
+} lore_raw_document;
+
+typedef struct lore_section {
+    size_t start, end; /* bytes of text; sections follow one another without holes */
+    lore_str heading;  /* path "Reset > Factory reset", without the document's title; "" for the
+                          part before the first */
+} lore_section;
+
+typedef struct lore_clean_document {
+    lore_str title; /* never longer than LORE_TITLE_BYTES_MAX; "" only where nothing could be found */
+    lore_str text;
+    lore_section *sections;
+    int32_t section_count;
+    lore_offset_run *runs; /* text offset -> offset in `bytes` as decoded to UTF-8, without BOM */
+    int32_t run_count;
+} lore_clean_document;
+
+/* Everything in the arena, except that nothing of raw is copied that does not change. A document
+ * without any text is legal and gives an empty text. LORE_ERR_INVALID (binary, undecodable, a media
+ * type that cannot be told), LORE_ERR_LIMIT, LORE_ERR_NOMEM; the message says why. */
+LORE_MUST_USE lore_status lore_clean(const lore_raw_document *raw, const lore_limits *limits,
+                                     lore_arena *arena, lore_clean_document *clean,
+                                     lore_error *err);
+
+#endif

@@ -1,0 +1,52 @@
+/* The run: read, clean, chunk, embed, write, in source order, searchable as documents land.
+ *
+ * A reader, several cleaners and one embedder run on threads joined by bounded channels; the
+ * caller's thread writes, in the order of the source, and commits groups of documents (config
+ * commit_documents, commit_ms). A document that fails is reported with its reason and fails alone.
+ * Unchanged documents (same hash of content, metadata and settings) are skipped before any work;
+ * changed ones are replaced whole. Thread: any; all writers of the process queue on one lock, held
+ * for one transaction, so a PUT lands between two commits of a long run. */
+#ifndef LORE_INGEST_PIPELINE_H
+#define LORE_INGEST_PIPELINE_H
+
+#include "ingest/source.h"
+#include "models/embedder.h"
+
+typedef struct lore_ingest_counts {
+    int64_t seen, added, replaced, unchanged, failed, deleted, chunks, tokens, text_bytes;
+} lore_ingest_counts;
+
+typedef struct lore_ingest_options {
+    lore_str collection; /* created when missing; empty: "default" */
+    bool is_dry;         /* do all but embed and write */
+    bool is_pruning;     /* afterwards delete documents whose source lies in one of the folders among
+                            the paths and was not seen; not after a cancelled or failed run */
+    void *self;          /* for the callbacks, which run on the caller's thread */
+    void (*progress)(void *self, const lore_ingest_counts *counts, int64_t total); /* may be NULL */
+    void (*failed)(void *self, lore_str source, const lore_error *reason);         /* may be NULL */
+    bool (*is_cancelled)(void *self); /* polled; true: stop, keep what is committed,
+                                         LORE_ERR_CANCELLED; may be NULL */
+} lore_ingest_options;
+
+/* LORE_OK also when some documents failed (counts->failed says how many). counts is always set.
+ * Other failures are those of the run itself: database, embedder, threads, memory. */
+LORE_MUST_USE lore_status lore_ingest_run(lore_index *index, lore_embedder *embedder,
+                                          const lore_config *config, lore_source *source,
+                                          const lore_source_options *source_options,
+                                          const lore_ingest_options *options,
+                                          lore_ingest_counts *counts, lore_error *err);
+
+/* One document, now (PUT route; bodies of JSONL call it per line): committed and searchable on
+ * return. Callers on any thread. outcome: 'a' added, 'r' replaced, 'u' unchanged. id_out (in the
+ * arena) is the document's id. Fails like lore_clean and lore_index_put_document. */
+LORE_MUST_USE lore_status lore_ingest_one(lore_index *index, lore_embedder *embedder,
+                                          const lore_config *config, lore_str collection,
+                                          const lore_raw_document *raw, lore_arena *arena,
+                                          char *outcome, lore_str *id_out, lore_error *err);
+
+/* The one writer lock of the process. Whoever writes to an index elsewhere (a DELETE route) holds it
+ * from lore_index_begin to commit or rollback; the functions above take it themselves. */
+void lore_writer_acquire(void);
+void lore_writer_release(void);
+
+#endif

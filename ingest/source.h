@@ -1,0 +1,47 @@
+/* Sources: paths, folders, JSONL files and standard input, in stable order.
+ *
+ * Folders are walked when the source is opened (names sorted bytewise, depth first), files are read
+ * one at a time as the caller asks, and JSONL line by line, so a file of any size needs the memory
+ * of one line. Hidden entries, symbolic links to folders and files of unknown type inside folders
+ * are passed over and counted; what the caller names is always tried. Thread: one at a time, but
+ * for the two counts and lore_source_cancel. */
+#ifndef LORE_INGEST_SOURCE_H
+#define LORE_INGEST_SOURCE_H
+
+#include "ingest/clean.h"
+
+typedef struct lore_source lore_source;
+
+typedef struct lore_source_options {
+    const char *const *paths; /* files, folders, "-" (JSONL on standard input) */
+    int32_t path_count;
+    int stdin_fd;      /* where "-" reads; 0 */
+    lore_str metadata; /* JSON object merged into each document's, whose own members win; "" none */
+} lore_source_options;
+
+/* A path that cannot be read is an error of that document, told by lore_source_next; opening fails
+ * on bad metadata (LORE_ERR_INVALID), too many entries (LORE_ERR_LIMIT), LORE_ERR_NOMEM. options is
+ * not needed after the call. */
+LORE_MUST_USE lore_status lore_source_open(const lore_source_options *options,
+                                           const lore_limits *limits, lore_source **source,
+                                           lore_error *err);
+void lore_source_close(lore_source *source);
+
+/* The next document in the arena; *done at the end. A document that cannot be read returns its
+ * error with raw->source set: the walk goes on with the next call. A document of a JSONL file has
+ * the source "path#line", one of standard input none. */
+LORE_MUST_USE lore_status lore_source_next(lore_source *source, lore_arena *arena,
+                                           lore_raw_document *raw, bool *done, lore_error *err);
+int64_t lore_source_total(const lore_source *source); /* documents known so far; for progress */
+int64_t lore_source_passed_over(const lore_source *source);
+/* From any thread: a read of standard input that waits, and all later calls, end with *done. */
+void lore_source_cancel(lore_source *source);
+
+/* One JSONL line or PUT body ({"id"?,"title"?,"text"|"markdown"|"html","metadata"?,"url"?}, exactly
+ * one of the three texts) to a raw document; strings in the arena. LORE_ERR_INVALID names the
+ * field; LORE_ERR_LIMIT, LORE_ERR_NOMEM. */
+LORE_MUST_USE lore_status lore_raw_from_json(lore_str json, const lore_limits *limits,
+                                             lore_arena *arena, lore_raw_document *raw,
+                                             lore_error *err);
+
+#endif

@@ -1,0 +1,109 @@
+/* Backends: where numbers live and who computes them. ref (plain loops), cpu (vector units,
+ * run-time dispatch), cuda.
+ *
+ * A backend is opened once and shared; a queue is one thread's line of work on it. Memory and
+ * packed weights belong to the backend that made them. On ref and cpu, device memory is host memory
+ * and copies are memcpy. Thread: open/close and pack from one thread at a time; a queue from its
+ * owner only. */
+#ifndef LORE_KERNELS_BACKEND_H
+#define LORE_KERNELS_BACKEND_H
+
+#include "base/thread.h"
+#include "kernels/ops.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct lore_backend lore_backend;
+
+typedef enum lore_backend_kind {
+    LORE_BACKEND_REF,
+    LORE_BACKEND_CPU,
+    LORE_BACKEND_CUDA
+} lore_backend_kind;
+typedef enum lore_precision {
+    LORE_PRECISION_AUTO =
+        0, /* cpu: int8 where the weight is int8, else bf16 where the machine has it, else f32 */
+    LORE_PRECISION_F32,
+    LORE_PRECISION_BF16,
+    LORE_PRECISION_INT8
+} lore_precision;
+typedef enum lore_isa {
+    LORE_ISA_AUTO = 0,
+    LORE_ISA_SCALAR,
+    LORE_ISA_AVX2,
+    LORE_ISA_AVX512,
+    LORE_ISA_AMX
+} lore_isa;
+
+typedef struct lore_backend_options {
+    lore_backend_kind kind;
+    int32_t device;  /* cuda: ordinal */
+    lore_pool *pool; /* borrowed; cpu work runs on it; NULL: the calling thread alone */
+    bool is_urgent;  /* this backend's loops go before others' in the pool (query embedding) */
+    lore_precision precision; /* of matmul; ref is always f32 */
+    lore_isa isa; /* cpu, tests: at most this; LORE_ERR_UNSUPPORTED where the machine lacks it */
+} lore_backend_options;
+
+LORE_MUST_USE lore_status lore_backend_open(const lore_backend_options *options,
+                                            lore_backend **backend, lore_error *err);
+void lore_backend_close(lore_backend *backend);
+lore_backend_kind lore_backend_get_kind(const lore_backend *backend);
+/* One line for people: "cpu: AVX-512 VNNI BF16, 2 threads" / "cuda: NVIDIA H200, 139 GiB, sm_90".
+ * Borrowed. */
+const char *lore_backend_describe(const lore_backend *backend);
+/* How many CUDA devices this process could open; 0 where built without. */
+int32_t lore_backend_cuda_count(void);
+/* The best instruction set of this machine. */
+lore_isa lore_backend_isa(void);
+const char *lore_isa_name(lore_isa isa);
+const char *lore_precision_name(lore_precision precision);
+
+LORE_MUST_USE lore_status lore_queue_open(lore_backend *backend, lore_queue **queue,
+                                          lore_error *err);
+void lore_queue_close(lore_queue *queue);
+/* Wait for all submitted work. Returns (and clears) the first failure since the last sync. */
+LORE_MUST_USE lore_status lore_queue_sync(lore_queue *queue, lore_error *err);
+
+/* Memory of the backend, 64-byte aligned, uninitialised. */
+LORE_MUST_USE lore_status lore_backend_alloc(lore_backend *backend, size_t size_bytes,
+                                             void **memory, lore_error *err);
+void lore_backend_free(lore_backend *backend, void *memory);
+/* Host to backend and back, in queue order. upload: source may be reused on return. download:
+ * complete on return. */
+void lore_queue_upload(lore_queue *queue, void *to, const void *host, size_t size_bytes);
+void lore_queue_download(lore_queue *queue, void *host, const void *from, size_t size_bytes);
+
+/* One matrix in host memory: [rows, cols] row-major; int8 has one f32 scale a row. */
+typedef struct lore_matrix {
+    lore_dtype dtype;
+    int32_t rows, cols;
+    const void *data;
+    const float *scales; /* [rows], int8 only, else NULL */
+} lore_matrix;
+
+/* Stack `count` matrices of equal cols on top of one another (q, k, v; gate, up) and pack them for
+ * matmul (and, where is_table, for embed). The matrices may be freed after the call, except that
+ * ref and cpu borrow a table's rows: those live until lore_weight_free. */
+LORE_MUST_USE lore_status lore_weight_pack(lore_backend *backend, const lore_matrix *parts,
+                                           int32_t count, bool is_table, lore_weight **weight,
+                                           lore_error *err);
+void lore_weight_free(lore_weight *weight);
+int32_t lore_weight_rows(const lore_weight *weight);
+int32_t lore_weight_cols(const lore_weight *weight);
+size_t lore_weight_bytes(const lore_weight *weight); /* memory a matmul reads */
+
+/* Conversions used by loaders: one f16/bf16 value to f32, and back with round to nearest even. */
+float lore_f16_to_f32(uint16_t bits);
+float lore_bf16_to_f32(uint16_t bits);
+uint16_t lore_f32_to_f16(float value);
+uint16_t lore_f32_to_bf16(float value);
+/* Symmetric int8 of one row: out[i] = round(x[i] / scale), ties to even, returns scale = max|x| /
+ * 127 (1 when all are below 1e-30, which count as zero). */
+float lore_quantize_row(int8_t *out, const float *x, int32_t count);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,115 @@
+/* What the backends share, for files of kernels/ only: the driver table behind backend.h and the
+ * host half of it.
+ *
+ * A backend embeds lore_backend, lore_queue and lore_weight as the first member of its own structs
+ * and gives one lore_backend_driver. ref and cpu take memory, copies and queues from
+ * backend_host.c; cuda brings its own (kernels/cuda, built with LORE_HAVE_CUDA). backend.c asserts
+ * and checks arguments once, before a driver sees them. */
+#ifndef LORE_KERNELS_BACKEND_INT_H
+#define LORE_KERNELS_BACKEND_INT_H
+
+#include "kernels/backend.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct lore_backend_driver {
+    lore_backend_kind kind;
+    lore_status (*open)(const lore_backend_options *options, lore_backend **backend,
+                        lore_error *err);
+    void (*close)(lore_backend *backend);
+    lore_status (*queue_open)(lore_backend *backend, lore_queue **queue, lore_error *err);
+    void (*queue_close)(lore_queue *queue);
+    void (*queue_wait)(lore_queue *queue); /* until all is done; notes failures in queue->error */
+    lore_status (*memory_alloc)(lore_backend *backend, size_t size_bytes, void **memory,
+                                lore_error *err);
+    void (*memory_free)(lore_backend *backend, void *memory);
+    void (*upload)(lore_queue *queue, void *to, const void *host, size_t size_bytes);
+    void (*download)(lore_queue *queue, void *host, const void *from, size_t size_bytes);
+    /* Parts are checked: count > 0, equal cols > 0, known dtypes, data and scales present, total
+     * rows fit int32. */
+    lore_status (*weight_pack)(lore_backend *backend, const lore_matrix *parts, int32_t count,
+                               bool is_table, lore_weight **weight, lore_error *err);
+    void (*weight_free)(lore_weight *weight);
+} lore_backend_driver;
+
+enum { LORE_BACKEND_DESCRIPTION_CAP = 192 };
+
+struct lore_backend {
+    const lore_backend_driver *driver; /* set by lore_backend_open, not by the driver */
+    lore_backend_options options;
+    char description[LORE_BACKEND_DESCRIPTION_CAP];
+};
+
+struct lore_weight {
+    lore_backend *backend;
+    int32_t rows, cols;
+    size_t size_bytes; /* what a matmul reads */
+};
+
+extern const lore_backend_driver lore_ref_driver;
+extern const lore_backend_driver lore_cpu_driver;
+#ifdef LORE_HAVE_CUDA
+extern const lore_backend_driver lore_cuda_driver;
+int32_t lore_cuda_device_count(void);
+#endif
+
+/* Note a failure in the queue; only the first since the last sync is kept. */
+void lore_queue_fail(lore_queue *queue, lore_status status, const char *format, ...)
+    LORE_PRINTF(3, 4);
+
+/* Row `row` of a matrix of any dtype as f32. */
+void lore_matrix_read_row(const lore_matrix *matrix, int32_t row, float *out);
+/* The part that holds row `row` of stacked parts; *row becomes the row inside it. */
+const lore_matrix *lore_matrix_find_part(const lore_matrix *parts, int32_t *row);
+
+/* ---- memory, copies and queues of the backends that live on the host (backend_host.c) ---- */
+typedef struct lore_host_queue {
+    lore_queue base;
+    void *scratch; /* grows to the largest op seen, so that a warm step allocates nothing */
+    size_t scratch_bytes;
+} lore_host_queue;
+
+lore_status lore_host_queue_open(lore_backend *backend, const lore_ops *ops, lore_queue **queue,
+                                 lore_error *err);
+void lore_host_queue_close(lore_queue *queue);
+void lore_host_queue_wait(lore_queue *queue);
+lore_status lore_host_alloc(lore_backend *backend, size_t size_bytes, void **memory,
+                            lore_error *err);
+void lore_host_free(lore_backend *backend, void *memory);
+void lore_host_upload(lore_queue *queue, void *to, const void *host, size_t size_bytes);
+void lore_host_download(lore_queue *queue, void *host, const void *from, size_t size_bytes);
+
+/* At least size_bytes of 64-byte aligned scratch of this queue, valid until the next call; NULL
+ * after noting the failure. */
+void *lore_host_scratch(lore_queue *queue, size_t size_bytes);
+/* Threads that lore_host_for spreads over: worker numbers are below it. */
+int32_t lore_host_threads(const lore_queue *queue);
+/* body over [0, count) in pieces of `grain` on the backend's pool; here and now where there is none
+ * or one piece. */
+void lore_host_for(lore_queue *queue, int32_t count, int32_t grain, lore_pool_body body,
+                   void *self);
+
+/* ---- sampling, one implementation for ref and cpu (sample.c) ---- */
+/* The two passes over a whole row that are worth a vector unit; neither decides between tokens. */
+typedef struct lore_row_math {
+    float (*clean)(float *x,
+                   int32_t count); /* NaN becomes -inf in place; gives the largest value */
+    /* sum of exp(x[i] - top), where x[i] == top counts 1 (so that infinities of one sign are alike)
+     */
+    double (*sum_exp)(const float *x, int32_t count, float top);
+} lore_row_math;
+typedef struct lore_candidate {
+    float logit;
+    int32_t id;
+} lore_candidate;
+/* One row of lore_op_sample. candidates [count] is scratch. */
+void lore_sample_row(int32_t *id, float *logprob, float *logits, int32_t count,
+                     const lore_sample *sample, lore_candidate *candidates,
+                     const lore_row_math *math);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

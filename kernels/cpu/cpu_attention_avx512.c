@@ -1,0 +1,4 @@
+/* Attention for AVX-512: the loops of cpu_attention_body.h under the flags of this file. */
+#include "kernels/cpu/cpu_attention_body.h"
+
+const lore_attention_loops lore_attention_avx512 = {scratch_bytes, attend};

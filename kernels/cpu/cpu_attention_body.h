@@ -1,0 +1,278 @@
+/* Attention of one work item in words (simd_int.h); included once for each instruction set.
+ *
+ * Query vectors that share a key/value head (rows x heads of its group) stand under one another as
+ * the left side of two products. Keys are taken 256 at a time: transposed into panels, so that
+ * scores = queries * keys^T is the same f32 tile as in matmul, then values = probabilities * values
+ * likewise, both from the second-level cache. Between the two the online softmax (Milakov,
+ * Gimelshein 2018; as in FlashAttention, Dao et al. 2022) keeps per query vector the largest score
+ * so far, the sum of exponentials and the unnormalised output, and rescales them when a larger
+ * score comes.
+ *
+ * Queries go in bands of four tiles, so that a panel of keys or a stretch of values is fetched into
+ * the first-level cache once for the four. A decoding step goes the same way with as many vectors
+ * as a group has heads: transposing keys then costs about what the product itself costs, and the
+ * step stays bound by the weights. */
+#include "kernels/cpu/cpu_int.h"
+#include "kernels/cpu/cpu_tile_body.h"
+
+#include "base/error.h"
+
+enum {
+    KEYS = LORE_ATTEND_KEYS,
+    VECTORS_MAX = LORE_ATTEND_VECTORS,
+    KEY_PANELS = (KEYS + TILE_PANEL - 1) / TILE_PANEL,
+    SCORES = KEY_PANELS * TILE_PANEL, /* of one vector: whole panels */
+    BAND = 4 * TILE_ROWS,
+    STRETCH = 64 /* values of a panel that stay in the first-level cache: 16 KB */
+};
+
+/* Scratch of one work item, cut from the queue's. */
+typedef struct workspace {
+    float *queries; /* [VECTORS_MAX, head_dim], scaled */
+    float *sums;    /* [VECTORS_MAX, wide]: unnormalised outputs */
+    float *keys;    /* [KEY_PANELS][head_dim][TILE_PANEL] */
+    float *values;  /* [wide / TILE_PANEL][KEYS][TILE_PANEL] */
+    float *scores;  /* [BAND, SCORES] */
+    float *tops;    /* [VECTORS_MAX]: largest score so far */
+    float *masses;  /* [VECTORS_MAX]: sum of exponentials so far */
+    int32_t wide;   /* head_dim rounded up to whole panels */
+} workspace;
+
+static size_t workspace_init(workspace *space, int32_t head_dim, float *memory)
+{
+    const size_t dim = (size_t)head_dim;
+    const size_t wide = (dim + TILE_PANEL - 1) / TILE_PANEL * TILE_PANEL;
+    const size_t sizes[] = {VECTORS_MAX * dim,     VECTORS_MAX * wide, SCORES * dim, KEYS * wide,
+                            (size_t)BAND * SCORES, VECTORS_MAX,        VECTORS_MAX};
+    float **const fields[] = {&space->queries, &space->sums, &space->keys,  &space->values,
+                              &space->scores,  &space->tops, &space->masses};
+    size_t used = 0;
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        *fields[i] = memory != NULL ? memory + used : NULL;
+        used += (sizes[i] + 15) / 16 * 16; /* every array starts a cache line */
+    }
+    space->wide = (int32_t)wide;
+    return used * sizeof(float);
+}
+
+static size_t scratch_bytes(int32_t head_dim)
+{
+    workspace space;
+    return workspace_init(&space, head_dim, NULL);
+}
+
+/* Where the keys (or values) first .. first+count-1 lie. */
+static void locate(const lore_attend *job, const void *base, int32_t first, int32_t count,
+                   const void **rows)
+{
+    const int64_t element = job->dtype == LORE_F32 ? 4 : 2;
+    int32_t slot = 0, token = first;
+    const int32_t page_tokens = job->pages != NULL ? job->page_tokens : INT32_MAX;
+    if (job->pages != NULL) {
+        slot = first / page_tokens;
+        token = first % page_tokens;
+    }
+    for (int32_t i = 0; i < count;) {
+        const int64_t page = job->pages != NULL ? job->pages[slot++] * job->page_stride : 0;
+        for (; i < count && token < page_tokens; i++, token++) {
+            rows[i] = (const char *)base + (page + token * job->key_stride) * element;
+        }
+        token = 0;
+    }
+}
+
+LORE_INLINE vf load_cached(const void *row, const lore_dtype dtype, int32_t i, int32_t dim)
+{
+    if (dtype == LORE_F32) {
+        return vf_load_some((const float *)row + i, dim - i);
+    }
+    if (vf_fills(dim - i)) {
+        return vf_load_bf16((const uint16_t *)row + i);
+    }
+    uint16_t halves[VF_WIDTH] = {0};
+    memcpy(halves, (const uint16_t *)row + i, (size_t)(dim - i) * sizeof halves[0]);
+    return vf_load_bf16(halves);
+}
+
+/* count keys, transposed: element i of key k goes to keys[k / PANEL][i][k % PANEL]. Lanes behind
+ * the last key of its vector are zeros; panels behind that are never read. */
+LORE_INLINE void pack_keys(const workspace *space, const void *const *rows, const lore_dtype dtype,
+                           int32_t dim, int32_t count)
+{
+    for (int32_t k = 0; k < count; k += VF_WIDTH) {
+        const int32_t held = count - k < VF_WIDTH ? count - k : VF_WIDTH;
+        float *to = space->keys + (int64_t)(k / TILE_PANEL) * dim * TILE_PANEL + k % TILE_PANEL;
+        for (int32_t i = 0; i < dim; i += VF_WIDTH) {
+            vf block[VF_WIDTH];
+            for (int32_t j = 0; j < VF_WIDTH; j++) {
+                block[j] = j < held ? load_cached(rows[k + j], dtype, i, dim) : vf_zero();
+            }
+            vf_transpose(block);
+            const int32_t left = dim - i < VF_WIDTH ? dim - i : VF_WIDTH;
+            for (int32_t j = 0; j < left; j++) {
+                vf_store(to + (int64_t)(i + j) * TILE_PANEL, block[j]);
+            }
+        }
+    }
+}
+
+/* count values, widened to f32: element i of value k goes to values[i / PANEL][k][i % PANEL]. */
+LORE_INLINE void pack_values(const workspace *space, const void *const *rows,
+                             const lore_dtype dtype, int32_t dim, int32_t count)
+{
+    for (int32_t k = 0; k < count; k++) {
+        float *to = space->values + (int64_t)k * TILE_PANEL;
+        for (int32_t i = 0; i < space->wide; i += VF_WIDTH) {
+            const int64_t panel = (int64_t)(i / TILE_PANEL) * KEYS * TILE_PANEL;
+            vf_store(to + panel + i % TILE_PANEL,
+                     i < dim ? load_cached(rows[k], dtype, i, dim) : vf_zero());
+        }
+    }
+}
+
+static void pack_queries(const lore_attend *job, const workspace *space)
+{
+    const int32_t dim = job->head_dim;
+    const vf scale = vf_set(job->scale);
+    float *to = space->queries;
+    for (int32_t r = 0; r < job->rows; r++) {
+        for (int32_t j = 0; j < job->heads; j++, to += dim) {
+            const float *from = job->queries + r * job->query_stride + (int64_t)j * dim;
+            for (int32_t i = 0; i < dim; i += VF_WIDTH) {
+                vf_store_some(to + i, dim - i, vf_mul(vf_load_some(from + i, dim - i), scale));
+            }
+        }
+    }
+}
+
+/* How many keys of the block that starts at `first` query vector `vector` may see. */
+static int32_t keys_seen(const lore_attend *job, int32_t vector, int32_t first, int32_t count)
+{
+    const int64_t visible =
+        (int64_t)job->visible + (job->is_causal ? vector / job->heads : 0) - first;
+    return visible < 0 ? 0 : visible < count ? (int32_t)visible : count;
+}
+
+/* Scores of one vector become exponentials relative to its largest score so far; those from `seen`
+ * to `depth` become 0. Its mass and output are rescaled where that score grew. Every vector sees
+ * the first key, so a vector that sees nothing of this block has a finite largest score from an
+ * earlier one. */
+static void soften(const workspace *space, int32_t vector, float *scores, int32_t seen,
+                   int32_t depth)
+{
+    vf top_lanes = vf_set(-INFINITY);
+    for (int32_t i = 0; i < seen; i += VF_WIDTH) {
+        const vf lanes =
+            vf_load(scores + i); /* rows of scores are whole panels: reading on is safe */
+        top_lanes =
+            vf_max(top_lanes, vf_fills(seen - i) ? lanes : vf_first(lanes, seen - i, -INFINITY));
+    }
+    const float old_top = space->tops[vector], block_top = vf_top(top_lanes);
+    const float top = block_top > old_top ? block_top : old_top;
+    vf sum = vf_zero();
+    int32_t i = 0;
+    for (; i < seen; i += VF_WIDTH) {
+        vf lanes = vf_exp(vf_sub(vf_load(scores + i), vf_set(top)));
+        lanes = vf_fills(seen - i) ? lanes : vf_first(lanes, seen - i, 0.0f);
+        sum = vf_add(sum, lanes);
+        vf_store(scores + i, lanes);
+    }
+    for (; i < depth; i += VF_WIDTH) {
+        vf_store(scores + i, vf_zero());
+    }
+    const float factor = old_top == top ? 1.0f : expf(old_top - top);
+    space->masses[vector] = space->masses[vector] * factor + vf_sum(sum);
+    space->tops[vector] = top;
+    if (factor != 1.0f) {
+        float *sums = space->sums + (int64_t)vector * space->wide;
+        for (int32_t c = 0; c < space->wide; c += VF_WIDTH) {
+            vf_store(sums + c, vf_mul(vf_load(sums + c), vf_set(factor)));
+        }
+    }
+}
+
+/* Query vectors first_vector .. +band-1 (at most BAND) against the packed block of `count` keys
+ * from `first`. */
+static void attend_band(const lore_attend *job, const workspace *space, int32_t first_vector,
+                        int32_t band, int32_t first, int32_t count)
+{
+    const int32_t dim = job->head_dim;
+    const int32_t depth =
+        keys_seen(job, first_vector + band - 1, first, count); /* the last one sees most */
+    for (int32_t k = 0; k < depth; k += TILE_PANEL) {
+        for (int32_t v = 0; v < band; v += TILE_ROWS) {
+            const int32_t rows = band - v < TILE_ROWS ? band - v : TILE_ROWS;
+            tile_rows(rows, false, false, dim, space->queries + (int64_t)(first_vector + v) * dim,
+                      dim, space->keys + (int64_t)k * dim, space->scores + v * SCORES + k, SCORES);
+        }
+    }
+    for (int32_t v = 0; v < band && depth > 0; v++) {
+        soften(space, first_vector + v, space->scores + v * SCORES,
+               keys_seen(job, first_vector + v, first, count), depth);
+    }
+    for (int32_t c = 0; c < space->wide; c += TILE_PANEL) {
+        for (int32_t k = 0; k < depth; k += STRETCH) {
+            const int32_t left = depth - k < STRETCH ? depth - k : STRETCH;
+            for (int32_t v = 0; v < band; v += TILE_ROWS) {
+                const int32_t rows = band - v < TILE_ROWS ? band - v : TILE_ROWS;
+                tile_rows(rows, false, true, left, space->scores + v * SCORES + k, SCORES,
+                          space->values + ((int64_t)c * KEYS + (int64_t)k * TILE_PANEL),
+                          space->sums + (int64_t)(first_vector + v) * space->wide + c, space->wide);
+            }
+        }
+    }
+}
+
+/* Keys and values of one block, packed; the dtype is made a constant of the loops here. */
+static void pack_block(const lore_attend *job, const workspace *space, int32_t first, int32_t count)
+{
+    const void *rows[KEYS];
+    locate(job, job->keys, first, count, rows);
+    if (job->dtype == LORE_F32) {
+        pack_keys(space, rows, LORE_F32, job->head_dim, count);
+    } else {
+        pack_keys(space, rows, LORE_BF16, job->head_dim, count);
+    }
+    locate(job, job->values, first, count, rows);
+    if (job->dtype == LORE_F32) {
+        pack_values(space, rows, LORE_F32, job->head_dim, count);
+    } else {
+        pack_values(space, rows, LORE_BF16, job->head_dim, count);
+    }
+}
+
+static void store_outputs(const lore_attend *job, const workspace *space)
+{
+    const int32_t dim = job->head_dim;
+    for (int32_t v = 0; v < job->rows * job->heads; v++) {
+        float *to = job->out + v / job->heads * job->out_stride + (int64_t)(v % job->heads) * dim;
+        const float *sums = space->sums + (int64_t)v * space->wide;
+        const vf inverse = vf_set(1.0f / space->masses[v]);
+        for (int32_t i = 0; i < dim; i += VF_WIDTH) {
+            vf_store_some(to + i, dim - i, vf_mul(vf_load(sums + i), inverse));
+        }
+    }
+}
+
+static void attend(const lore_attend *job, void *scratch)
+{
+    workspace space;
+    (void)workspace_init(&space, job->head_dim, scratch);
+    const int32_t vectors = job->rows * job->heads;
+    LORE_ASSERT(vectors <= VECTORS_MAX);
+    pack_queries(job, &space);
+    memset(space.sums, 0, (size_t)vectors * (size_t)space.wide * sizeof *space.sums);
+    for (int32_t v = 0; v < vectors; v++) {
+        space.tops[v] = -INFINITY;
+        space.masses[v] = 0.0f;
+    }
+    const int32_t keys = keys_seen(job, vectors - 1, 0, job->key_count);
+    for (int32_t first = 0; first < keys; first += KEYS) {
+        const int32_t count = keys - first < KEYS ? keys - first : KEYS;
+        pack_block(job, &space, first, count);
+        for (int32_t v = 0; v < vectors; v += BAND) {
+            attend_band(job, &space, v, vectors - v < BAND ? vectors - v : BAND, first, count);
+        }
+    }
+    store_outputs(job, &space);
+}

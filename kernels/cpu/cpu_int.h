@@ -1,0 +1,222 @@
+/* Inside cpu only: the loops of one instruction set as tables of functions, and what the drivers
+ * around them share.
+ *
+ * A driver (cpu_matmul.c, cpu_attention.c, cpu_small.c; compiled for any x86-64) checks the
+ * contract, cuts the work into items, spreads them over the pool and calls loops through a table.
+ * The loops (cpu_*_body.h and cpu_matmul_*.c) know nothing of queues and pools. Which table:
+ * cpu_backend.c, once, from what cpu_features.c found. */
+#ifndef LORE_KERNELS_CPU_INT_H
+#define LORE_KERNELS_CPU_INT_H
+
+#include "kernels/backend_int.h"
+
+/* ---- what this processor and its operating system can do ---- */
+enum {
+    LORE_CPU_AVX2 = 1 << 0,        /* AVX2, FMA, F16C */
+    LORE_CPU_AVX512 = 1 << 1,      /* F, BW, DQ, VL and VNNI */
+    LORE_CPU_AVX512_BF16 = 1 << 2, /* besides AVX512 */
+    LORE_CPU_AMX_INT8 = 1 << 3,    /* besides AVX512; tile memory granted by the kernel */
+    LORE_CPU_AMX_BF16 = 1 << 4
+};
+uint32_t lore_cpu_features(void);
+lore_isa lore_cpu_best_isa(uint32_t features);
+
+/* ---- matmul ---- */
+
+/* What a row of activations is turned into before it meets the weights. */
+typedef enum lore_row_kind {
+    LORE_ROW_F32,       /* the f32 row where it lies: nothing to do */
+    LORE_ROW_BF16_WIDE, /* rounded to bf16, kept as f32 */
+    LORE_ROW_BF16,      /* rounded to bf16 */
+    LORE_ROW_U8,        /* quantised, plus 128 */
+    LORE_ROW_S8,        /* quantised */
+    LORE_ROW_S16        /* quantised, widened */
+} lore_row_kind;
+
+/* Write one row as `kind` (not F32), zeros behind it up to `depth` elements. Returns the scale of
+ * quantised kinds. */
+typedef float (*lore_prepare_row)(lore_row_kind kind, void *to, const float *x, int32_t cols,
+                                  int32_t depth);
+
+/* Sums of one tile on their way to the output: out (+)= act(sum * row_scale * scale + bias). */
+typedef struct lore_finish {
+    float *out;
+    int64_t out_stride;
+    int32_t rows, cols;
+    const void *sums; /* [rows, sums_stride], f32 or int32 */
+    int32_t sums_stride;
+    bool is_integer;
+    const float *row_scales; /* [rows], integers only */
+    const float *scales;     /* [cols] or NULL */
+    const float *bias;       /* [cols] or NULL */
+    lore_activation activation;
+    bool is_accumulating;
+} lore_finish;
+
+/* One way to multiply rows with packed panels. */
+typedef struct lore_matmul_form {
+    lore_row_kind row_kind;
+    int32_t rows_max; /* of one tile */
+    bool is_integer;
+    bool reads_whole_tile; /* reads rows_max rows of input whatever `rows` says (AMX) */
+    void (*begin)(void);   /* around the tiles of one work item, or NULL */
+    void (*end)(void);
+    /* sums[r][j] = start[j] + sum over groups of a[r] b[j]. a_stride is in bytes; b is one packed
+     * panel; start (integers that undo the +128 of U8 rows) is NULL for the other kinds. */
+    void (*tile)(int32_t rows, int32_t groups, const void *a, int64_t a_stride, const void *b,
+                 const int32_t *start, void *sums);
+} lore_matmul_form;
+
+/* A precision on an instruction set: one packed layout and the forms that read it.
+ * Layout: [o / panel][depth / group][panel][group], depth padded to depth_step and o to panel with
+ * zeros. */
+typedef struct lore_matmul_kernel {
+    const char *name;
+    lore_isa isa;
+    lore_precision precision;
+    uint32_t needs; /* LORE_CPU_ bits */
+    int32_t panel, group, depth_step;
+    int32_t few_max; /* `few` serves batches up to this many rows, `many` the larger ones */
+    const lore_matmul_form *few, *many;
+    lore_prepare_row prepare;
+    void (*finish)(const lore_finish *tile);
+} lore_matmul_kernel;
+
+enum {
+    LORE_MATMUL_KERNELS = 3,    /* per instruction set: one for each precision */
+    LORE_MATMUL_PANEL_MAX = 64, /* outputs of one panel, */
+    LORE_MATMUL_ROWS_MAX = 32   /* rows of one tile: bounds of the sums buffer on the stack */
+};
+extern const lore_matmul_kernel lore_matmul_scalar[LORE_MATMUL_KERNELS];
+extern const lore_matmul_kernel lore_matmul_avx2[LORE_MATMUL_KERNELS];
+extern const lore_matmul_kernel lore_matmul_avx512[LORE_MATMUL_KERNELS];
+extern const lore_matmul_kernel
+    lore_matmul_amx[LORE_MATMUL_KERNELS]; /* last entry empty: f32 is avx512's */
+
+/* The forms that AMX shares with AVX-512 for few rows, and its row loops. */
+extern const lore_matmul_form lore_form_avx512_bf16, lore_form_avx512_int8;
+float lore_prepare_row_avx512(lore_row_kind kind, void *to, const float *x, int32_t cols,
+                              int32_t depth);
+void lore_finish_avx512(const lore_finish *tile);
+
+typedef struct lore_cpu_weight {
+    lore_weight base;
+    const lore_matmul_kernel *kernel;
+    void *panels;
+    int32_t depth; /* padded cols */
+    int32_t panel_count;
+    size_t panel_bytes;
+    float *scales; /* [rows], NULL: all 1 */
+    int32_t
+        *start; /* [panel_count * panel]: -128 * sum of a row, for forms with U8 rows; else NULL */
+    lore_matrix *parts; /* tables only: where lore_op_embed reads, borrowed rows */
+    int32_t part_count;
+} lore_cpu_weight;
+
+lore_status lore_cpu_weight_pack(lore_backend *backend, const lore_matrix *parts, int32_t count,
+                                 bool is_table, lore_weight **weight, lore_error *err);
+void lore_cpu_weight_free(lore_weight *weight);
+void lore_cpu_matmul(lore_queue *queue, lore_view out, lore_view x, const lore_weight *w,
+                     lore_epilogue epilogue);
+
+/* ---- attention ---- */
+
+enum {
+    LORE_ATTEND_KEYS = 256,   /* keys packed at a time */
+    LORE_ATTEND_VECTORS = 256 /* query vectors (rows x heads of a group) that share them */
+};
+
+/* Queries of one work item: `rows` rows of `heads` heads that share one key/value head. Row r sees
+ * the first min(visible + r * is_causal, keys) keys. */
+typedef struct lore_attend {
+    const float *queries; /* first head of the first row */
+    int64_t query_stride;
+    float *out;
+    int64_t out_stride;
+    int32_t rows, heads, head_dim;
+    int32_t visible; /* keys seen by the first row */
+    bool is_causal;
+    float scale;
+    lore_dtype dtype; /* of keys and values */
+    /* Key i lies at keys + offset(i), in elements: with a page list (i / page_tokens)-th page *
+     * page_stride + (i % page_tokens) * key_stride, else i * key_stride. */
+    const void *keys, *values;
+    int64_t key_stride;
+    const int32_t *pages;
+    int32_t page_tokens;
+    int64_t page_stride;
+    int32_t key_count;
+} lore_attend;
+
+typedef struct lore_attention_loops {
+    size_t (*scratch_bytes)(int32_t head_dim);
+    void (*attend)(const lore_attend *job, void *scratch);
+} lore_attention_loops;
+extern const lore_attention_loops lore_attention_scalar, lore_attention_avx2, lore_attention_avx512;
+
+void lore_cpu_rope_append(lore_queue *queue, lore_view qkv, const lore_rope *rope,
+                          const lore_pages *pages, const lore_batch *batch);
+void lore_cpu_attend_paged(lore_queue *queue, lore_view out, lore_view queries,
+                           const lore_pages *pages, const lore_batch *batch, float scale);
+void lore_cpu_attend_packed(lore_queue *queue, lore_view out, lore_view qkv, int32_t heads,
+                            int32_t sequences, const int32_t *row_start, int32_t rows_max,
+                            float scale);
+
+/* ---- small ops: loops over one row of n elements ---- */
+
+typedef struct lore_small_loops {
+    void (*rmsnorm)(float *out, const float *x, const float *w, float eps, int32_t n);
+    void (*layernorm)(float *out, const float *x, const float *w, const float *b, float eps,
+                      int32_t n);
+    void (*silu_mul)(float *out, const float *gate, const float *up, int32_t n);
+    /* out = values * scale (+ out), values of any dtype but i32. */
+    void (*embed)(float *out, const void *values, lore_dtype dtype, float scale,
+                  bool is_accumulating, int32_t n);
+    /* One head of n elements: norm (w not NULL), rotation by n / 2 cosines and sines, to f32 or
+     * bf16. x may be out. */
+    void (*rotate)(void *out, lore_dtype dtype, const float *x, const float *w, float eps,
+                   const float *cosine, const float *sine, int32_t n);
+    void (*convert)(void *out, lore_dtype dtype, const float *x, int32_t n); /* to f32 or bf16 */
+    void (*add)(float *out, const float *x, int32_t n);
+    void (*multiply)(float *out, float factor, int32_t n);
+    float (*sum_squares)(const float *x, int32_t n);
+    lore_row_math sampling;
+    /* sums[i] = query . vectors[i]; query has zeros up to the next multiple of 64. */
+    void (*dot_i8)(int32_t *sums, const int8_t *query, const int8_t *vectors, int64_t count,
+                   int32_t n);
+} lore_small_loops;
+extern const lore_small_loops lore_small_scalar, lore_small_avx2, lore_small_avx512;
+
+void lore_cpu_embed(lore_queue *queue, lore_view out, const lore_weight *table, const int32_t *ids,
+                    bool is_accumulating);
+void lore_cpu_rmsnorm(lore_queue *queue, lore_view out, lore_view x, const float *w, float eps);
+void lore_cpu_layernorm(lore_queue *queue, lore_view out, lore_view x, const float *w,
+                        const float *b, float eps);
+void lore_cpu_silu_mul(lore_queue *queue, lore_view out, lore_view gate_up);
+void lore_cpu_pool(lore_queue *queue, lore_view out, lore_view x, const int32_t *row_start,
+                   lore_pooling pooling, bool is_normalised);
+void lore_cpu_gather(lore_queue *queue, lore_view out, lore_view x, const int32_t *rows);
+void lore_cpu_sample(lore_queue *queue, int32_t *ids, float *logprobs, lore_view logits,
+                     const lore_sample *samples);
+void lore_cpu_scan(lore_queue *queue, float *scores, const int8_t *query, float query_scale,
+                   const int8_t *vectors, const float *scales, int64_t count, int32_t dim);
+
+/* ---- the backend ---- */
+typedef struct lore_cpu_backend {
+    lore_backend base;
+    uint32_t features;
+    lore_isa isa; /* the best one allowed */
+    const lore_small_loops *small;
+    const lore_attention_loops *attention;
+} lore_cpu_backend;
+
+static inline const lore_cpu_backend *lore_cpu_of(const lore_queue *queue)
+{
+    return (const lore_cpu_backend *)queue->backend;
+}
+
+/* The fastest kernel of a precision (not AUTO) on this backend; there always is one. */
+const lore_matmul_kernel *lore_cpu_find_kernel(const lore_cpu_backend *backend,
+                                               lore_precision precision);
+
+#endif

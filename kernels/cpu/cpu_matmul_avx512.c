@@ -1,0 +1,165 @@
+/* Matmul on AVX-512: f32 by fused multiply-add, bf16 by vdpbf16ps, int8 by vpdpbusd.
+ *
+ * A register tile is 6 rows x 64 outputs, 24 accumulators. The two dot-product instructions take a
+ * group of inputs (2 bf16, 4 int8: 32 bits) per lane, so their panels interleave groups: [depth /
+ * group][64][group], and one cache line of weights serves 16 outputs. vpdpbusd wants one unsigned
+ * operand: rows are quantised to int8 and stored plus 128, and sums start at -128 times the sum of
+ * the weights, which makes them exact again. */
+#include "kernels/cpu/cpu_matmul_body.h"
+
+enum { LANES = 16, VECTORS = 4, PANEL = LANES * VECTORS, ROWS = 6, LINE_BYTES = 64 };
+
+/* 32 bits of a row (two bf16 or four bytes) in every lane. */
+LORE_INLINE __m512i set_group(const char *p)
+{
+    int32_t group;
+    memcpy(&group, p, sizeof group);
+    return _mm512_set1_epi32(group);
+}
+
+LORE_INLINE void sum_rows_int8(const int32_t rows, int32_t groups, const char *a, int64_t a_stride,
+                               const char *b, const int32_t *start, int32_t *sums)
+{
+    __m512i sum[ROWS][VECTORS];
+#pragma GCC unroll 4
+    for (int32_t v = 0; v < VECTORS; v++) {
+        const __m512i first = _mm512_loadu_si512(start + v * LANES);
+#pragma GCC unroll 6
+        for (int32_t r = 0; r < rows; r++) {
+            sum[r][v] = first;
+        }
+    }
+    for (int32_t g = 0; g < groups; g++) {
+        __m512i w[VECTORS];
+#pragma GCC unroll 4
+        for (int32_t v = 0; v < VECTORS; v++) {
+            w[v] = _mm512_loadu_si512(b + ((int64_t)g * VECTORS + v) * LINE_BYTES);
+        }
+#pragma GCC unroll 6
+        for (int32_t r = 0; r < rows; r++) {
+            const __m512i x = set_group(a + r * a_stride + 4 * (int64_t)g);
+#pragma GCC unroll 4
+            for (int32_t v = 0; v < VECTORS; v++) {
+                sum[r][v] = _mm512_dpbusd_epi32(sum[r][v], x, w[v]);
+            }
+        }
+    }
+#pragma GCC unroll 6
+    for (int32_t r = 0; r < rows; r++) {
+#pragma GCC unroll 4
+        for (int32_t v = 0; v < VECTORS; v++) {
+            _mm512_storeu_si512(sums + r * PANEL + v * LANES, sum[r][v]);
+        }
+    }
+}
+
+LORE_INLINE void sum_rows_bf16(const int32_t rows, int32_t groups, const char *a, int64_t a_stride,
+                               const char *b, float *sums)
+{
+    __m512 sum[ROWS][VECTORS];
+#pragma GCC unroll 6
+    for (int32_t r = 0; r < rows; r++) {
+#pragma GCC unroll 4
+        for (int32_t v = 0; v < VECTORS; v++) {
+            sum[r][v] = _mm512_setzero_ps();
+        }
+    }
+    for (int32_t g = 0; g < groups; g++) {
+        __m512i w[VECTORS];
+#pragma GCC unroll 4
+        for (int32_t v = 0; v < VECTORS; v++) {
+            w[v] = _mm512_loadu_si512(b + ((int64_t)g * VECTORS + v) * LINE_BYTES);
+        }
+#pragma GCC unroll 6
+        for (int32_t r = 0; r < rows; r++) {
+            const __m512i x = set_group(a + r * a_stride + 4 * (int64_t)g);
+#pragma GCC unroll 4
+            for (int32_t v = 0; v < VECTORS; v++) {
+                sum[r][v] = _mm512_dpbf16_ps(sum[r][v], (__m512bh)x, (__m512bh)w[v]);
+            }
+        }
+    }
+#pragma GCC unroll 6
+    for (int32_t r = 0; r < rows; r++) {
+#pragma GCC unroll 4
+        for (int32_t v = 0; v < VECTORS; v++) {
+            _mm512_storeu_ps(sums + r * PANEL + v * LANES, sum[r][v]);
+        }
+    }
+}
+
+static void sum_int8(int32_t rows, int32_t groups, const void *a, int64_t a_stride, const void *b,
+                     const int32_t *start, void *sums)
+{
+    switch (rows) {
+    case 1:
+        sum_rows_int8(1, groups, a, a_stride, b, start, sums);
+        return;
+    case 2:
+        sum_rows_int8(2, groups, a, a_stride, b, start, sums);
+        return;
+    case 3:
+        sum_rows_int8(3, groups, a, a_stride, b, start, sums);
+        return;
+    case 4:
+        sum_rows_int8(4, groups, a, a_stride, b, start, sums);
+        return;
+    case 5:
+        sum_rows_int8(5, groups, a, a_stride, b, start, sums);
+        return;
+    default:
+        sum_rows_int8(6, groups, a, a_stride, b, start, sums);
+        return;
+    }
+}
+
+static void sum_bf16(int32_t rows, int32_t groups, const void *a, int64_t a_stride, const void *b,
+                     const int32_t *start, void *sums)
+{
+    (void)start;
+    switch (rows) {
+    case 1:
+        sum_rows_bf16(1, groups, a, a_stride, b, sums);
+        return;
+    case 2:
+        sum_rows_bf16(2, groups, a, a_stride, b, sums);
+        return;
+    case 3:
+        sum_rows_bf16(3, groups, a, a_stride, b, sums);
+        return;
+    case 4:
+        sum_rows_bf16(4, groups, a, a_stride, b, sums);
+        return;
+    case 5:
+        sum_rows_bf16(5, groups, a, a_stride, b, sums);
+        return;
+    default:
+        sum_rows_bf16(6, groups, a, a_stride, b, sums);
+        return;
+    }
+}
+
+const lore_matmul_form lore_form_avx512_bf16 = {LORE_ROW_BF16, ROWS, false,   false,
+                                                NULL,          NULL, sum_bf16};
+const lore_matmul_form lore_form_avx512_int8 = {LORE_ROW_U8, ROWS, true,    false,
+                                                NULL,        NULL, sum_int8};
+
+float lore_prepare_row_avx512(lore_row_kind kind, void *to, const float *x, int32_t cols,
+                              int32_t depth)
+{
+    return prepare_row(kind, to, x, cols, depth);
+}
+
+void lore_finish_avx512(const lore_finish *tile)
+{
+    finish(tile);
+}
+
+const lore_matmul_kernel lore_matmul_avx512[LORE_MATMUL_KERNELS] = {
+    {"avx512-f32", LORE_ISA_AVX512, LORE_PRECISION_F32, LORE_CPU_AVX512, TILE_PANEL, 1, 1, 0,
+     &form_f32, &form_f32, prepare_row, finish},
+    {"avx512-bf16", LORE_ISA_AVX512, LORE_PRECISION_BF16, LORE_CPU_AVX512 | LORE_CPU_AVX512_BF16,
+     PANEL, 2, 2, 0, &lore_form_avx512_bf16, &lore_form_avx512_bf16, prepare_row, finish},
+    {"avx512-int8", LORE_ISA_AVX512, LORE_PRECISION_INT8, LORE_CPU_AVX512, PANEL, 4, 4, 0,
+     &lore_form_avx512_int8, &lore_form_avx512_int8, prepare_row, finish},
+};

@@ -1,0 +1,12 @@
+/* bf16 weights where there is no bf16 instruction: widened to f32 on load, inputs rounded to bf16
+ * and kept as f32. Included by the scalar and AVX2 files behind cpu_matmul_body.h. */
+
+static void sum_bf16(int32_t rows, int32_t groups, const void *a, int64_t a_stride, const void *b,
+                     const int32_t *start, void *sums)
+{
+    (void)start;
+    tile_rows(rows, true, false, groups, a, a_stride / (int64_t)sizeof(float), b, sums, TILE_PANEL);
+}
+
+static const lore_matmul_form form_bf16 = {
+    LORE_ROW_BF16_WIDE, TILE_ROWS, false, false, NULL, NULL, sum_bf16};

@@ -1,0 +1,236 @@
+/* The small ops on the cpu backend: norms, activation, embedding, pooling, gather, sampling and the
+ * int8 scan. Each hands rows to the pool in pieces of some tens of kilobytes and lets the loops of
+ * the instruction set work. */
+#include "kernels/cpu/cpu_int.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { PIECE_ELEMENTS = 16384, ALIGN_BYTES = 64, SCAN_VECTORS = 256 };
+
+/* Rows of `cols` elements that make a piece worth sending to another core. */
+static int32_t rows_of_piece(int32_t cols)
+{
+    return PIECE_ELEMENTS / (cols + 1) + 1;
+}
+
+typedef struct small_work {
+    lore_view out, x;
+    const float *w, *b;
+    float eps;
+    const int32_t *indexes; /* ids, rows or row_start */
+    const lore_cpu_weight *table;
+    bool flag; /* embed: accumulate; pool: normalise */
+    lore_pooling pooling;
+    const lore_small_loops *loops;
+} small_work;
+
+static void embed_rows(void *self, int32_t begin, int32_t end, int32_t worker)
+{
+    (void)worker;
+    const small_work *work = self;
+    for (int32_t r = begin; r < end; r++) {
+        int32_t row = work->indexes[r];
+        LORE_ASSERT(row >= 0 && row < work->table->base.rows);
+        const lore_matrix *part = lore_matrix_find_part(work->table->parts, &row);
+        const size_t offset = (size_t)row * (size_t)part->cols * lore_dtype_size(part->dtype);
+        work->loops->embed(work->out.data + r * work->out.stride, (const char *)part->data + offset,
+                           part->dtype, part->scales != NULL ? part->scales[row] : 1.0f, work->flag,
+                           work->out.cols);
+    }
+}
+
+void lore_cpu_embed(lore_queue *queue, lore_view out, const lore_weight *table, const int32_t *ids,
+                    bool is_accumulating)
+{
+    const lore_cpu_weight *weight = (const lore_cpu_weight *)table;
+    LORE_ASSERT(out.cols == table->cols);
+    LORE_ASSERT(weight->parts != NULL); /* packed with is_table */
+    small_work work = {.out = out,
+                       .indexes = ids,
+                       .table = weight,
+                       .flag = is_accumulating,
+                       .loops = lore_cpu_of(queue)->small};
+    lore_host_for(queue, out.rows, rows_of_piece(out.cols), embed_rows, &work);
+}
+
+static void rmsnorm_rows(void *self, int32_t begin, int32_t end, int32_t worker)
+{
+    (void)worker;
+    const small_work *work = self;
+    for (int32_t r = begin; r < end; r++) {
+        work->loops->rmsnorm(work->out.data + r * work->out.stride,
+                             work->x.data + r * work->x.stride, work->w, work->eps, work->x.cols);
+    }
+}
+
+void lore_cpu_rmsnorm(lore_queue *queue, lore_view out, lore_view x, const float *w, float eps)
+{
+    small_work work = {.out = out, .x = x, .w = w, .eps = eps, .loops = lore_cpu_of(queue)->small};
+    lore_host_for(queue, x.rows, rows_of_piece(x.cols), rmsnorm_rows, &work);
+}
+
+static void layernorm_rows(void *self, int32_t begin, int32_t end, int32_t worker)
+{
+    (void)worker;
+    const small_work *work = self;
+    for (int32_t r = begin; r < end; r++) {
+        work->loops->layernorm(work->out.data + r * work->out.stride,
+                               work->x.data + r * work->x.stride, work->w, work->b, work->eps,
+                               work->x.cols);
+    }
+}
+
+void lore_cpu_layernorm(lore_queue *queue, lore_view out, lore_view x, const float *w,
+                        const float *b, float eps)
+{
+    small_work work = {
+        .out = out, .x = x, .w = w, .b = b, .eps = eps, .loops = lore_cpu_of(queue)->small};
+    lore_host_for(queue, x.rows, rows_of_piece(x.cols), layernorm_rows, &work);
+}
+
+static void silu_mul_rows(void *self, int32_t begin, int32_t end, int32_t worker)
+{
+    (void)worker;
+    const small_work *work = self;
+    for (int32_t r = begin; r < end; r++) {
+        const float *gate = work->x.data + r * work->x.stride;
+        work->loops->silu_mul(work->out.data + r * work->out.stride, gate, gate + work->out.cols,
+                              work->out.cols);
+    }
+}
+
+void lore_cpu_silu_mul(lore_queue *queue, lore_view out, lore_view gate_up)
+{
+    small_work work = {.out = out, .x = gate_up, .loops = lore_cpu_of(queue)->small};
+    lore_host_for(queue, out.rows, rows_of_piece(gate_up.cols), silu_mul_rows, &work);
+}
+
+static void pool_rows(void *self, int32_t begin, int32_t end, int32_t worker)
+{
+    (void)worker;
+    const small_work *work = self;
+    const int32_t cols = work->out.cols;
+    for (int32_t i = begin; i < end; i++) {
+        const int32_t first = work->indexes[i], last = work->indexes[i + 1] - 1;
+        LORE_ASSERT(first <= last);
+        float *out = work->out.data + i * work->out.stride;
+        const int32_t from = work->pooling == LORE_POOL_LAST ? last : first;
+        const int32_t to = work->pooling == LORE_POOL_CLS ? first : last;
+        memcpy(out, work->x.data + from * work->x.stride, (size_t)cols * sizeof *out);
+        for (int32_t r = from + 1; r <= to; r++) {
+            work->loops->add(out, work->x.data + r * work->x.stride, cols);
+        }
+        work->loops->multiply(out, 1.0f / (float)(to - from + 1), cols);
+        if (work->flag) {
+            const float length = sqrtf(work->loops->sum_squares(out, cols));
+            work->loops->multiply(out, 1.0f / (length > 1e-12f ? length : 1e-12f), cols);
+        }
+    }
+}
+
+void lore_cpu_pool(lore_queue *queue, lore_view out, lore_view x, const int32_t *row_start,
+                   lore_pooling pooling, bool is_normalised)
+{
+    small_work work = {.out = out,
+                       .x = x,
+                       .indexes = row_start,
+                       .pooling = pooling,
+                       .flag = is_normalised,
+                       .loops = lore_cpu_of(queue)->small};
+    lore_host_for(queue, out.rows, 1, pool_rows, &work);
+}
+
+void lore_cpu_gather(lore_queue *queue, lore_view out, lore_view x, const int32_t *rows)
+{
+    (void)queue; /* a handful of rows a step: not worth the pool */
+    for (int32_t i = 0; i < out.rows; i++) {
+        LORE_ASSERT(rows[i] >= 0 && rows[i] < x.rows);
+        memcpy(out.data + i * out.stride, x.data + rows[i] * x.stride,
+               (size_t)out.cols * sizeof(float));
+    }
+}
+
+/* ---- sampling ---- */
+
+typedef struct sample_work {
+    int32_t *ids;
+    float *logprobs;
+    lore_view logits;
+    const lore_sample *samples;
+    lore_candidate *candidates; /* [cols] a worker */
+    const lore_row_math *math;
+} sample_work;
+
+static void sample_rows(void *self, int32_t begin, int32_t end, int32_t worker)
+{
+    const sample_work *work = self;
+    lore_candidate *candidates = work->candidates + (int64_t)worker * work->logits.cols;
+    for (int32_t r = begin; r < end; r++) {
+        lore_sample_row(&work->ids[r], &work->logprobs[r],
+                        work->logits.data + r * work->logits.stride, work->logits.cols,
+                        &work->samples[r], candidates, work->math);
+    }
+}
+
+void lore_cpu_sample(lore_queue *queue, int32_t *ids, float *logprobs, lore_view logits,
+                     const lore_sample *samples)
+{
+    sample_work work = {ids, logprobs, logits, samples, NULL, &lore_cpu_of(queue)->small->sampling};
+    const size_t workers = (size_t)lore_host_threads(queue);
+    work.candidates =
+        lore_host_scratch(queue, workers * (size_t)logits.cols * sizeof *work.candidates);
+    if (work.candidates != NULL) {
+        lore_host_for(queue, logits.rows, 1, sample_rows, &work);
+    }
+}
+
+/* ---- scan ---- */
+
+typedef struct scan_work {
+    float *scores;
+    const int8_t *query; /* padded */
+    float query_scale;
+    const int8_t *vectors;
+    const float *scales;
+    int64_t count;
+    int32_t dim;
+    const lore_small_loops *loops;
+} scan_work;
+
+/* Items are blocks of SCAN_VECTORS vectors, so that counts beyond int32 fit. */
+static void scan_blocks(void *self, int32_t begin, int32_t end, int32_t worker)
+{
+    (void)worker;
+    const scan_work *work = self;
+    int32_t sums[SCAN_VECTORS];
+    for (int64_t block = begin; block < end; block++) {
+        const int64_t first = block * SCAN_VECTORS;
+        const int64_t count =
+            work->count - first < SCAN_VECTORS ? work->count - first : SCAN_VECTORS;
+        work->loops->dot_i8(sums, work->query, work->vectors + first * work->dim, count, work->dim);
+        for (int64_t i = 0; i < count; i++) {
+            work->scores[first + i] =
+                (float)sums[i] * (work->query_scale * work->scales[first + i]);
+        }
+    }
+}
+
+void lore_cpu_scan(lore_queue *queue, float *scores, const int8_t *query, float query_scale,
+                   const int8_t *vectors, const float *scales, int64_t count, int32_t dim)
+{
+    const int64_t blocks = (count + SCAN_VECTORS - 1) / SCAN_VECTORS;
+    LORE_ASSERT(blocks <= INT32_MAX);
+    const size_t padded = ((size_t)dim + ALIGN_BYTES - 1) / ALIGN_BYTES * ALIGN_BYTES;
+    int8_t *copy = lore_host_scratch(queue, padded);
+    if (copy == NULL) {
+        return;
+    }
+    memcpy(copy, query, (size_t)dim);
+    memset(copy + dim, 0, padded - (size_t)dim);
+    scan_work work = {scores, copy,  query_scale, vectors,
+                      scales, count, dim,         lore_cpu_of(queue)->small};
+    const int32_t grain =
+        1 + 1024 * 1024 / (SCAN_VECTORS * (dim + 1)); /* about a megabyte of vectors */
+    lore_host_for(queue, (int32_t)blocks, grain, scan_blocks, &work);
+}

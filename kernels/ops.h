@@ -1,0 +1,261 @@
+/* The contract of every operation: shapes, formula, aliasing, failure. Numbers only, no idea of
+ * models.
+ *
+ * A backend is one table of these functions. The forward pass calls them in order; they return
+ * nothing and record their first failure in the queue, which lore_queue_sync returns. Callers use
+ * the lore_op_* inlines below, which check the contract (a broken contract is our bug: an assert).
+ * `ref` decides disputes: plain loops in f32.
+ *
+ * Letters: n rows (tokens of all sequences of the batch, packed), d model width, h query heads, g
+ * key/value heads, e head size, f feed-forward width, o output width, s sequences, v vocabulary, p
+ * pages, t tokens of a page. Activations are f32, row-major, stride in elements. All pointers are
+ * memory of the queue's backend (host memory on ref and cpu), except where a comment says host.
+ * Accumulation is f32 or better. An empty batch (0 rows) is legal everywhere. Thread: a queue
+ * belongs to one thread. */
+#ifndef LORE_KERNELS_OPS_H
+#define LORE_KERNELS_OPS_H
+
+#include "base/error.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum lore_dtype { LORE_F32 = 0, LORE_F16, LORE_BF16, LORE_I8, LORE_I32 } lore_dtype;
+size_t lore_dtype_size(lore_dtype dtype);
+const char *lore_dtype_name(lore_dtype dtype);
+
+/* A matrix of f32 activations: element (r, c) is data[r * stride + c]. stride >= cols. */
+typedef struct lore_view {
+    float *data;
+    int32_t rows, cols;
+    int64_t stride;
+} lore_view;
+
+static inline lore_view lore_view_of(float *data, int32_t rows, int32_t cols)
+{
+    lore_view view = {data, rows, cols, cols};
+    return view;
+}
+
+/* A packed weight matrix [o, d] (or a table for lore_op_embed); made by lore_weight_pack in
+ * backend.h. */
+typedef struct lore_weight lore_weight;
+typedef struct lore_queue lore_queue;
+
+typedef enum lore_activation {
+    LORE_ACT_NONE = 0,
+    LORE_ACT_GELU /* exact: x/2 (1 + erf(x/sqrt 2)) */
+} lore_activation;
+
+typedef struct lore_epilogue {
+    const float *bias;          /* [o] or NULL */
+    lore_activation activation; /* after the bias */
+    bool is_accumulating; /* add the result to what out holds (residual) instead of replacing it */
+} lore_epilogue;
+
+/* Which rows belong to which sequence, and where its keys and values live. One per step, read by
+ * every layer. Sequence i owns rows row_start[i] .. row_start[i+1]-1 of the batch; past[i] of its
+ * tokens are already in its pages, so its row r has position past[i] + r - row_start[i]. Its page
+ * list is pages[page_start[i] .. page_start[i+1]-1], in order; the list holds room for past + new
+ * rows. All arrays int32. */
+typedef struct lore_batch {
+    int32_t sequences, rows;
+    const int32_t *row_start;  /* [s + 1], row_start[0] = 0, row_start[s] = rows */
+    const int32_t *past;       /* [s] */
+    const int32_t *page_start; /* [s + 1] */
+    const int32_t *pages;      /* [page_start[s]] */
+    int32_t rows_max;    /* largest row count of one sequence (host knowledge, for launch sizes) */
+    int32_t context_max; /* largest past + rows of one sequence */
+} lore_batch;
+
+/* Key and value pages of one layer: [p, g, t, e] each, dtype f32 or bf16. */
+typedef struct lore_pages {
+    void *keys, *values;
+    lore_dtype dtype;
+    int32_t page_count, page_tokens, kv_heads, head_dim;
+} lore_pages;
+
+typedef struct lore_rope {
+    const float *cosine, *sine; /* [positions_max, e / 2] */
+    int32_t positions_max;
+    int32_t heads;       /* h; g and e come from the pages */
+    const float *q_norm; /* [e] or NULL: RMS norm of each query head before the rotation (Qwen3) */
+    const float *k_norm; /* [e] or NULL */
+    float eps;
+} lore_rope;
+
+typedef enum lore_pooling { LORE_POOL_MEAN = 0, LORE_POOL_CLS, LORE_POOL_LAST } lore_pooling;
+
+/* How to pick one token from one row of logits. temperature 0: the largest logit, the lowest id on
+ * ties. */
+typedef struct lore_sample {
+    float temperature;
+    float top_p;   /* 1: off */
+    int32_t top_k; /* 0: off */
+    uint64_t seed;
+    int32_t position; /* of the token being drawn: with the seed it fixes the random number */
+} lore_sample;
+
+typedef struct lore_ops {
+    const char *name;
+    void (*embed)(lore_queue *, lore_view out, const lore_weight *table, const int32_t *ids,
+                  bool is_accumulating);
+    void (*rmsnorm)(lore_queue *, lore_view out, lore_view x, const float *w, float eps);
+    void (*layernorm)(lore_queue *, lore_view out, lore_view x, const float *w, const float *b,
+                      float eps);
+    void (*matmul)(lore_queue *, lore_view out, lore_view x, const lore_weight *w,
+                   lore_epilogue epilogue);
+    void (*silu_mul)(lore_queue *, lore_view out, lore_view gate_up);
+    void (*rope_append)(lore_queue *, lore_view qkv, const lore_rope *, const lore_pages *,
+                        const lore_batch *);
+    void (*attend_paged)(lore_queue *, lore_view out, lore_view q, const lore_pages *,
+                         const lore_batch *, float scale);
+    void (*attend_packed)(lore_queue *, lore_view out, lore_view qkv, int32_t heads,
+                          int32_t sequences, const int32_t *row_start, int32_t rows_max,
+                          float scale);
+    void (*pool)(lore_queue *, lore_view out, lore_view x, const int32_t *row_start, lore_pooling,
+                 bool is_normalised);
+    void (*gather)(lore_queue *, lore_view out, lore_view x, const int32_t *rows);
+    void (*sample)(lore_queue *, int32_t *ids, float *logprobs, lore_view logits,
+                   const lore_sample *samples);
+    void (*scan)(lore_queue *, float *scores, const int8_t *query, float query_scale,
+                 const int8_t *vectors, const float *scales, int64_t count, int32_t dim);
+} lore_ops;
+
+/* Every queue starts with its table and the backend that opened it. */
+struct lore_queue {
+    const lore_ops *ops;
+    struct lore_backend *backend;
+    lore_error error; /* first failure since the last sync; status LORE_OK while all is well */
+};
+
+/* out[r, :] = table[ids[r], :] (+ out). ids[r] in [0, table rows): the caller has checked. */
+static inline void lore_op_embed(lore_queue *q, lore_view out, const lore_weight *table,
+                                 const int32_t *ids, bool is_accumulating)
+{
+    LORE_ASSERT(out.stride >= out.cols);
+    q->ops->embed(q, out, table, ids, is_accumulating);
+}
+
+/* out[r, c] = x[r, c] / sqrt(mean_c x[r, c]^2 + eps) * w[c]. out may be x. (Zhang, Sennrich 2019)
+ */
+static inline void lore_op_rmsnorm(lore_queue *q, lore_view out, lore_view x, const float *w,
+                                   float eps)
+{
+    LORE_ASSERT(out.rows == x.rows);
+    LORE_ASSERT(out.cols == x.cols);
+    q->ops->rmsnorm(q, out, x, w, eps);
+}
+
+/* out = (x - mean) / sqrt(variance + eps) * w + b, per row, variance over d. out may be x. (Ba et
+ * al. 2016) */
+static inline void lore_op_layernorm(lore_queue *q, lore_view out, lore_view x, const float *w,
+                                     const float *b, float eps)
+{
+    LORE_ASSERT(out.rows == x.rows);
+    LORE_ASSERT(out.cols == x.cols);
+    q->ops->layernorm(q, out, x, w, b, eps);
+}
+
+/* out[r, o] (+)= act(sum_d x[r, d] w[o, d] + bias[o]). out must not overlap x. The precision is the
+ * weight's: f32; bf16 (x rounded to bf16); int8 (x quantised per row, symmetric, scale max|x| /
+ * 127). A row's result does not depend on the other rows of the batch beyond rounding. */
+static inline void lore_op_matmul(lore_queue *q, lore_view out, lore_view x, const lore_weight *w,
+                                  lore_epilogue epilogue)
+{
+    LORE_ASSERT(out.rows == x.rows);
+    LORE_ASSERT(out.data != x.data || x.rows == 0);
+    q->ops->matmul(q, out, x, w, epilogue);
+}
+
+/* gate_up is [n, 2f], gate first: out[r, c] = silu(gate[r, c]) * up[r, c], silu(x) = x / (1 + exp
+ * -x). No overlap. */
+static inline void lore_op_silu_mul(lore_queue *q, lore_view out, lore_view gate_up)
+{
+    LORE_ASSERT(out.rows == gate_up.rows);
+    LORE_ASSERT(2 * out.cols == gate_up.cols);
+    q->ops->silu_mul(q, out, gate_up);
+}
+
+/* qkv is [n, (h + 2g) e]: query heads, key heads, value heads. Norms (where given) and rotates
+ * queries in place, norms and rotates keys, and writes keys and values into the pages of their
+ * positions. Rotation of pairs (i, i + e/2) by position (Su et al. 2021, half-split layout).
+ * Positions are below positions_max: the caller has checked. */
+static inline void lore_op_rope_append(lore_queue *q, lore_view qkv, const lore_rope *rope,
+                                       const lore_pages *pages, const lore_batch *batch)
+{
+    LORE_ASSERT(qkv.rows == batch->rows);
+    LORE_ASSERT(qkv.cols == (rope->heads + 2 * pages->kv_heads) * pages->head_dim);
+    LORE_ASSERT(batch->context_max <= rope->positions_max);
+    q->ops->rope_append(q, qkv, rope, pages, batch);
+}
+
+/* Causal attention of each row over the pages of its sequence up to and with its own position
+ * (rope_append of the same batch has run). q and out are [n, h e]; q's stride may be that of qkv;
+ * query head j reads key/value head j / (h / g). out = softmax(scale q k^T) v. */
+static inline void lore_op_attend_paged(lore_queue *q, lore_view out, lore_view queries,
+                                        const lore_pages *pages, const lore_batch *batch,
+                                        float scale)
+{
+    LORE_ASSERT(out.rows == batch->rows && queries.rows == batch->rows);
+    LORE_ASSERT(out.cols == queries.cols && out.cols % (pages->head_dim * pages->kv_heads) == 0);
+    q->ops->attend_paged(q, out, queries, pages, batch, scale);
+}
+
+/* Bidirectional attention inside each of s packed sequences. qkv is [n, 3 h e], out [n, h e];
+ * row_start [s + 1]. */
+static inline void lore_op_attend_packed(lore_queue *q, lore_view out, lore_view qkv, int32_t heads,
+                                         int32_t sequences, const int32_t *row_start,
+                                         int32_t rows_max, float scale)
+{
+    LORE_ASSERT(out.rows == qkv.rows);
+    LORE_ASSERT(3 * out.cols == qkv.cols && out.cols % heads == 0);
+    q->ops->attend_packed(q, out, qkv, heads, sequences, row_start, rows_max, scale);
+}
+
+/* out[i, :] = mean (or first, or last) of the rows of sequence i, then divided by its Euclidean
+ * norm (at least 1e-12) where asked. row_start [out.rows + 1]; no sequence is empty. */
+static inline void lore_op_pool(lore_queue *q, lore_view out, lore_view x, const int32_t *row_start,
+                                lore_pooling pooling, bool is_normalised)
+{
+    LORE_ASSERT(out.cols == x.cols);
+    q->ops->pool(q, out, x, row_start, pooling, is_normalised);
+}
+
+/* out[i, :] = x[rows[i], :]. No overlap. */
+static inline void lore_op_gather(lore_queue *q, lore_view out, lore_view x, const int32_t *rows)
+{
+    LORE_ASSERT(out.cols == x.cols);
+    q->ops->gather(q, out, x, rows);
+}
+
+/* ids[r] = a token drawn from logits[r, :] as samples[r] says: divide by temperature, keep the
+ * top_k largest, keep the smallest set of largest probabilities that reaches top_p, draw.
+ * logprobs[r] = log softmax(logits)[ids[r]] before any of that. NaN logits count as -inf; a row of
+ * nothing else gives id 0. logits may be overwritten. */
+static inline void lore_op_sample(lore_queue *q, int32_t *ids, float *logprobs, lore_view logits,
+                                  const lore_sample *samples)
+{
+    LORE_ASSERT(logits.cols > 0);
+    q->ops->sample(q, ids, logprobs, logits, samples);
+}
+
+/* scores[i] = query_scale * scales[i] * sum_c query[c] vectors[i * dim + c]: the exact scan of int8
+ * vectors. */
+static inline void lore_op_scan(lore_queue *q, float *scores, const int8_t *query,
+                                float query_scale, const int8_t *vectors, const float *scales,
+                                int64_t count, int32_t dim)
+{
+    LORE_ASSERT(dim > 0);
+    q->ops->scan(q, scores, query, query_scale, vectors, scales, count, dim);
+}
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,63 @@
+/* The decoder: Llama and Qwen3 (grouped-query attention, QK-norm, tied embeddings), run for a mixed
+ * batch, one step at a time.
+ *
+ * A step is any mix of prompt pieces and single decoding rows of many sequences. lore_step says
+ * which tokens sit where; the scheduler (generation/) fills it, this floor runs it and reads it
+ * nowhere else. Keys and values live in pages that the decoder owns and the scheduler numbers.
+ * Nothing is allocated in a step. Thread: the engine's alone. */
+#ifndef LORE_MODELS_DECODER_H
+#define LORE_MODELS_DECODER_H
+
+#include "models/tokenizer.h"
+#include "models/weights.h"
+
+typedef struct lore_decoder lore_decoder;
+
+typedef struct lore_decoder_options {
+    int32_t rows_max;      /* rows of one step; 0: limits.step_tokens_max */
+    int32_t sequences_max; /* sequences (and rows that want logits) of one step; 0:
+                              limits.batch_sequences_max */
+    int32_t page_tokens;   /* 0: 32 */
+    int32_t page_count;    /* 0: as many as limits.kv_bytes_max allows */
+    lore_dtype kv_dtype;   /* LORE_F32 or LORE_BF16 */
+} lore_decoder_options;
+
+/* One step. All arrays are host memory, borrowed for the call. */
+typedef struct lore_step {
+    const int32_t *ids;         /* [batch.rows] */
+    lore_batch batch;           /* host arrays; the decoder uploads them */
+    const int32_t *logits_rows; /* [logits_count] batch rows whose next token is drawn */
+    const lore_sample *samples; /* [logits_count] */
+    int32_t logits_count;
+} lore_step;
+
+typedef struct lore_decoder_info {
+    int32_t layers, width, heads, kv_heads, head_dim, ffn, vocab, context;
+    int32_t page_tokens, page_count;
+    int64_t parameters;
+    int32_t eos_ids[8];
+    int32_t eos_count;
+    int32_t bos_id;   /* -1: none */
+    bool needs_guard; /* the model's card asks for the strict support guard (lore.json in the
+                         folder) */
+    const char *name; /* served name: lore.json "name", else the folder's last part */
+    const char *architecture;
+} lore_decoder_info;
+
+LORE_MUST_USE lore_status lore_decoder_open(const char *folder, lore_backend *backend,
+                                            const lore_limits *limits,
+                                            const lore_decoder_options *options,
+                                            lore_decoder **decoder, lore_error *err);
+void lore_decoder_close(lore_decoder *decoder);
+const lore_decoder_info *lore_decoder_get_info(const lore_decoder *decoder);
+const lore_tokenizer *lore_decoder_tokenizer(const lore_decoder *decoder);
+
+/* Run the step: keys and values of all rows are written, ids[i] and logprobs[i] are the draw of
+ * logits_rows[i]. logits, where not NULL, receives the f32 rows [logits_count, vocab] (tests,
+ * perplexity). Contract on step: ids in the vocabulary, positions below context, pages in range
+ * (asserted). LORE_ERR_DEVICE. */
+LORE_MUST_USE lore_status lore_decoder_step(lore_decoder *decoder, const lore_step *step,
+                                            int32_t *ids, float *logprobs, float *logits,
+                                            lore_error *err);
+
+#endif

@@ -1,0 +1,438 @@
+/* Opening a decoder: configuration, weights, pages, scratch. What a folder asks for is checked
+ * against what it holds: every tensor must be there in the shape that config.json implies, and none
+ * may be left over.
+ *
+ * Order matters once: rows of the embedding table may lie in the mapped file, so the weights close
+ * behind it. */
+#include "models/decoder_int.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { NAME_CAP = 128, PATH_CAP = 4096, PAGE_TOKENS_DEFAULT = 32 };
+
+/* ---- loading: weights ---- */
+
+typedef struct loader {
+    lore_decoder *d;
+    lore_error *err;
+    int32_t layer; /* -1: names stand outside the layers */
+} loader;
+
+static const char *name_of(const loader *l, const char *part, char name[NAME_CAP])
+{
+    if (l->layer < 0) {
+        snprintf(name, NAME_CAP, "%s", part);
+    } else {
+        snprintf(name, NAME_CAP, "model.layers.%d.%s", l->layer, part);
+    }
+    return name;
+}
+
+static lore_status load_vector(loader *l, const char *part, int32_t count, float **vector)
+{
+    char name[NAME_CAP];
+    return lore_weights_vector(l->d->weights, name_of(l, part, name), count, l->d->backend, vector,
+                               l->err);
+}
+
+typedef struct matrix_part {
+    const char *name;
+    int32_t rows;
+} matrix_part;
+
+/* The named matrices on top of one another, as one weight. */
+static lore_status load_stack(loader *l, const matrix_part *parts, int32_t count, int32_t cols,
+                              bool is_table, lore_weight **weight)
+{
+    char name[NAME_CAP];
+    lore_matrix matrices[3];
+    for (int32_t i = 0; i < count; i++) {
+        lore_status status = lore_weights_matrix(l->d->weights, name_of(l, parts[i].name, name),
+                                                 parts[i].rows, cols, &matrices[i], l->err);
+        if (status != LORE_OK) {
+            return status;
+        }
+    }
+    return lore_weight_pack(l->d->backend, matrices, count, is_table, weight, l->err);
+}
+
+static lore_status load_attention(loader *l, lore_decoder_layer *layer)
+{
+    const lore_decoder_config *c = &l->d->config;
+    int32_t q_rows = c->heads * c->head_dim, kv_rows = c->kv_heads * c->head_dim;
+    const matrix_part qkv[] = {{"self_attn.q_proj.weight", q_rows},
+                               {"self_attn.k_proj.weight", kv_rows},
+                               {"self_attn.v_proj.weight", kv_rows}};
+    const matrix_part out[] = {{"self_attn.o_proj.weight", c->width}};
+    lore_status status = load_vector(l, "input_layernorm.weight", c->width, &layer->attention_norm);
+    if (status == LORE_OK) {
+        status = load_stack(l, qkv, 3, c->width, false, &layer->qkv);
+    }
+    if (status == LORE_OK) {
+        status = load_stack(l, out, 1, q_rows, false, &layer->attention_out);
+    }
+    if (status == LORE_OK && c->has_qk_norm) {
+        status = load_vector(l, "self_attn.q_norm.weight", c->head_dim, &layer->q_norm);
+    }
+    if (status == LORE_OK && c->has_qk_norm) {
+        status = load_vector(l, "self_attn.k_norm.weight", c->head_dim, &layer->k_norm);
+    }
+    return status;
+}
+
+static lore_status load_ffn(loader *l, lore_decoder_layer *layer)
+{
+    const lore_decoder_config *c = &l->d->config;
+    const matrix_part gate_up[] = {{"mlp.gate_proj.weight", c->ffn},
+                                   {"mlp.up_proj.weight", c->ffn}};
+    const matrix_part down[] = {{"mlp.down_proj.weight", c->width}};
+    lore_status status =
+        load_vector(l, "post_attention_layernorm.weight", c->width, &layer->ffn_norm);
+    if (status == LORE_OK) {
+        status = load_stack(l, gate_up, 2, c->width, false, &layer->gate_up);
+    }
+    return status == LORE_OK ? load_stack(l, down, 1, c->ffn, false, &layer->down) : status;
+}
+
+static lore_status load_weights(loader *l)
+{
+    lore_decoder *d = l->d;
+    const matrix_part table[] = {{"model.embed_tokens.weight", d->config.vocab}};
+    const matrix_part head[] = {{"lm_head.weight", d->config.vocab}};
+    l->layer = -1;
+    lore_status status = load_stack(l, table, 1, d->config.width, true, &d->table);
+    if (status == LORE_OK) {
+        status = load_vector(l, "model.norm.weight", d->config.width, &d->norm);
+    }
+    if (status == LORE_OK && d->config.is_tied) {
+        lore_weights_ignore(d->weights,
+                            "lm_head.weight"); /* some exporters write the table twice */
+    } else if (status == LORE_OK) {
+        status = load_stack(l, head, 1, d->config.width, false, &d->head);
+    }
+    for (int32_t i = 0; i < d->config.layers && status == LORE_OK; i++) {
+        l->layer = i;
+        status = load_attention(l, &d->layers[i]);
+        if (status == LORE_OK) {
+            status = load_ffn(l, &d->layers[i]);
+        }
+    }
+    return status == LORE_OK ? lore_weights_finish(d->weights, l->err) : status;
+}
+
+/* ---- loading: pages, scratch, tables ---- */
+
+static lore_status take(lore_decoder *d, int64_t rows, int64_t cols, size_t element_bytes,
+                        void *out, lore_error *err)
+{
+    size_t size_bytes = 0;
+    void *memory = NULL;
+    if (!lore_size_mul((size_t)rows, (size_t)cols, &size_bytes) ||
+        !lore_size_mul(size_bytes, element_bytes, &size_bytes)) {
+        return lore_fail(err, LORE_ERR_LIMIT, "decoder: a buffer of %lld rows is too large",
+                         (long long)rows);
+    }
+    lore_status status = lore_backend_alloc(d->backend, size_bytes, &memory, err);
+    if (status == LORE_OK) {
+        memcpy(out, &memory, sizeof memory); /* out is the address of a pointer */
+    }
+    return status;
+}
+
+/* Bytes of one page over all layers. */
+static size_t page_bytes(const lore_decoder_config *c, int32_t page_tokens, lore_dtype dtype)
+{
+    return (size_t)c->layers * 2 * (size_t)c->kv_heads * (size_t)page_tokens * (size_t)c->head_dim *
+           lore_dtype_size(dtype);
+}
+
+/* Never more pages than all sequences at full length need, nor than the memory limit holds. The
+ * context shrinks to what one sequence can have. */
+static lore_status plan_pages(lore_decoder *d, const lore_limits *limits,
+                              const lore_decoder_options *options, lore_error *err)
+{
+    const lore_decoder_config *c = &d->config;
+    int32_t page_tokens = options->page_tokens > 0 ? options->page_tokens : PAGE_TOKENS_DEFAULT;
+    int64_t count = options->page_count;
+    LORE_ASSERT(options->kv_dtype == LORE_F32 || options->kv_dtype == LORE_BF16);
+    if (count == 0) {
+        int64_t useful = (int64_t)d->sequences_max * lore_pages_for(c->context, page_tokens);
+        int64_t affordable =
+            limits->kv_bytes_max / (int64_t)page_bytes(c, page_tokens, options->kv_dtype);
+        count = affordable < useful ? affordable : useful;
+    }
+    if (count < 1 || count > INT32_MAX / page_tokens) {
+        return lore_fail(err, LORE_ERR_LIMIT,
+                         "limits.kv_bytes_max of %lld bytes does not hold one page of %zu bytes",
+                         (long long)limits->kv_bytes_max,
+                         page_bytes(c, page_tokens, options->kv_dtype));
+    }
+    d->info.page_tokens = page_tokens;
+    d->info.page_count = (int32_t)count;
+    int64_t positions = count * page_tokens;
+    d->info.context = positions < c->context ? (int32_t)positions : c->context;
+    return LORE_OK;
+}
+
+/* One allocation: layer after layer, keys then values. */
+static lore_status take_pages(lore_decoder *d, lore_dtype dtype, lore_error *err)
+{
+    const lore_decoder_config *c = &d->config;
+    lore_status status = take(d, d->info.page_count, 1, page_bytes(c, d->info.page_tokens, dtype),
+                              &d->page_memory, err);
+    if (status != LORE_OK) {
+        return status;
+    }
+    size_t half = page_bytes(c, d->info.page_tokens, dtype) / (size_t)c->layers / 2 *
+                  (size_t)d->info.page_count;
+    for (int32_t i = 0; i < c->layers; i++) {
+        char *base = (char *)d->page_memory + 2 * half * (size_t)i;
+        d->layers[i].pages = (lore_pages){.keys = base,
+                                          .values = base + half,
+                                          .dtype = dtype,
+                                          .page_count = d->info.page_count,
+                                          .page_tokens = d->info.page_tokens,
+                                          .kv_heads = c->kv_heads,
+                                          .head_dim = c->head_dim};
+    }
+    return LORE_OK;
+}
+
+static lore_status take_scratch(lore_decoder *d, lore_error *err)
+{
+    const lore_decoder_config *c = &d->config;
+    int64_t rows = d->rows_max, sequences = d->sequences_max;
+    int64_t q_cols = (int64_t)c->heads * c->head_dim, kv_cols = (int64_t)c->kv_heads * c->head_dim;
+    const struct {
+        int64_t rows, cols;
+        size_t element_bytes;
+        void *out;
+    } buffers[] = {{rows, c->width, sizeof(float), &d->x},
+                   {rows, c->width, sizeof(float), &d->normed},
+                   {rows, q_cols + 2 * kv_cols, sizeof(float), &d->qkv},
+                   {rows, q_cols, sizeof(float), &d->mixed},
+                   {rows, 2 * (int64_t)c->ffn, sizeof(float), &d->gate_up},
+                   {rows, c->ffn, sizeof(float), &d->hidden},
+                   {sequences, c->width, sizeof(float), &d->last},
+                   {sequences, c->vocab, sizeof(float), &d->logits},
+                   {rows, 1, sizeof(int32_t), &d->step.ids},
+                   {sequences + 1, 1, sizeof(int32_t), &d->step.row_start},
+                   {sequences, 1, sizeof(int32_t), &d->step.past},
+                   {sequences + 1, 1, sizeof(int32_t), &d->step.page_start},
+                   {d->page_list_max, 1, sizeof(int32_t), &d->step.pages},
+                   {sequences, 1, sizeof(int32_t), &d->step.logits_rows},
+                   {sequences, 1, sizeof(int32_t), &d->step.drawn},
+                   {sequences, 1, sizeof(float), &d->step.logprobs},
+                   {sequences, 1, sizeof(lore_sample), &d->step.samples}};
+    for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++) {
+        lore_status status = take(d, buffers[i].rows, buffers[i].cols, buffers[i].element_bytes,
+                                  buffers[i].out, err);
+        if (status != LORE_OK) {
+            return status;
+        }
+    }
+    return LORE_OK;
+}
+
+/* cosine[p, i] = cos(p / theta^(2i / e)), in double so that late positions are as exact as early
+ * ones. */
+static lore_status make_rope(lore_decoder *d, lore_error *err)
+{
+    int32_t half = d->config.head_dim / 2;
+    size_t count = (size_t)d->info.context * (size_t)half;
+    lore_status status = take(d, d->info.context, half, sizeof(float), &d->cosine, err);
+    if (status == LORE_OK) {
+        status = take(d, d->info.context, half, sizeof(float), &d->sine, err);
+    }
+    if (status != LORE_OK) {
+        return status;
+    }
+    float *host = lore_alloc(2 * count * sizeof(float));
+    if (host == NULL) {
+        return lore_fail(err, LORE_ERR_NOMEM, "out of memory for the decoder");
+    }
+    for (int32_t i = 0; i < half; i++) {
+        double frequency = pow(d->config.rope_theta, -2.0 * i / d->config.head_dim);
+        for (int32_t p = 0; p < d->info.context; p++) {
+            size_t at = (size_t)p * (size_t)half + (size_t)i;
+            host[at] = (float)cos(p * frequency);
+            host[count + at] = (float)sin(p * frequency);
+        }
+    }
+    lore_queue_upload(d->queue, d->cosine, host, count * sizeof(float));
+    lore_queue_upload(d->queue, d->sine, host + count, count * sizeof(float));
+    status = lore_queue_sync(d->queue, err);
+    lore_free(host);
+    return status;
+}
+
+/* ---- opening ---- */
+
+static lore_status read_config(lore_decoder *d, const char *folder, const lore_limits *limits,
+                               lore_error *err)
+{
+    char name[PATH_CAP];
+    lore_buf text;
+    lore_buf_init(&text, 0);
+    snprintf(name, sizeof name, "%s/config.json", folder); /* for messages: may be cut */
+    lore_status status = lore_model_read(folder, "config.json", limits, &text, err);
+    if (status == LORE_OK) {
+        status = lore_decoder_config_parse(lore_buf_str(&text), name, &d->config, err);
+    }
+    if (status == LORE_OK && lore_model_has(folder, "generation_config.json")) {
+        lore_buf_reset(&text);
+        snprintf(name, sizeof name, "%s/generation_config.json", folder);
+        status = lore_model_read(folder, "generation_config.json", limits, &text, err);
+        if (status == LORE_OK) {
+            status = lore_generation_config_parse(lore_buf_str(&text), name, &d->config, err);
+        }
+    }
+    lore_buf_destroy(&text);
+    return status;
+}
+
+static lore_status open_files(lore_decoder *d, const char *folder, const lore_limits *limits,
+                              lore_error *err)
+{
+    lore_status status = read_config(d, folder, limits, err);
+    if (status == LORE_OK) {
+        status = lore_model_card_read(folder, limits, &d->card, err);
+    }
+    if (status == LORE_OK) {
+        status = lore_tokenizer_open(folder, limits, &d->tokenizer, err);
+    }
+    if (status == LORE_OK && lore_tokenizer_vocab(d->tokenizer) > d->config.vocab) {
+        status = lore_fail(
+            err, LORE_ERR_CORRUPT,
+            "model folder '%s': tokenizer.json has %d ids, config.json a vocabulary of %d", folder,
+            lore_tokenizer_vocab(d->tokenizer), d->config.vocab);
+    }
+    return status == LORE_OK ? lore_weights_open(folder, limits, &d->weights, err) : status;
+}
+
+static void fill_info(lore_decoder *d)
+{
+    const lore_decoder_config *c = &d->config;
+    lore_decoder_info *info = &d->info; /* pages and context: plan_pages */
+    info->layers = c->layers;
+    info->width = c->width;
+    info->heads = c->heads;
+    info->kv_heads = c->kv_heads;
+    info->head_dim = c->head_dim;
+    info->ffn = c->ffn;
+    info->vocab = c->vocab;
+    info->parameters = lore_weights_parameters(d->weights);
+    _Static_assert(sizeof info->eos_ids == sizeof c->eos_ids, "the same ids");
+    memcpy(info->eos_ids, c->eos_ids, sizeof info->eos_ids);
+    info->eos_count = c->eos_count;
+    info->bos_id = c->bos_id;
+    info->needs_guard = d->card.needs_guard;
+    info->name = d->card.name;
+    info->architecture = c->architecture;
+}
+
+static lore_status open_parts(lore_decoder *d, const char *folder, const lore_limits *limits,
+                              const lore_decoder_options *options, lore_error *err)
+{
+    loader l = {.d = d, .err = err};
+    lore_status status = open_files(d, folder, limits, err);
+    if (status == LORE_OK) {
+        status = lore_queue_open(d->backend, &d->queue, err);
+    }
+    if (status == LORE_OK) {
+        status = plan_pages(d, limits, options, err);
+    }
+    if (status != LORE_OK) {
+        return status;
+    }
+    d->layers = lore_alloc_zero((size_t)d->config.layers, sizeof *d->layers);
+    if (d->layers == NULL) {
+        return lore_fail(err, LORE_ERR_NOMEM, "out of memory for the decoder");
+    }
+    fill_info(d);
+    int64_t page_list =
+        (int64_t)d->sequences_max * lore_pages_for(d->info.context, d->info.page_tokens);
+    d->page_list_max = (int32_t)(page_list < INT32_MAX ? page_list : INT32_MAX);
+    status = load_weights(&l);
+    if (status == LORE_OK) {
+        status = take_pages(d, options->kv_dtype, err);
+    }
+    if (status == LORE_OK) {
+        status = take_scratch(d, err);
+    }
+    return status == LORE_OK ? make_rope(d, err) : status;
+}
+
+lore_status lore_decoder_open(const char *folder, lore_backend *backend, const lore_limits *limits,
+                              const lore_decoder_options *options, lore_decoder **decoder,
+                              lore_error *err)
+{
+    static const lore_decoder_options DEFAULTS = {0};
+    if (options == NULL) {
+        options = &DEFAULTS;
+    }
+    lore_decoder *d = lore_alloc_zero(1, sizeof *d);
+    if (d == NULL) {
+        return lore_fail(err, LORE_ERR_NOMEM, "out of memory for the decoder '%s'", folder);
+    }
+    d->backend = backend;
+    d->rows_max = options->rows_max > 0 ? options->rows_max : (int32_t)limits->step_tokens_max;
+    d->sequences_max =
+        options->sequences_max > 0 ? options->sequences_max : (int32_t)limits->batch_sequences_max;
+    LORE_ASSERT(d->rows_max > 0 && d->sequences_max > 0);
+    lore_status status = open_parts(d, folder, limits, options, err);
+    if (status != LORE_OK) {
+        lore_decoder_close(d);
+        return status;
+    }
+    *decoder = d;
+    return LORE_OK;
+}
+
+static void drop(lore_backend *backend, void *memory)
+{
+    if (memory != NULL) {
+        lore_backend_free(backend, memory);
+    }
+}
+
+static void close_layer(lore_backend *backend, lore_decoder_layer *layer)
+{
+    lore_weight_free(layer->qkv);
+    lore_weight_free(layer->attention_out);
+    lore_weight_free(layer->gate_up);
+    lore_weight_free(layer->down);
+    drop(backend, layer->attention_norm);
+    drop(backend, layer->ffn_norm);
+    drop(backend, layer->q_norm);
+    drop(backend, layer->k_norm);
+}
+
+void lore_decoder_close(lore_decoder *d)
+{
+    if (d == NULL) {
+        return;
+    }
+    const lore_step_memory *s = &d->step;
+    void *memory[] = {d->norm,  d->cosine,    d->sine,    d->page_memory, d->x,     d->normed,
+                      d->qkv,   d->mixed,     d->gate_up, d->hidden,      d->last,  d->logits,
+                      s->ids,   s->row_start, s->past,    s->page_start,  s->pages, s->logits_rows,
+                      s->drawn, s->samples,   s->logprobs};
+    for (int32_t i = 0; d->layers != NULL && i < d->config.layers; i++) {
+        close_layer(d->backend, &d->layers[i]);
+    }
+    for (size_t i = 0; i < sizeof memory / sizeof memory[0]; i++) {
+        drop(d->backend, memory[i]);
+    }
+    lore_weight_free(d->table);
+    lore_weight_free(d->head);
+    if (d->queue != NULL) {
+        lore_queue_close(d->queue);
+    }
+    lore_weights_close(d->weights); /* behind the table, whose rows may lie in it */
+    lore_tokenizer_close(d->tokenizer);
+    lore_free(d->layers);
+    lore_free(d);
+}

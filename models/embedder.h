@@ -1,0 +1,40 @@
+/* Text to unit vectors: tokenise, pack, forward through a BERT encoder, pool, normalise; from a
+ * sentence-transformers folder.
+ *
+ * Reads config.json, tokenizer.json, modules.json, 1_Pooling/config.json,
+ * sentence_bert_config.json, model.safetensors. Nothing of the folder is assumed: unsupported
+ * modules or settings are errors that name file and field. One caller computes at a time; others
+ * wait (a lock inside). Texts longer than the model's maximum are cut at it, as the model was
+ * trained, and counted. Thread: any. */
+#ifndef LORE_MODELS_EMBEDDER_H
+#define LORE_MODELS_EMBEDDER_H
+
+#include "models/tokenizer.h"
+#include "models/weights.h"
+
+typedef struct lore_embedder lore_embedder;
+
+/* backend is borrowed until close. */
+LORE_MUST_USE lore_status lore_embedder_open(const char *folder, lore_backend *backend,
+                                             const lore_limits *limits, lore_embedder **embedder,
+                                             lore_error *err);
+void lore_embedder_close(lore_embedder *embedder);
+int32_t lore_embedder_dim(const lore_embedder *embedder);
+int32_t lore_embedder_tokens_max(
+    const lore_embedder *embedder); /* of one text, special tokens included */
+const lore_tokenizer *lore_embedder_tokenizer(const lore_embedder *embedder);
+/* Name for people ("encoder"), and the identity stored beside every vector: hash of weights,
+ * tokenizer and pooling. Borrowed. */
+const char *lore_embedder_name(const lore_embedder *embedder);
+const char *lore_embedder_fingerprint(const lore_embedder *embedder);
+int64_t lore_embedder_parameters(const lore_embedder *embedder);
+/* How many texts were longer than tokens_max and cut, since opening. */
+int64_t lore_embedder_cut_count(const lore_embedder *embedder);
+
+/* vectors: f32 [count, dim], caller's. Any count; texts are sorted by length inside and packed into
+ * batches of at most a fixed number of tokens. Empty texts are legal. LORE_ERR_NOMEM,
+ * LORE_ERR_DEVICE. */
+LORE_MUST_USE lore_status lore_embedder_encode(lore_embedder *embedder, const lore_str *texts,
+                                               int32_t count, float *vectors, lore_error *err);
+
+#endif

@@ -1,0 +1,73 @@
+/* tokenizer.json: text to token ids and back, exactly as the `tokenizers` library does it.
+ *
+ * Byte-level BPE with its split pattern (the GPT-2, Llama 3, Qwen and our own pre-tokenizer
+ * patterns are recognised and run by hand-written code; another pattern is LORE_ERR_UNSUPPORTED and
+ * quoted), special and added tokens, TemplateProcessing post-processors. Special tokens inside text
+ * are recognised only where the caller says so: text of documents, questions and history never
+ * becomes a special token. Added tokens that are not special but written <like this> (Qwen's
+ * <think>) are held back likewise; other added tokens are always recognised. truncation and padding
+ * of the file are not ours to do and ignored. Const after opening: any thread, no locks. */
+#ifndef LORE_MODELS_TOKENIZER_H
+#define LORE_MODELS_TOKENIZER_H
+
+#include "base/config.h"
+#include "base/str.h"
+
+typedef struct lore_tokenizer lore_tokenizer;
+
+typedef struct lore_tokens {
+    int32_t *ids;
+    uint32_t *starts; /* byte offset in the text of each token's first byte; token i ends where i+1
+                       * starts. Where an NFC normaliser changed a piece of the text, tokens in that
+                       * piece start at its beginning */
+    int32_t count;
+} lore_tokens;
+
+typedef struct lore_encode_options {
+    bool allow_special; /* recognise special tokens written in the text (templates only) */
+    bool add_special;   /* run the post-processor (BOS, [CLS] ...) */
+} lore_encode_options;
+
+LORE_MUST_USE lore_status lore_tokenizer_open(const char *folder, const lore_limits *limits,
+                                              lore_tokenizer **tokenizer, lore_error *err);
+/* The same from the bytes of a tokenizer.json (the fuzz target's entrance). */
+LORE_MUST_USE lore_status lore_tokenizer_parse(lore_str json, const char *name,
+                                               lore_tokenizer **tokenizer, lore_error *err);
+void lore_tokenizer_close(lore_tokenizer *tokenizer);
+int32_t lore_tokenizer_vocab(const lore_tokenizer *tokenizer); /* largest id + 1 */
+
+/* Ids of text (any bytes; byte-level needs no valid UTF-8), arrays in the arena. O(n log n) for
+ * hostile text too. */
+LORE_MUST_USE lore_status lore_tokenizer_encode(const lore_tokenizer *tokenizer, lore_str text,
+                                                lore_encode_options options, lore_arena *arena,
+                                                lore_tokens *tokens, lore_error *err);
+/* The first tokens_max ids of the text alone (no post-processor, no special tokens recognised),
+ * without reading further: what an encoder that cuts its input needs. */
+LORE_MUST_USE lore_status lore_tokenizer_encode_head(const lore_tokenizer *tokenizer, lore_str text,
+                                                     int32_t tokens_max, lore_arena *arena,
+                                                     lore_tokens *tokens, lore_error *err);
+/* Ids that the post-processor puts before and behind every text. Borrowed. */
+const int32_t *lore_tokenizer_prefix(const lore_tokenizer *tokenizer, int32_t *count);
+const int32_t *lore_tokenizer_suffix(const lore_tokenizer *tokenizer, int32_t *count);
+/* How many tokens, without keeping them. Uses and resets nothing but `scratch`. */
+LORE_MUST_USE lore_status lore_tokenizer_count(const lore_tokenizer *tokenizer, lore_str text,
+                                               lore_arena *scratch, int32_t *count,
+                                               lore_error *err);
+int32_t lore_tokenizer_id(const lore_tokenizer *tokenizer,
+                          lore_str token); /* exact content of a token, -1: none */
+bool lore_tokenizer_is_special(const lore_tokenizer *tokenizer, int32_t id);
+/* Bytes of one token (specials: their content). Borrowed; empty for ids outside the vocabulary. */
+lore_str lore_tokenizer_bytes(const lore_tokenizer *tokenizer, int32_t id);
+
+/* Streaming detokeniser: bytes are released only at UTF-8 boundaries; special tokens are dropped.
+ * Caller-owned, zero-initialised. */
+typedef struct lore_detok {
+    char pending[4];
+    int32_t pending_count;
+} lore_detok;
+/* Append what became complete. Invalid bytes turn into U+FFFD once they cannot complete any more.
+ */
+void lore_detok_push(lore_detok *detok, const lore_tokenizer *tokenizer, int32_t id, lore_buf *out);
+void lore_detok_finish(lore_detok *detok, lore_buf *out);
+
+#endif

@@ -1,0 +1,39 @@
+/* From a question to ranked passages: embed, search both ways, fuse, drop near-duplicates, load.
+ *
+ * Thread: any. One snapshot serves the whole call, so what is found belongs together. */
+#ifndef LORE_RETRIEVAL_RETRIEVE_H
+#define LORE_RETRIEVAL_RETRIEVE_H
+
+#include "index/snapshot.h"
+#include "models/embedder.h"
+
+typedef struct lore_hit {
+    lore_chunk chunk;      /* strings live in the caller's arena */
+    float score;           /* fused, [0, 1] */
+    float dense, lexical;  /* the retrievers' own; dense is always filled (scored exactly), lexical NaN when not found by it */
+} lore_hit;
+
+typedef struct lore_hits {
+    lore_hit *items; /* best first */
+    int32_t count;
+    const float *query_vector; /* f32 [dim], unit length */
+    int64_t embed_ns, search_ns;
+} lore_hits;
+
+typedef struct lore_retriever {
+    lore_index *index;        /* all borrowed */
+    lore_embedder *embedder;
+    const lore_config *config;
+} lore_retriever;
+
+typedef struct lore_retrieve_options {
+    lore_search_options search; /* collections, filter; count is ignored */
+    int32_t hits_max;           /* 1..limits.top_k_max */
+    double weight;              /* dense share; negative: the collection's own, else the config's */
+} lore_retrieve_options;
+
+/* An empty index gives zero hits. Fails: LORE_ERR_NOT_FOUND (collection), LORE_ERR_IO, LORE_ERR_NOMEM. */
+LORE_MUST_USE lore_status lore_retrieve(const lore_retriever *retriever, lore_str question, const lore_retrieve_options *options,
+                                        lore_arena *arena, lore_hits *hits, lore_error *err);
+
+#endif

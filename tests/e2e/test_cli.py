@@ -1,0 +1,280 @@
+#!/usr/bin/env python3
+"""The commands as a user types them: exit codes, --json as exactly one object, flags that --help documents, ingest with its counts,
+skips, failures and interruption, query in all modes, chat, and what is said when something is missing. Standard library only."""
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import tempfile
+import time
+import unittest
+
+from served import ROOT, binary
+
+COMMANDS = ["ingest", "query", "chat", "serve", "documents", "collections", "models", "bench", "doctor", "config", "version"]
+HERON = "# Herons\n\n## Nesting\n\nThe heron builds its nest in the tallest pine.\n\n## Food\n\nThe heron eats frogs at dawn.\n"
+
+
+class CliTest(unittest.TestCase):
+    def setUp(self):
+        self.temporary = tempfile.TemporaryDirectory(prefix="lore-cli-")
+        self.folder = pathlib.Path(self.temporary.name)
+        self.docs = self.folder / "docs"
+        self.docs.mkdir()
+        (self.docs / "heron.md").write_text(HERON, encoding="utf-8")
+        (self.docs / "gate.html").write_text("<h1>Gate</h1><p>The gate opens at eight.</p>", encoding="utf-8")
+        self.data = str(self.folder / "data")
+
+    def tearDown(self):
+        self.temporary.cleanup()
+
+    def lore(self, *args, code=0, stdin=None, env=None, words=None):
+        """Standard output; checks the exit code, and that standard error holds the words."""
+        done = subprocess.run([binary(), "--data", self.data, *args], input=stdin, capture_output=True, timeout=120,
+                              env={**os.environ, **(env or {})}, cwd=ROOT)
+        out, err = done.stdout.decode(), done.stderr.decode()
+        self.assertEqual(done.returncode, code, f"{args}\n{out}\n{err}")
+        if words is not None:
+            self.assertIn(words, err)
+        return out
+
+    def json(self, *args, **kwargs):
+        """The one object on standard output."""
+        out = self.lore("--json", *args, **kwargs)
+        found = json.loads(out)
+        self.assertIsInstance(found, dict)
+        self.assertEqual(out.count("\n"), 1, out)
+        return found
+
+    # ---- usage ----
+
+    def test_usage(self):
+        self.assertIn("usage: lore", self.lore("--help"))
+        self.assertIn("usage: lore", self.lore("help"))
+        self.lore(code=2)
+        self.lore("fly", code=2, words="no command 'fly'")
+        self.lore("--fly", code=2, words="unknown flag '--fly'")
+        self.lore("query", code=2, words="a question is needed")
+        self.lore("query", "--top-k", code=2, words="--top-k needs a value")
+        self.lore("query", "--top-k", "many", "x", code=2, words="--top-k must be a number")
+        self.lore("query", "--top-k", "0", "x", code=2)
+        self.lore("query", "--mode", "poem", "x", code=2, words="mode must be")
+        self.lore("query", "--filter", "{", "x", code=2, words="--filter")
+        self.lore("query", "--temperature", "warm", "x", code=2, words="--temperature must be a number")
+        self.lore("query", "--var", "novalue", "x", code=2, words="--var must be NAME=VALUE")
+        self.lore("ingest", code=2)
+        self.lore("ingest", "--meta", "x", str(self.docs), code=2, words="--meta must be KEY=VALUE")
+        self.lore("documents", "burn", code=2)
+        self.lore("collections", code=2)
+        self.lore("models", code=2)
+        self.lore("serve", "now", code=2)
+        self.lore("--set", "no_such_key=1", "config", code=2, words="no_such_key")
+        self.lore("--set", "top_k", "config", code=2, words="KEY=VALUE")
+        self.lore("--device", "abacus", "query", "x", code=2, words="abacus")
+        self.lore("--config", "/nowhere.json", "config", code=1, words="/nowhere.json")
+        self.lore("--log-level", "loud", "config", code=2, words="loud")
+
+    def test_every_documented_flag_parses(self):
+        values = {"N": "3", "X": "0.5", "JSON": '{"type":"eq","key":"k","value":1}', "KEY=VALUE": "top_k=4",
+                  "NAME=VALUE": "a=b", "MODE": "extract", "DEVICE": "cpu", "LEVEL": "warn", "ADDR:PORT": "127.0.0.1:0",
+                  "NAME[@VERSION]": "default@1"}
+        seen = 0
+        for command in COMMANDS:
+            text = self.lore(command, "--help")
+            self.assertTrue(text.startswith(f"usage: lore {command}"), text)
+            for letter, name, value in re.findall(r"^ {2}(?:-(\w), )? *--([a-z-]+)(?: (\S+))?", text, re.M):
+                given = [values.get(value, "some-text")] if value else []
+                self.lore(command, f"--{name}", *given, "--help")
+                if letter:
+                    self.lore(command, f"-{letter}", *given, "--help")
+                if value:
+                    self.lore(command, f"--{name}={given[0]}", "--help")
+                    self.lore(command, f"--{name}", code=2)
+                seen += 1
+        self.assertGreater(seen, 80)
+        manual = (ROOT / "docs" / "lore.1").read_text(encoding="utf-8").replace("\\-", "-")
+        for command in COMMANDS:
+            self.assertIn(f"lore {command}", manual)
+            for name in re.findall(r"--([a-z-]+)", self.lore(command, "--help")):
+                self.assertIn(f"--{name}", manual, f"of {command}")
+
+    # ---- small commands ----
+
+    def test_version_and_config(self):
+        self.assertTrue(self.lore("version").startswith("lore "))
+        bare = subprocess.run([binary(), "--version"], capture_output=True, text=True, check=True)
+        self.assertTrue(bare.stdout.startswith("lore "))
+        self.assertIn("version", self.json("version"))
+        config = self.json("config")
+        self.assertEqual(config["data"], self.data)
+        explained = self.lore("config", "--explain")
+        for key in ["top_k", "limits", "LORE_"]:
+            self.assertIn(key, explained)
+        self.assertEqual(self.json("config", env={"LORE_TOP_K": "7"})["top_k"], 7)
+        self.assertEqual(self.json("--set", "top_k=8", "config", env={"LORE_TOP_K": "7"})["top_k"], 8)
+        file = self.folder / "lore.json"
+        file.write_text('{"top_k": 6, "max_tokens": 99}', encoding="utf-8")
+        config = self.json("--config", str(file), "config", env={"LORE_TOP_K": "7"})
+        self.assertEqual((config["top_k"], config["max_tokens"]), (7, 99))
+        file.write_text('{"top_q": 6}', encoding="utf-8")
+        self.lore("--config", str(file), "config", code=2, words="top_q")
+
+    def test_doctor(self):
+        self.assertIn("WARN  data", self.lore("doctor"))
+        self.lore("ingest", str(self.docs))
+        report = self.json("doctor")
+        self.assertEqual({check["state"] for check in report["checks"]} - {"WARN"}, {"OK"})
+        names = {check["name"] for check in report["checks"]}
+        self.assertTrue({"cpu", "memory", "gpu", "libraries", "encoder", "decoder", "data"} <= names)
+        broken = self.json("--set", "decoder=/nowhere", "doctor", code=1)
+        self.assertIn("FAIL", {check["state"] for check in broken["checks"] if check["name"] == "decoder"})
+
+    def test_models(self):
+        models = self.json("models", "info")["models"]
+        self.assertEqual([model["role"] for model in models], ["encoder", "decoder"])
+        for model in models:
+            self.assertGreater(model["parameters"], 10**6)
+            self.assertEqual(len(model["fingerprint"]), 64)
+            self.assertIn("int8", model["dtype"])
+            self.assertIn("model.safetensors", [file["name"] for file in model["files"]])
+        alone = self.json("models", "info", "--dir", models[1]["folder"])["models"]
+        self.assertEqual(alone, [models[1]])
+        self.lore("models", "info", "--dir", str(self.docs), code=1, words="config.json")
+        self.lore("models", "info", "--dir", "/nowhere", code=1, words="/nowhere")
+
+    # ---- ingest ----
+
+    def test_ingest(self):
+        first = self.json("ingest", str(self.docs))
+        self.assertEqual((first["seen"], first["added"], first["failed"]), (2, 2, 0))
+        again = self.json("ingest", str(self.docs))
+        self.assertEqual((again["unchanged"], again["added"], again["chunks"]), (2, 0, 0))
+        (self.docs / "heron.md").write_text(HERON + "\nIt sleeps on one leg.\n", encoding="utf-8")
+        (self.docs / "gate.html").unlink()
+        third = self.json("ingest", "--prune", str(self.docs))
+        self.assertEqual((third["replaced"], third["deleted"]), (1, 1))
+        self.assertEqual(len(self.json("documents", "list")["documents"]), 1)
+
+    def test_ingest_standard_input(self):
+        lines = "\n".join(json.dumps(line) for line in [{"id": "a", "text": "The lamp is green."}, {"text": 5}, {"id": "b", "text": "B."}])
+        counts = self.json("ingest", "-c", "lines", "--meta", "origin=pipe", "-", stdin=lines.encode(), code=3, words="text")
+        self.assertEqual((counts["added"], counts["failed"], len(counts["failures"])), (2, 1, 1))
+        listed = self.json("documents", "list", "-c", "lines")["documents"]
+        self.assertEqual([one["metadata"] for one in listed], [{"origin": "pipe"}] * 2)
+
+    def test_ingest_failures(self):
+        (self.docs / "bad.txt").write_bytes(b"\x00\x01\xfe\xff" * 64)
+        self.lore("ingest", str(self.docs), code=3, words="bad.txt")
+        self.lore("ingest", str(self.folder / "nothing"), code=3, words="nothing")
+        self.assertEqual(len(self.json("documents", "list")["documents"]), 2)
+
+    def test_dry_run(self):
+        self.lore("ingest", str(self.docs))
+        (self.docs / "new.txt").write_text("Something new.", encoding="utf-8")
+        self.assertIn("dry run", self.lore("ingest", "--dry-run", str(self.docs)))
+        self.assertEqual(len(self.json("documents", "list")["documents"]), 2)
+
+    def test_interrupted_ingest_keeps_what_is_committed(self):
+        many = self.folder / "many"
+        many.mkdir()
+        for i in range(3000):
+            (many / f"{i:04}.txt").write_text(f"Note {i}. " + f"The {i}th shelf holds {i * 7} books about rivers. " * 12, encoding="utf-8")
+        process = subprocess.Popen([binary(), "--data", self.data, "--json", "--set", "commit_documents=8", "ingest", str(many)],
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+        time.sleep(4)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 130, err)
+        counts = json.loads(out)
+        self.assertTrue(counts["interrupted"])
+        kept = self.json("collections", "list")["collections"][0]["documents"]
+        self.assertGreater(kept, 0)
+        self.assertLess(kept, 3000)
+        self.assertEqual(kept, counts["added"])
+
+    # ---- asking ----
+
+    def test_query(self):
+        self.lore("ingest", "--meta", "kind=bird", str(self.docs / "heron.md"))
+        self.lore("ingest", "--meta", "kind=thing", str(self.docs / "gate.html"))
+        text = self.lore("query", "Where does the heron build its nest?")
+        self.assertIn("tallest pine", text)
+        self.assertRegex(text, r"\[1\] Herons > Nesting \(.*heron\.md, bytes \d+-\d+\)")
+        answer = self.json("query", "-k", "2", "When", "does", "the", "gate", "open?")
+        self.assertIn("eight", answer["answer"])
+        self.assertEqual(answer["object"], "lore.answer")
+        self.assertIn("frogs", self.lore("query", "-m", "extract", "What does the heron eat?"))
+        context = self.lore("query", "--mode", "context", "heron nest")
+        self.assertIn("score", context)
+        prompt = self.lore("query", "--mode", "prompt", "What does the heron eat?")
+        self.assertIn("What does the heron eat?", prompt)
+        only = self.json("query", "-m", "context", "--filter", '{"type":"eq","key":"kind","value":"thing"}', "heron nest")
+        self.assertEqual([one["metadata"]["kind"] for one in only["passages"]], ["thing"])
+        refused = self.json("query", "Who won the chess tournament in Reykjavik?")
+        self.assertTrue(refused["refused"])
+        self.lore("query", "-c", "nowhere", "x", code=1, words="nowhere")
+        self.lore("query", "--prompt", "nowhere", "Where does the heron build its nest?", code=1, words="nowhere")
+        self.lore("--set", "decoder=none", "query", "Where does the heron build its nest?")
+        error = self.json("query", "-c", "nowhere", "x", code=1)
+        self.assertEqual(sorted(error["error"]), ["code", "message", "param", "type"])
+
+    def test_chat(self):
+        self.lore("ingest", str(self.docs))
+        text = self.lore("chat", stdin=b"/sources\nWhere does the heron build its nest?\n/sources\n/new\n\n" + b"x" * 9000 + b"\n/quit\nno\n",
+                         words="at most")
+        self.assertIn("There is no answer yet", text)
+        self.assertIn("tallest pine", text)
+        self.assertIn("score", text)
+        self.assertIn("starts anew", text)
+        self.lore("chat", stdin=b"Where does the heron build its nest?\nand what does it eat?")
+        self.lore("--json", "chat", code=2)
+
+    # ---- the store ----
+
+    def test_documents_and_collections(self):
+        self.lore("ingest", "-c", "birds", str(self.docs / "heron.md"))
+        listed = self.json("documents", "list", "-c", "birds")["documents"]
+        self.assertEqual(len(listed), 1)
+        shown = self.json("documents", "show", "-c", "birds", listed[0]["id"])
+        self.assertIn("tallest pine", shown["text"])
+        chunks = self.json("documents", "show", "--chunks", "-c", "birds", listed[0]["id"])["chunks"]
+        self.assertEqual(shown["text"].encode()[chunks[0]["start"]:chunks[0]["end"]].decode(), chunks[0]["text"])
+        self.assertIn("tallest pine", self.lore("documents", "show", "-c", "birds", listed[0]["id"]))
+        self.lore("documents", "show", "-c", "birds", "none-such", code=1, words="none-such")
+        self.json("documents", "delete", "-c", "birds", listed[0]["id"])
+        self.lore("documents", "delete", "-c", "birds", listed[0]["id"], code=1, words="no document")
+        self.lore("documents", "list", "-c", "nowhere", code=1, words="nowhere")
+        self.lore("collections", "create", "fresh")
+        self.assertIn("fresh", self.lore("collections", "list"))
+        self.lore("collections", "delete", "fresh")
+        self.lore("collections", "delete", "fresh", code=1, words="no collection")
+        self.lore("collections", "create", "bad/name", code=1, words="bad/name")
+
+    def test_paging(self):
+        lines = "\n".join(json.dumps({"id": f"doc{i}", "text": f"Number {i}."}) for i in range(5))
+        self.lore("ingest", "-", stdin=lines.encode())
+        page = self.json("documents", "list", "--limit", "2")
+        self.assertEqual([one["id"] for one in page["documents"]], ["doc0", "doc1"])
+        rest = self.json("documents", "list", "--cursor", page["next_cursor"])
+        self.assertEqual([one["id"] for one in rest["documents"]], ["doc2", "doc3", "doc4"])
+        self.assertIsNone(rest["next_cursor"])
+
+    # ---- what is missing ----
+
+    def test_missing_things(self):
+        self.lore("query", "x", code=1, words="lore ingest")
+        self.lore("documents", "list", code=1, words="lore ingest")
+        self.lore("--set", "encoder=/nowhere", "ingest", str(self.docs), code=1, words="/nowhere")
+        self.lore("ingest", str(self.docs))
+        self.lore("--set", "decoder=/nowhere", "query", "x", code=1, words="/nowhere")
+        self.lore("--set", "prompts=/nowhere", "query", "x", code=1, words="/nowhere")
+        self.lore("--device", "cuda:9", "query", "x", code=1, words="cuda:9")
+        with open("/dev/full", "w", encoding="utf-8") as full:
+            done = subprocess.run([binary(), "--data", self.data, "config"], stdout=full, stderr=subprocess.PIPE, check=False)
+            self.assertEqual(done.returncode, 1)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=1)

@@ -1,0 +1,308 @@
+/* ref against numbers worked out by hand or by a formula written here a second time, in double;
+ * then the same cases as every backend, which prove on ref the sentinels, strides and aliasing that
+ * comparing ref with ref cannot fake. */
+#include "tests/ops/ops_cases.h"
+
+static side ref;
+
+static void open_ref(void)
+{
+    side_open(&ref, &(lore_backend_options){.kind = LORE_BACKEND_REF});
+}
+
+static void close_ref(void)
+{
+    sync(&ref);
+    side_close(&ref);
+}
+
+/* [3, 4] has mean square 12.5. */
+TEST(ref_rmsnorm)
+{
+    open_ref();
+    float x[2] = {3.0f, 4.0f}, w[2] = {2.0f, 0.5f};
+    lore_op_rmsnorm(ref.queue, lore_view_of(x, 1, 2), lore_view_of(x, 1, 2), w, 0.0f);
+    CHECK_NEAR(x[0], 6.0 / sqrt(12.5), 1e-6);
+    CHECK_NEAR(x[1], 2.0 / sqrt(12.5), 1e-6);
+    close_ref();
+}
+
+/* [1, 3] has mean 2 and variance 1. */
+TEST(ref_layernorm)
+{
+    open_ref();
+    float x[2] = {1.0f, 3.0f}, w[2] = {2.0f, 5.0f}, b[2] = {0.5f, -1.0f}, out[2];
+    lore_op_layernorm(ref.queue, lore_view_of(out, 1, 2), lore_view_of(x, 1, 2), w, b, 3.0f);
+    CHECK_NEAR(out[0], -1.0 / 2.0 * 2.0 + 0.5, 1e-6);
+    CHECK_NEAR(out[1], 1.0 / 2.0 * 5.0 - 1.0, 1e-6);
+    close_ref();
+}
+
+/* Two stacked parts, one of int8 with row scales: order of rows, bias, GELU (exact, not the tanh
+ * one) and residual. */
+TEST(ref_matmul)
+{
+    open_ref();
+    const float first[4] = {1.0f, 2.0f, -1.0f, 0.5f};
+    const int8_t second[2] = {10, -20};
+    const float scale = 0.25f;
+    const lore_matrix parts[2] = {{LORE_F32, 2, 2, first, NULL}, {LORE_I8, 1, 2, second, &scale}};
+    lore_weight *weight = NULL;
+    lore_error err = {0};
+    CHECK_OK(lore_weight_pack(ref.backend, parts, 2, false, &weight, &err), &err);
+    float x[2] = {2.0f, 3.0f}, bias[3] = {-7.0f, 0.0f, 9.0f}, out[3] = {100.0f, 100.0f, 100.0f};
+    lore_op_matmul(ref.queue, lore_view_of(out, 1, 3), lore_view_of(x, 1, 2), weight,
+                   (lore_epilogue){bias, LORE_ACT_GELU, true});
+    CHECK_NEAR(out[0], 100.0 + 0.84134474606854, 1e-5);       /* gelu(1) */
+    CHECK_NEAR(out[1], 100.0 - 0.5 * 0.30853753872599, 1e-5); /* gelu(-1/2) = -1/2 * Phi(-1/2) */
+    CHECK_NEAR(out[2], 100.0 - 0.15865525393146, 1e-5); /* gelu(9 + (20 - 60) / 4) = gelu(-1) */
+    lore_weight_free(weight);
+    close_ref();
+}
+
+TEST(ref_embed)
+{
+    open_ref();
+    const int8_t bytes[4] = {1, -2, 3, 100};
+    const float scales[2] = {0.5f, 2.0f};
+    const uint16_t halves[2] = {lore_f32_to_f16(1.5f), lore_f32_to_f16(-0.25f)};
+    const lore_matrix parts[2] = {{LORE_I8, 2, 2, bytes, scales}, {LORE_F16, 1, 2, halves, NULL}};
+    lore_weight *table = NULL;
+    lore_error err = {0};
+    CHECK_OK(lore_weight_pack(ref.backend, parts, 2, true, &table, &err), &err);
+    const int32_t ids[3] = {2, 0, 1};
+    float out[6] = {1.0f, 1.0f, 1.0f, 1.0f, 1.0f, 1.0f};
+    lore_op_embed(ref.queue, lore_view_of(out, 3, 2), table, ids, true);
+    const float want[6] = {2.5f, 0.75f, 1.5f, 0.0f, 7.0f, 201.0f};
+    for (int i = 0; i < 6; i++) {
+        CHECK_NEAR(out[i], want[i], 0.0);
+    }
+    lore_op_embed(ref.queue, lore_view_of(out, 1, 2), table, ids, false);
+    CHECK_NEAR(out[0], 1.5f, 0.0);
+    lore_weight_free(table);
+    close_ref();
+}
+
+TEST(ref_silu_mul)
+{
+    open_ref();
+    float gate_up[4] = {1.0f, -2.0f, 3.0f, 5.0f}, out[2];
+    lore_op_silu_mul(ref.queue, lore_view_of(out, 1, 2), lore_view_of(gate_up, 1, 4));
+    CHECK_NEAR(out[0], 3.0 / (1.0 + exp(-1.0)), 1e-5);
+    CHECK_NEAR(out[1], -2.0 * 5.0 / (1.0 + exp(2.0)), 1e-5);
+    close_ref();
+}
+
+/* One query head and one kv head of size 4 at position 5 of page list {1, 0}, pages of 4 tokens:
+ * the pair (0, 2) turns by 90 degrees, the pair (1, 3) not at all; the key has a norm, the query
+ * none. */
+TEST(ref_rope_append)
+{
+    open_ref();
+    float cosine[16], sine[16], keys[32] = {0}, values[32] = {0};
+    for (int i = 0; i < 16; i++) {
+        cosine[i] = i == 10 ? 0.0f : 1.0f;
+        sine[i] = i == 10 ? 1.0f : 0.0f;
+    }
+    float qkv[12] = {1.0f, 2.0f, 3.0f, 4.0f, 2.0f, 2.0f, -2.0f, 2.0f, 9.0f, 8.0f, 7.0f, 6.0f};
+    const float k_norm[4] = {1.0f, 10.0f, 3.0f, 100.0f};
+    const int32_t row_start[2] = {0, 1}, past[1] = {5}, page_start[2] = {0, 2}, pages[2] = {1, 0};
+    const lore_batch batch = {1, 1, row_start, past, page_start, pages, 1, 6};
+    const lore_pages held = {keys, values, LORE_F32, 2, 4, 1, 4};
+    const lore_rope rope = {cosine, sine, 8, 1, NULL, k_norm, 0.0f};
+    lore_op_rope_append(ref.queue, lore_view_of(qkv, 1, 12), &rope, &held, &batch);
+    const float query[4] = {-3.0f, 2.0f, 1.0f, 4.0f}, key[4] = {3.0f, 10.0f, 1.0f, 100.0f};
+    for (int i = 0; i < 4; i++) {
+        CHECK_NEAR(qkv[i], query[i], 1e-6);
+        CHECK_NEAR(keys[4 + i], key[i], 1e-4); /* token 1 of page 0 */
+        CHECK_NEAR(values[4 + i], qkv[8 + i], 0.0);
+        CHECK_NEAR(keys[i], 0.0, 0.0);
+    }
+    close_ref();
+}
+
+/* Attention of the last row of a sequence, by the textbook formula in double, for both layouts of
+ * keys. */
+TEST(ref_attention)
+{
+    open_ref();
+    enum { N = 7, DIM = 6, GROUP = 2 };
+    random_state = seed_of_run();
+    float *qkv = random_floats(N * 3 * DIM * GROUP), out[N * DIM * GROUP], paged[DIM * GROUP];
+    float keys[N * DIM], values[N * DIM], queries[DIM * GROUP];
+    const int32_t row_start[2] = {0, N};
+    lore_op_attend_packed(ref.queue, lore_view_of(out, N, DIM * GROUP),
+                          lore_view_of(qkv, N, 3 * DIM * GROUP), GROUP, 1, row_start, N, 0.7f);
+    const int32_t head = 1;
+    for (int t = 0; t < N; t++) {
+        memcpy(keys + t * DIM, qkv + t * 36 + 12 + head * DIM, sizeof(float) * DIM);
+        memcpy(values + t * DIM, qkv + t * 36 + 24 + head * DIM, sizeof(float) * DIM);
+    }
+    for (int j = 0; j < GROUP; j++) { /* the paged one: both query heads share the kv head */
+        memcpy(queries + j * DIM, qkv + (N - 1) * 36 + head * DIM, sizeof(float) * DIM);
+    }
+    const int32_t one_row[2] = {0, 1}, past[1] = {N - 1}, page_start[2] = {0, N},
+                  pages[N] = {0, 1, 2, 3, 4, 5, 6};
+    const lore_batch batch = {1, 1, one_row, past, page_start, pages, 1, N};
+    const lore_pages held = {keys, values, LORE_F32, N, 1, 1, DIM};
+    lore_op_attend_paged(ref.queue, lore_view_of(paged, 1, DIM * GROUP),
+                         lore_view_of(queries, 1, DIM * GROUP), &held, &batch, 0.7f);
+    double weights[N], mass = 0.0;
+    for (int t = 0; t < N; t++) {
+        double dot = 0.0;
+        for (int i = 0; i < DIM; i++) {
+            dot += (double)queries[i] * (double)keys[t * DIM + i];
+        }
+        weights[t] = exp(0.7 * dot);
+        mass += weights[t];
+    }
+    for (int i = 0; i < DIM; i++) {
+        double want = 0.0;
+        for (int t = 0; t < N; t++) {
+            want += weights[t] / mass * (double)values[t * DIM + i];
+        }
+        CHECK_NEAR(out[(N - 1) * DIM * GROUP + head * DIM + i], want, 1e-5);
+        CHECK_NEAR(paged[i], want, 1e-5);
+        CHECK_NEAR(paged[DIM + i], want, 1e-5);
+    }
+    lore_free(qkv);
+    close_ref();
+}
+
+TEST(ref_pool_and_gather)
+{
+    open_ref();
+    float x[6] = {1.0f, 2.0f, 5.0f, 6.0f, -3.0f, 4.0f}, out[4];
+    const int32_t starts[3] = {0, 2, 3}, rows[2] = {2, 0};
+    const lore_view in = lore_view_of(x, 3, 2), to = lore_view_of(out, 2, 2);
+    lore_op_pool(ref.queue, to, in, starts, LORE_POOL_MEAN, false);
+    CHECK_NEAR(out[0], 3.0, 1e-6);
+    CHECK_NEAR(out[1], 4.0, 1e-6);
+    lore_op_pool(ref.queue, to, in, starts, LORE_POOL_LAST, true);
+    CHECK_NEAR(out[0], 5.0 / sqrt(61.0), 1e-6);
+    CHECK_NEAR(out[3], 0.8, 1e-6);
+    lore_op_pool(ref.queue, to, in, starts, LORE_POOL_CLS, false);
+    CHECK_NEAR(out[1], 2.0, 0.0);
+    lore_op_gather(ref.queue, to, in, rows);
+    CHECK_NEAR(out[0], -3.0, 0.0);
+    CHECK_NEAR(out[3], 2.0, 0.0);
+    close_ref();
+}
+
+TEST(ref_scan)
+{
+    open_ref();
+    const int8_t query[3] = {127, -128, 5}, vectors[6] = {127, -128, 0, 1, 1, 1};
+    const float scales[2] = {0.5f, 2.0f};
+    float scores[2];
+    lore_op_scan(ref.queue, scores, query, 0.25f, vectors, scales, 2, 3);
+    CHECK_NEAR(scores[0], (127.0 * 127.0 + 128.0 * 128.0) * 0.125, 1e-2);
+    CHECK_NEAR(scores[1], 4.0 * 0.5, 1e-6);
+    close_ref();
+}
+
+/* ---- sampling ---- */
+
+static int32_t draw(const float *logits, int32_t count, lore_sample sample, float *logprob)
+{
+    int32_t id = -1;
+    run_sample(&ref, logits, 1, count, &sample, &id, logprob);
+    return id;
+}
+
+/* Greedy: ties to the lowest id, NaN is -inf, nothing else gives 0; the log probability is of the
+ * whole row. */
+TEST(ref_sample_greedy)
+{
+    open_ref();
+    const lore_sample greedy = {.top_p = 1.0f};
+    float logprob;
+    CHECK_INT(draw((float[]){1.0f, 3.0f, 3.0f, NAN}, 4, greedy, &logprob), 1);
+    CHECK_NEAR(logprob, -log(2.0 + exp(-2.0)), 1e-6);
+    CHECK_INT(draw((float[]){NAN, NAN, NAN}, 3, greedy, &logprob), 0);
+    CHECK(!isnan(logprob));
+    CHECK_INT(draw((float[]){NAN, -INFINITY, -5.0f}, 3, greedy, &logprob), 2);
+    CHECK_NEAR(logprob, 0.0, 0.0);
+    CHECK_INT(draw((float[]){1.0f, INFINITY, 2.0f, INFINITY}, 4, greedy, &logprob), 1);
+    CHECK_NEAR(logprob, -log(2.0), 1e-6);
+    CHECK_INT(
+        draw((float[]){NAN, NAN}, 2, (lore_sample){.temperature = 1.0f, .top_p = 0.5f}, &logprob),
+        0);
+    close_ref();
+}
+
+/* The tokens that may come are exactly those that temperature, top_k and top_p leave, and each as
+ * often as it should: probabilities 1/2, 1/4, 1/8, 1/8 at temperature 1. */
+TEST(ref_sample_frequencies)
+{
+    open_ref();
+    const float third = logf(2.0f), logits[4] = {0.0f, third, 2.0f * third, 0.0f};
+    static const struct {
+        float temperature, top_p;
+        int32_t top_k;
+        double want[4];
+    } cases[] = {
+        {1.0f, 1.0f, 0, {0.125, 0.25, 0.5, 0.125}},
+        {0.5f, 1.0f, 0, {1.0 / 22, 4.0 / 22, 16.0 / 22, 1.0 / 22}},
+        {1.0f, 1.0f, 2, {0.0, 1.0 / 3, 2.0 / 3, 0.0}},
+        {1.0f, 0.6f, 0, {0.0, 1.0 / 3, 2.0 / 3, 0.0}},
+        {1.0f, 0.8f, 0, {1.0 / 7, 2.0 / 7, 4.0 / 7, 0.0}}, /* the lower id of the two equals */
+        {1.0f, 0.65f, 2, {0.0, 0.0, 1.0, 0.0}},            /* of the two kept the first has 2/3 */
+        {1.0f, 0.0f, 0, {0.0, 0.0, 1.0, 0.0}},             /* never none */
+    };
+    enum { DRAWS = 4000 };
+    for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
+        int32_t counts[4] = {0};
+        for (int32_t i = 0; i < DRAWS; i++) {
+            const lore_sample sample = {cases[c].temperature, cases[c].top_p, cases[c].top_k,
+                                        7 + (uint64_t)(i % 5), i};
+            float logprob;
+            const int32_t id = draw(logits, 4, sample, &logprob);
+            CHECK(id >= 0 && id < 4);
+            counts[id]++;
+        }
+        for (int i = 0; i < 4; i++) {
+            const double sigma = sqrt(cases[c].want[i] * (1.0 - cases[c].want[i]) / DRAWS);
+            CHECK_NEAR((double)counts[i] / DRAWS, cases[c].want[i], 4.5 * sigma);
+        }
+    }
+    close_ref();
+}
+
+/* The draw is a function of seed and position alone, and both matter. */
+TEST(ref_sample_repeats)
+{
+    open_ref();
+    float logits[100] = {0}, logprob;
+    int32_t by_seed = 0, by_position = 0;
+    for (int i = 0; i < 50; i++) {
+        const lore_sample one = {.temperature = 1.0f, .top_p = 1.0f, .seed = 5, .position = i};
+        lore_sample other = one;
+        const int32_t id = draw(logits, 100, one, &logprob);
+        CHECK_INT(draw(logits, 100, one, &logprob), id);
+        other.seed = 6;
+        by_seed += draw(logits, 100, other, &logprob) != id;
+        other = one;
+        other.position = i + 1;
+        by_position += draw(logits, 100, other, &logprob) != id;
+    }
+    CHECK(by_seed > 40);
+    CHECK(by_position > 40);
+    close_ref();
+}
+
+/* The cases of every backend, on ref itself. */
+TEST(ref_cases)
+{
+    subject on;
+    subject_open(&on,
+                 (lore_backend_options){.kind = LORE_BACKEND_REF, .precision = LORE_PRECISION_F32},
+                 3, "ref");
+    cases_matmul(&on);
+    cases_small(&on);
+    subject_close(&on);
+}
+
+CHECK_MAIN(ref_rmsnorm, ref_layernorm, ref_matmul, ref_embed, ref_silu_mul, ref_rope_append,
+           ref_attention, ref_pool_and_gather, ref_scan, ref_sample_greedy, ref_sample_frequencies,
+           ref_sample_repeats, ref_cases)

@@ -1,0 +1,261 @@
+/* The doors of kernels/: conversions bit for bit, refusals with words, memory that fails, weights
+ * that are described truthfully. What the ops compute is tested in tests/ops. */
+#include "kernels/backend.h"
+#include "tests/check.h"
+
+/* Every f16 number survives the way through f32, and every bf16 number too. */
+TEST(halves_round_trip)
+{
+    for (uint32_t bits = 0; bits < 65536; bits++) {
+        const float wide = lore_f16_to_f32((uint16_t)bits);
+        if (isnan(wide)) {
+            CHECK((bits & 0x7c00u) == 0x7c00u && (bits & 0x3ffu) != 0);
+            CHECK(isnan(lore_f16_to_f32(lore_f32_to_f16(wide))));
+        } else {
+            CHECK_INT(lore_f32_to_f16(wide), bits);
+        }
+        const float brain = lore_bf16_to_f32((uint16_t)bits);
+        if (isnan(brain)) {
+            CHECK(isnan(lore_bf16_to_f32(lore_f32_to_bf16(brain))));
+        } else {
+            CHECK_INT(lore_f32_to_bf16(brain), bits);
+        }
+    }
+}
+
+/* Known values, and ties to even between each two neighbours of f16 and bf16. */
+TEST(halves_round_to_even)
+{
+    CHECK_INT(lore_f32_to_f16(1.0f), 0x3c00);
+    CHECK_INT(lore_f32_to_f16(-2.0f), 0xc000);
+    CHECK_INT(lore_f32_to_f16(65504.0f), 0x7bff);
+    CHECK_INT(lore_f32_to_f16(65519.0f), 0x7bff);
+    CHECK_INT(lore_f32_to_f16(65520.0f), 0x7c00);
+    CHECK_INT(lore_f32_to_f16(1e10f), 0x7c00);
+    CHECK_INT(lore_f32_to_f16(-INFINITY), 0xfc00);
+    CHECK_INT(lore_f32_to_f16(0x1p-24f), 1);
+    CHECK_INT(lore_f32_to_f16(0x1p-25f), 0);
+    CHECK_INT(lore_f32_to_f16(0x1.8p-24f), 2);
+    CHECK_INT(lore_f32_to_f16(-0.0f), 0x8000);
+    CHECK_INT(lore_f32_to_bf16(3.140625f), 0x4049);
+    for (uint32_t bits = 0; bits < 0x7bff; bits++) {
+        const float middle = (float)(((double)lore_f16_to_f32((uint16_t)bits) +
+                                      (double)lore_f16_to_f32((uint16_t)(bits + 1))) /
+                                     2.0);
+        CHECK_INT(lore_f32_to_f16(middle), bits % 2 == 0 ? bits : bits + 1);
+        CHECK_INT(lore_f32_to_f16(nextafterf(middle, 1e9f)), bits + 1);
+        CHECK_INT(lore_f32_to_f16(nextafterf(middle, -1.0f)), bits);
+    }
+    for (uint32_t bits = 0; bits < 0x7f7f; bits++) {
+        const float low = lore_bf16_to_f32((uint16_t)bits),
+                    high = lore_bf16_to_f32((uint16_t)(bits + 1));
+        const float middle = (float)(((double)low + (double)high) / 2.0);
+        CHECK_INT(lore_f32_to_bf16(middle), bits % 2 == 0 ? bits : bits + 1);
+    }
+}
+
+TEST(quantize_row)
+{
+    int8_t out[5];
+    const float x[5] = {0.5f, -1.27f, 0.005f, 0.0f, 1.0f};
+    CHECK_NEAR(lore_quantize_row(out, x, 5), 0.01, 1e-9);
+    CHECK_INT(out[0], 50);
+    CHECK_INT(out[1], -127);
+    CHECK_INT(out[3], 0);
+    CHECK_INT(out[4], 100);
+    const float zeros[2] = {0.0f, -0.0f}, tiny[2] = {1e-38f, -1e-40f};
+    CHECK_NEAR(lore_quantize_row(out, zeros, 2), 1.0, 0.0);
+    CHECK_NEAR(lore_quantize_row(out, tiny, 2), 1.0, 0.0);
+    CHECK_INT(out[0], 0);
+    const float huge[2] = {3e38f, -3e38f};
+    CHECK(isfinite(lore_quantize_row(out, huge, 2)));
+    CHECK_INT(out[0], 127);
+    CHECK_INT(out[1], -127);
+}
+
+TEST(dtypes)
+{
+    CHECK_INT(lore_dtype_size(LORE_F32), 4);
+    CHECK_INT(lore_dtype_size(LORE_F16), 2);
+    CHECK_INT(lore_dtype_size(LORE_BF16), 2);
+    CHECK_INT(lore_dtype_size(LORE_I8), 1);
+    CHECK_INT(lore_dtype_size(LORE_I32), 4);
+    CHECK_STR(lore_str_from(lore_dtype_name(LORE_BF16)), "bf16");
+    CHECK_STR(lore_str_from(lore_dtype_name((lore_dtype)99)), "unknown");
+    CHECK_STR(lore_str_from(lore_isa_name(LORE_ISA_AVX512)), "avx512");
+    CHECK_STR(lore_str_from(lore_precision_name(LORE_PRECISION_INT8)), "int8");
+}
+
+static lore_backend *open_kind(lore_backend_kind kind, lore_precision precision)
+{
+    lore_backend *backend = NULL;
+    lore_error err = {0};
+    CHECK_OK(lore_backend_open(&(lore_backend_options){.kind = kind, .precision = precision},
+                               &backend, &err),
+             &err);
+    CHECK_INT(lore_backend_get_kind(backend), kind);
+    return backend;
+}
+
+/* What cannot be had is refused with a reason; what was opened says what it is. */
+TEST(open_and_describe)
+{
+    lore_backend *backend = NULL;
+    lore_error err = {0};
+    if (lore_backend_cuda_count() == 0) {
+        const lore_backend_options cuda = {.kind = LORE_BACKEND_CUDA};
+        CHECK(lore_backend_open(&cuda, &backend, &err) != LORE_OK);
+        CHECK(strstr(err.message, "cuda") != NULL || strstr(err.message, "CUDA") != NULL);
+    }
+    const lore_backend_options int8_ref = {.kind = LORE_BACKEND_REF,
+                                           .precision = LORE_PRECISION_INT8};
+    CHECK_FAILS(lore_backend_open(&int8_ref, &backend, &err), LORE_ERR_UNSUPPORTED, &err, "int8");
+    if (lore_backend_isa() < LORE_ISA_AMX) {
+        const lore_backend_options amx = {.kind = LORE_BACKEND_CPU, .isa = LORE_ISA_AMX};
+        CHECK_FAILS(lore_backend_open(&amx, &backend, &err), LORE_ERR_UNSUPPORTED, &err, "amx");
+    }
+    CHECK(lore_backend_isa() >= LORE_ISA_SCALAR);
+    backend = open_kind(LORE_BACKEND_REF, LORE_PRECISION_AUTO);
+    CHECK(strstr(lore_backend_describe(backend), "ref: ") != NULL);
+    lore_backend_close(backend);
+    const lore_backend_options scalar = {.kind = LORE_BACKEND_CPU, .isa = LORE_ISA_SCALAR};
+    CHECK_OK(lore_backend_open(&scalar, &backend, &err), &err);
+    CHECK_STR(lore_str_from(lore_backend_describe(backend)), "cpu: scalar, 1 thread");
+    lore_backend_close(backend);
+    lore_backend_close(NULL);
+}
+
+/* Matrices of a damaged model file are refused with the name of what is wrong. */
+TEST(pack_refuses)
+{
+    lore_backend *backend = open_kind(LORE_BACKEND_CPU, LORE_PRECISION_AUTO);
+    const float values[4] = {0}, scales[2] = {1.0f, 1.0f};
+    lore_weight *weight = NULL;
+    lore_error err = {0};
+    const lore_matrix integers = {LORE_I32, 2, 2, values, NULL};
+    CHECK_FAILS(lore_weight_pack(backend, &integers, 1, false, &weight, &err), LORE_ERR_UNSUPPORTED,
+                &err, "i32");
+    const lore_matrix unscaled = {LORE_I8, 2, 2, values, NULL};
+    CHECK_FAILS(lore_weight_pack(backend, &unscaled, 1, false, &weight, &err), LORE_ERR_INVALID,
+                &err, "without");
+    const lore_matrix scaled = {LORE_F32, 2, 2, values, scales};
+    CHECK_FAILS(lore_weight_pack(backend, &scaled, 1, false, &weight, &err), LORE_ERR_INVALID, &err,
+                "with row");
+    const lore_matrix empty = {LORE_F32, 0, 2, values, NULL};
+    CHECK_FAILS(lore_weight_pack(backend, &empty, 1, false, &weight, &err), LORE_ERR_INVALID, &err,
+                "empty");
+    const lore_matrix ragged[2] = {{LORE_F32, 2, 2, values, NULL}, {LORE_F32, 1, 4, values, NULL}};
+    CHECK_FAILS(lore_weight_pack(backend, ragged, 2, false, &weight, &err), LORE_ERR_INVALID, &err,
+                "4 columns");
+    const lore_matrix tall[2] = {{LORE_F32, INT32_MAX, 2, values, NULL},
+                                 {LORE_F32, 1, 2, values, NULL}};
+    CHECK_FAILS(lore_weight_pack(backend, tall, 2, false, &weight, &err), LORE_ERR_LIMIT, &err,
+                "rows");
+    const lore_matrix wide = {LORE_I8, 1, 70000, values,
+                              scales}; /* refused before the data are read */
+    CHECK_FAILS(lore_weight_pack(backend, &wide, 1, false, &weight, &err), LORE_ERR_LIMIT, &err,
+                "70000");
+    CHECK(weight == NULL);
+    lore_weight_free(NULL);
+    lore_backend_close(backend);
+}
+
+/* int8 keeps a quarter of the bytes of f32 and AUTO keeps int8 weights int8. */
+TEST(pack_sizes)
+{
+    enum { ROWS = 128, COLS = 256 };
+    static int8_t bytes[ROWS * COLS];
+    static float scales[ROWS];
+    const lore_matrix matrix = {LORE_I8, ROWS, COLS, bytes, scales};
+    const lore_precision precisions[3] = {LORE_PRECISION_F32, LORE_PRECISION_BF16,
+                                          LORE_PRECISION_AUTO};
+    const size_t element[3] = {4, 2, 1};
+    for (int i = 0; i < 3; i++) {
+        lore_backend *backend = open_kind(LORE_BACKEND_CPU, precisions[i]);
+        lore_weight *weight = NULL;
+        lore_error err = {0};
+        CHECK_OK(lore_weight_pack(backend, &matrix, 1, false, &weight, &err), &err);
+        CHECK_INT(lore_weight_rows(weight), ROWS);
+        CHECK_INT(lore_weight_cols(weight), COLS);
+        CHECK(lore_weight_bytes(weight) >= ROWS * COLS * element[i]);
+        CHECK(lore_weight_bytes(weight) < ROWS * COLS * element[i] + 4096);
+        lore_weight_free(weight);
+        lore_backend_close(backend);
+    }
+}
+
+/* Open, pack, queue, memory: each allocation failing once. */
+static lore_status use_backend(void *self)
+{
+    const lore_backend_options options = {.kind = *(lore_backend_kind *)self};
+    static const float values[6];
+    static const int8_t bytes[3];
+    static const float scale = 1.0f;
+    const lore_matrix parts[2] = {{LORE_F32, 2, 3, values, NULL}, {LORE_I8, 1, 3, bytes, &scale}};
+    lore_backend *backend = NULL;
+    lore_queue *queue = NULL;
+    lore_weight *weight = NULL, *table = NULL;
+    void *memory = NULL;
+    lore_error err = {0};
+    lore_status status = lore_backend_open(&options, &backend, &err);
+    if (status == LORE_OK) {
+        status = lore_queue_open(backend, &queue, &err);
+    }
+    if (status == LORE_OK) {
+        status = lore_weight_pack(backend, parts, 2, true, &table, &err);
+    }
+    if (status == LORE_OK) {
+        status = lore_weight_pack(backend, parts + 1, 1, false, &weight, &err);
+    }
+    if (status == LORE_OK) {
+        status = lore_backend_alloc(backend, 100, &memory, &err);
+    }
+    if (status == LORE_OK) {
+        float x[3] = {1.0f}, out[1];
+        lore_op_matmul(queue, lore_view_of(out, 1, 1), lore_view_of(x, 1, 3), weight,
+                       (lore_epilogue){0});
+        status = lore_queue_sync(queue, &err);
+    }
+    if (memory != NULL) {
+        lore_backend_free(backend, memory);
+    }
+    lore_weight_free(weight);
+    lore_weight_free(table);
+    lore_queue_close(queue);
+    lore_backend_close(backend);
+    return status;
+}
+
+TEST(memory_fails)
+{
+    lore_backend_kind kinds[2] = {LORE_BACKEND_REF, LORE_BACKEND_CPU};
+    check_alloc_sweep(use_backend, &kinds[0]);
+    check_alloc_sweep(use_backend, &kinds[1]);
+}
+
+/* Upload and download move bytes; memory is aligned for every vector unit. */
+TEST(copies)
+{
+    lore_backend *backend = open_kind(LORE_BACKEND_CPU, LORE_PRECISION_AUTO);
+    lore_queue *queue = NULL;
+    lore_error err = {0};
+    void *memory = NULL;
+    CHECK_OK(lore_queue_open(backend, &queue, &err), &err);
+    CHECK_OK(lore_backend_alloc(backend, 10, &memory, &err), &err);
+    CHECK_INT((uintptr_t)memory % 64, 0);
+    char text[10] = "123456789", back[10] = {0};
+    lore_queue_upload(queue, memory, text, sizeof text);
+    memset(text, 0, sizeof text); /* the source may be reused at once */
+    lore_queue_download(queue, back, memory, sizeof back);
+    CHECK_OK(lore_queue_sync(queue, &err), &err);
+    CHECK_STR(lore_str_from(back), "123456789");
+    lore_queue_upload(queue, NULL, NULL, 0); /* nothing is legal everywhere */
+    lore_backend_free(backend, memory);
+    lore_backend_free(backend, NULL);
+    lore_queue_close(queue);
+    lore_queue_close(NULL);
+    lore_backend_close(backend);
+}
+
+CHECK_MAIN(halves_round_trip, halves_round_to_even, quantize_row, dtypes, open_and_describe,
+           pack_refuses, pack_sizes, memory_fails, copies)

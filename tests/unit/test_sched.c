@@ -1,0 +1,311 @@
+/* Proves, on small cases written out, what a plan looks like: pieces of prompts, decode rows first,
+ * admission by pages, preemption of the youngest, and every way a sequence can end. What holds for
+ * all cases is the business of tests/sim/sim_sched.c. */
+#include "tests/check.h"
+
+#include "generation/sched.h"
+
+enum { EOS = 9, RESULTS_MAX = 64 };
+
+typedef struct result {
+    void *owner;
+    int32_t ticket, id;
+    lore_finish finish;
+} result;
+
+typedef struct bench {
+    lore_sched *sched;
+    result results[RESULTS_MAX];
+    int32_t result_count;
+    int32_t stop_id; /* the callback ends a sequence that draws it */
+} bench;
+
+/* Rows 8, three sequences, pages of four tokens. */
+static bench bench_of(int32_t pages, int32_t context)
+{
+    static const int32_t eos_ids[] = {EOS};
+    lore_sched_options options = {.rows_max = 8,
+                                  .sequences_max = 3,
+                                  .waiting_max = 3,
+                                  .context = context,
+                                  .page_tokens = 4,
+                                  .page_count = pages,
+                                  .eos_ids = eos_ids,
+                                  .eos_count = 1};
+    lore_error err;
+    bench b = {.stop_id = -1};
+    CHECK_OK(lore_sched_new(&options, &b.sched, &err), &err);
+    return b;
+}
+
+/* tokens: ids 100, 101, ... */
+static int32_t add(bench *b, int32_t *tokens, int32_t prompt_count, int32_t tokens_max)
+{
+    for (int32_t i = 0; i < prompt_count; i++) {
+        tokens[i] = 100 + i;
+    }
+    lore_sequence_request request = {
+        .tokens = tokens,
+        .prompt_count = prompt_count,
+        .tokens_max = tokens_max,
+        .sampling = {.temperature = 0.5f, .top_p = 0.9f, .top_k = 3, .seed = 77},
+        .owner = tokens};
+    lore_error err;
+    int32_t ticket = -1;
+    CHECK_OK(lore_sched_add(b->sched, &request, &ticket, &err), &err);
+    return ticket;
+}
+
+static bool on_token(void *self, void *owner, int32_t ticket, int32_t id, float logprob,
+                     lore_finish finish)
+{
+    bench *b = self;
+    (void)logprob;
+    CHECK(b->result_count < RESULTS_MAX);
+    b->results[b->result_count++] =
+        (result){.owner = owner, .ticket = ticket, .id = id, .finish = finish};
+    return id == b->stop_id;
+}
+
+/* Every row that draws draws `id`. */
+static void apply(bench *b, int32_t id)
+{
+    int32_t ids[3] = {id, id, id};
+    float logprobs[3] = {0};
+    b->result_count = 0;
+    lore_sched_apply(b->sched, ids, logprobs, on_token, b);
+}
+
+static void check_rows(const lore_step *step, int32_t at, int32_t past, int32_t rows, int32_t id)
+{
+    CHECK(at < step->batch.sequences);
+    CHECK_INT(step->batch.past[at], past);
+    CHECK_INT(step->batch.row_start[at + 1] - step->batch.row_start[at], rows);
+    CHECK_INT(step->ids[step->batch.row_start[at]], id);
+}
+
+TEST(cuts_prompts_into_pieces_and_puts_decode_rows_first)
+{
+    bench b = bench_of(16, 64);
+    int32_t a[64], c[64];
+    CHECK_INT(lore_sched_plan(b.sched)->batch.rows, 0);
+    add(&b, a, 3, 10);
+    const lore_step *step = lore_sched_plan(b.sched);
+    CHECK_INT(step->batch.sequences, 1);
+    check_rows(step, 0, 0, 3, 100);
+    CHECK_INT(step->logits_count, 1);
+    CHECK_INT(step->logits_rows[0], 2);
+    CHECK_INT(step->samples[0].position, 3);
+    CHECK_INT(step->samples[0].seed, 77);
+    CHECK_INT(step->samples[0].top_k, 3);
+    CHECK_NEAR(step->samples[0].temperature, 0.5, 0);
+    CHECK_NEAR(step->samples[0].top_p, 0.9f, 0);
+    apply(&b, 50);
+    CHECK_INT(b.result_count, 1);
+    CHECK_INT(b.results[0].id, 50);
+    CHECK(b.results[0].owner == a);
+
+    add(&b, c, 12, 10);
+    step = lore_sched_plan(b.sched);
+    CHECK_INT(step->batch.sequences, 2);
+    check_rows(step, 0, 3, 1, 50);  /* the running answer */
+    check_rows(step, 1, 0, 7, 100); /* what is left of eight rows */
+    CHECK_INT(step->logits_count, 1);
+    CHECK_INT(step->batch.rows_max, 7);
+    CHECK_INT(step->batch.context_max, 7);
+    CHECK_INT(step->batch.page_start[1], 1);
+    CHECK_INT(step->batch.page_start[2], 3);
+    apply(&b, 51);
+
+    step = lore_sched_plan(b.sched);
+    check_rows(step, 0, 4, 1, 51);
+    check_rows(step, 1, 7, 5, 107);
+    CHECK_INT(step->logits_count, 2);
+    CHECK_INT(step->logits_rows[1], 5);
+    CHECK_INT(step->samples[1].position, 12);
+    CHECK_INT(step->batch.context_max, 12);
+    apply(&b, 52);
+    CHECK_INT(b.result_count, 2);
+    lore_sched_stats stats;
+    lore_sched_get_stats(b.sched, &stats);
+    CHECK_INT(stats.running, 2);
+    CHECK_INT(stats.steps, 3);
+    CHECK_INT(stats.prompt_tokens, 15);
+    CHECK_INT(stats.generated_tokens, 4);
+    lore_sched_free(b.sched);
+    lore_sched_free(NULL);
+}
+
+TEST(ends_in_every_way)
+{
+    bench b = bench_of(16, 8);
+    int32_t a[64], c[64], d[64];
+    lore_sched_stats stats;
+    add(&b, a, 2, 10);
+    (void)lore_sched_plan(b.sched);
+    apply(&b, EOS);
+    CHECK_INT(b.results[0].finish, LORE_FINISH_STOP);
+    CHECK_INT(b.results[0].id, EOS);
+
+    add(&b, a, 2, 2);  /* two new tokens */
+    add(&b, c, 6, 99); /* two until the context is full */
+    (void)lore_sched_plan(b.sched);
+    apply(&b, 50);
+    CHECK_INT(b.results[0].finish, LORE_FINISH_NONE);
+    (void)lore_sched_plan(b.sched);
+    apply(&b, 51);
+    CHECK_INT(b.result_count, 2);
+    CHECK_INT(b.results[0].finish, LORE_FINISH_LENGTH);
+    CHECK_INT(b.results[1].finish, LORE_FINISH_LENGTH);
+    CHECK_INT(c[6], 50);
+    CHECK_INT(c[7], 51);
+
+    b.stop_id = 60; /* the caller's own reason */
+    add(&b, a, 2, 10);
+    (void)lore_sched_plan(b.sched);
+    apply(&b, 60);
+    lore_sched_get_stats(b.sched, &stats);
+    CHECK_INT(stats.running, 0);
+    CHECK_INT(stats.pages_free, stats.pages_total);
+
+    add(&b, a, 2, 10);
+    add(&b, c, 2, 10);
+    add(&b, d, 2, 10);
+    (void)lore_sched_plan(b.sched);
+    b.result_count = 0;
+    lore_sched_abort(b.sched, LORE_FINISH_ERROR, on_token, &b);
+    CHECK_INT(b.result_count, 3);
+    CHECK_INT(b.results[2].finish, LORE_FINISH_ERROR);
+    CHECK_INT(b.results[2].id, -1);
+    CHECK(b.results[2].owner == d);
+    CHECK_INT(lore_sched_plan(b.sched)->batch.rows, 0);
+    lore_sched_free(b.sched);
+}
+
+TEST(cancels_waiting_and_running_sequences)
+{
+    bench b = bench_of(4, 64); /* 16 tokens */
+    int32_t a[64], c[64];
+    lore_sched_stats stats;
+    int32_t running = add(&b, a, 8, 6);
+    int32_t waiting = add(&b, c, 8, 6); /* two pages and one more do not fit beside a */
+    CHECK_INT(lore_sched_plan(b.sched)->batch.sequences, 1);
+    lore_sched_cancel(b.sched, waiting);
+    lore_sched_cancel(b.sched, waiting);
+    apply(&b, 50);
+    CHECK_INT(b.result_count, 2);
+    CHECK_INT(b.results[1].ticket, waiting);
+    CHECK_INT(b.results[1].finish, LORE_FINISH_CANCELLED);
+    CHECK_INT(b.results[1].id, -1);
+
+    (void)lore_sched_plan(b.sched);
+    lore_sched_cancel(b.sched, running); /* in the step: its token is dropped */
+    apply(&b, 51);
+    CHECK_INT(b.result_count, 1);
+    CHECK_INT(b.results[0].finish, LORE_FINISH_CANCELLED);
+
+    running = add(&b, a, 8, 6);
+    (void)lore_sched_plan(b.sched);
+    apply(&b, 50);
+    lore_sched_cancel(b.sched, running); /* between steps: free before the next plan */
+    add(&b, c, 8, 6);
+    const lore_step *step = lore_sched_plan(b.sched);
+    CHECK_INT(step->batch.sequences, 1);
+    check_rows(step, 0, 0, 8, 100);
+    apply(&b, 50);
+    CHECK_INT(b.result_count, 2);
+    lore_sched_get_stats(b.sched, &stats);
+    CHECK_INT(stats.running, 1);
+    lore_sched_free(b.sched);
+}
+
+TEST(preempts_the_youngest_and_computes_it_again)
+{
+    bench b = bench_of(5, 64); /* 20 tokens */
+    int32_t a[64], c[64];
+    lore_sched_stats stats;
+    add(&b, a, 4, 13); /* two pages on admission, four at the end */
+    add(&b, c, 4, 8);  /* two pages, three at the end */
+    for (int32_t i = 0; i < 5; i++) {
+        CHECK_INT(lore_sched_plan(b.sched)->batch.sequences, 2);
+        apply(&b, 50 + i);
+        CHECK_INT(b.result_count, 2);
+    }
+    /* Each has nine tokens and two pages; one page is left, and the older takes it. */
+    const lore_step *step = lore_sched_plan(b.sched);
+    CHECK_INT(step->batch.sequences, 1);
+    check_rows(step, 0, 8, 1, 54);
+    lore_sched_get_stats(b.sched, &stats);
+    CHECK_INT(stats.preemptions, 1);
+    CHECK_INT(stats.waiting, 1);
+    for (int32_t i = 0; i < 8; i++) { /* alone until it ends */
+        CHECK_INT(step->batch.sequences, 1);
+        apply(&b, 60 + i);
+        CHECK_INT(b.result_count, 1);
+        step = lore_sched_plan(b.sched);
+    }
+    CHECK_INT(b.results[0].finish, LORE_FINISH_LENGTH);
+    /* Its nine tokens, prompt and answer, in pieces of eight rows; then it goes on. */
+    check_rows(step, 0, 0, 8, 100);
+    CHECK_INT(step->logits_count, 0);
+    CHECK_INT(step->ids[4], 50);
+    apply(&b, 1);
+    CHECK_INT(b.result_count, 0);
+    step = lore_sched_plan(b.sched);
+    check_rows(step, 0, 8, 1, 54);
+    CHECK_INT(step->samples[0].position, 9);
+    lore_sched_free(b.sched);
+}
+
+TEST(refuses_what_cannot_run)
+{
+    bench b = bench_of(4, 64); /* 16 tokens */
+    int32_t tokens[64] = {0}, ticket = 0;
+    lore_error err;
+    lore_sequence_request request = {.tokens = tokens, .prompt_count = 1, .tokens_max = 1};
+    for (int32_t i = 0; i < 3; i++) {
+        CHECK_OK(lore_sched_add(b.sched, &request, &ticket, &err), &err);
+    }
+    CHECK_FAILS(lore_sched_add(b.sched, &request, &ticket, &err), LORE_ERR_BUSY, &err,
+                "3 requests");
+    CHECK_OK(lore_sched_check(b.sched, 10, 7, &err), &err); /* 16 places: the last is not fed */
+    CHECK_FAILS(lore_sched_check(b.sched, 10, 8, &err), LORE_ERR_LIMIT, &err, "room for 17 tokens");
+    CHECK_FAILS(lore_sched_check(b.sched, 64, 1, &err), LORE_ERR_LIMIT, &err,
+                "the prompt has 64 tokens, the model's context of 64 takes at most 63");
+    CHECK_FAILS(lore_sched_check(b.sched, 0, 1, &err), LORE_ERR_INVALID, &err, "at least 1");
+    CHECK_FAILS(lore_sched_check(b.sched, 1, 0, &err), LORE_ERR_INVALID, &err, "at least 1");
+    lore_sched_free(b.sched);
+
+    lore_sched *sched = NULL;
+    lore_sched_options options = {
+        .rows_max = 0, .sequences_max = 1, .waiting_max = 1, .context = 8};
+    CHECK_FAILS(lore_sched_new(&options, &sched, &err), LORE_ERR_INVALID, &err, "0 rows");
+    options = (lore_sched_options){
+        .rows_max = 1, .sequences_max = 1, .waiting_max = 1, .context = 8, .page_tokens = 4};
+    CHECK_FAILS(lore_sched_new(&options, &sched, &err), LORE_ERR_INVALID, &err, "0 pages");
+}
+
+static lore_status make_and_free(void *self)
+{
+    (void)self;
+    lore_sched_options options = {.rows_max = 8,
+                                  .sequences_max = 3,
+                                  .waiting_max = 2,
+                                  .context = 64,
+                                  .page_tokens = 4,
+                                  .page_count = 16};
+    lore_sched *sched = NULL;
+    lore_error err;
+    lore_status status = lore_sched_new(&options, &sched, &err);
+    lore_sched_free(sched);
+    return status;
+}
+
+TEST(survives_every_failing_allocation)
+{
+    check_alloc_sweep(make_and_free, NULL);
+}
+
+CHECK_MAIN(cuts_prompts_into_pieces_and_puts_decode_rows_first, ends_in_every_way,
+           cancels_waiting_and_running_sequences, preempts_the_youngest_and_computes_it_again,
+           refuses_what_cannot_run, survives_every_failing_allocation)

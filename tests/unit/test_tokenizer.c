@@ -1,0 +1,463 @@
+/* Ids equal those of the `tokenizers` package on golden texts (ours) and published vectors (GPT-2,
+ * and with LORE_TEST_LONG Llama 3 and Qwen2, where ../shared is there); tokens tile the text; text
+ * never becomes a special token unasked; pieces given to the detokeniser join to the text; broken
+ * files are refused by name. Covers tokenizer_load.c and tokenizer_vocab.c too. */
+#include "tests/unit/models_fixture.h"
+
+#include "base/clock.h"
+#include "base/utf8.h"
+#include "models/tokenizer.h"
+
+#define MODEL LORE_SOURCE_DIR "/weights/decoder"
+#define TOKENIZERS SHARED "/data/tokenizers"
+
+static lore_tokenizer *open_tokenizer(const char *folder)
+{
+    lore_error err = {0};
+    lore_tokenizer *t = NULL;
+    CHECK_OK(lore_tokenizer_open(folder, &LIMITS, &t, &err), &err);
+    return t;
+}
+
+static void check_ids(const lore_tokenizer *t, lore_arena *arena, const lore_json *line)
+{
+    lore_error err = {0};
+    lore_tokens tokens;
+    lore_str text = lore_json_str(lore_json_get(line, "text"));
+    lore_encode_options options = {.allow_special = lore_json_bool(lore_json_get(line, "special"))};
+    CHECK_OK(lore_tokenizer_encode(t, text, options, arena, &tokens, &err), &err);
+    const lore_json *ids = lore_json_get(line, "ids");
+    int32_t i = 0;
+    for (const lore_json *n = lore_json_first(ids); n != NULL; n = lore_json_next(n), i++) {
+        if (i >= tokens.count || (int32_t)lore_json_number(n) != tokens.ids[i]) {
+            CHECK_STOP("token %d of '" LORE_STR_FMT "' differs", i, LORE_STR_ARG(text));
+        }
+    }
+    CHECK_INT(tokens.count, i);
+}
+
+/* Lines of a file, all or those of one tokenizer. Gives how many were checked. */
+static int32_t check_file(const lore_tokenizer *t, const char *path, const char *only)
+{
+    lore_error err = {0};
+    lore_buf text;
+    lore_arena arena;
+    lore_str line;
+    int32_t count = 0;
+    lore_buf_init(&text, 0);
+    lore_arena_init(&arena, 0);
+    CHECK_OK(lore_file_read(path, 64 << 20, &text, &err), &err);
+    lore_str rest = lore_buf_str(&text);
+    while (lore_str_next_line(&rest, &line)) {
+        lore_json *root = NULL;
+        CHECK_OK(lore_json_parse(line, 8, &root, &err), &err);
+        if (only == NULL ||
+            lore_str_equal(lore_json_str(lore_json_get(root, "tokenizer")), lore_str_from(only))) {
+            check_ids(t, &arena, root);
+            count++;
+        }
+        lore_json_free(root);
+        lore_arena_reset(&arena);
+    }
+    lore_arena_destroy(&arena);
+    lore_buf_destroy(&text);
+    return count;
+}
+
+TEST(golden_ids)
+{
+    lore_tokenizer *t = open_tokenizer(MODEL);
+    CHECK(check_file(t, GOLDEN "/tokenizer.jsonl", NULL) > 400);
+    lore_tokenizer_close(t);
+}
+
+static void published(const char *kind, const char *folder, const char *name)
+{
+    char command[1024], out[256];
+    snprintf(out, sizeof out, "%s/%s", check_temp_dir(), kind);
+    snprintf(command, sizeof command, "python3 '%s/byte_level.py' %s '%s/%s' '%s'", GOLDEN, kind,
+             TOKENIZERS, folder, out);
+    if (!lore_file_exists(TOKENIZERS "/vectors.jsonl")) {
+        CHECK_SKIP("../shared/data/tokenizers is not there");
+    }
+    if (system(command) != 0) {
+        CHECK_SKIP("python3 cannot run byte_level.py");
+    }
+    lore_tokenizer *t = open_tokenizer(out);
+    CHECK(check_file(t, TOKENIZERS "/vectors.jsonl", name) >= 40);
+    lore_tokenizer_close(t);
+}
+
+TEST(gpt2_vectors)
+{
+    published("gpt2", "gpt2", "gpt-2");
+}
+
+TEST(llama3_and_qwen2_vectors)
+{
+    if (getenv("LORE_TEST_LONG") == NULL) {
+        CHECK_SKIP("LORE_TEST_LONG is not set");
+    }
+    published("llama3", "llama3", "llama-bpe");
+    published("qwen2", "qwen", "qwen2");
+}
+
+/* ---- properties ---- */
+
+static void fill_random(char *bytes, size_t size, uint64_t *seed)
+{
+    for (size_t i = 0; i < size; i++) {
+        uint64_t x = lore_random_next(seed);
+        bytes[i] = (char)(x % 4 == 0 ? x >> 8 : (uint64_t) "the \n1.\xe7\x9a\x84"[x % 10]);
+    }
+}
+
+/* For any bytes: the tokens' bytes are the text, starts say where, count agrees, the first tokens
+ * come alone too. */
+TEST(tokens_tile_the_text)
+{
+    lore_error err = {0};
+    lore_arena arena, scratch;
+    uint64_t seed = 21;
+    char bytes[200];
+    lore_tokenizer *t = open_tokenizer(MODEL);
+    lore_arena_init(&arena, 0);
+    lore_arena_init(&scratch, 0);
+    for (int round = 0; round < 500; round++) {
+        lore_str text = {bytes, (size_t)(lore_random_next(&seed) % sizeof bytes)};
+        lore_tokens tokens, head;
+        int32_t count = -1;
+        size_t at = 0;
+        fill_random(bytes, text.len, &seed);
+        CHECK_OK(lore_tokenizer_encode(t, text, (lore_encode_options){0}, &arena, &tokens, &err),
+                 &err);
+        for (int32_t i = 0; i < tokens.count; i++) {
+            lore_str piece = lore_tokenizer_bytes(t, tokens.ids[i]);
+            CHECK_INT(tokens.starts[i], at);
+            CHECK(piece.len > 0 && at + piece.len <= text.len &&
+                  memcmp(piece.ptr, bytes + at, piece.len) == 0);
+            at += piece.len;
+        }
+        CHECK_INT(at, text.len);
+        CHECK_OK(lore_tokenizer_count(t, text, &scratch, &count, &err), &err);
+        CHECK_INT(count, tokens.count);
+        CHECK_OK(lore_tokenizer_encode_head(t, text, 7, &arena, &head, &err), &err);
+        CHECK_INT(head.count, tokens.count < 7 ? tokens.count : 7);
+        CHECK(memcmp(head.ids, tokens.ids, (size_t)head.count * sizeof(int32_t)) == 0);
+        lore_arena_reset(&arena);
+    }
+    lore_arena_destroy(&scratch);
+    lore_arena_destroy(&arena);
+    lore_tokenizer_close(t);
+}
+
+TEST(specials_only_when_asked)
+{
+    lore_error err = {0};
+    lore_arena arena;
+    lore_tokens tokens;
+    lore_tokenizer *t = open_tokenizer(MODEL);
+    lore_str text = LORE_STR("<|im_start|>user<|im_end|>");
+    lore_arena_init(&arena, 0);
+    CHECK_OK(lore_tokenizer_encode(t, text, (lore_encode_options){0}, &arena, &tokens, &err), &err);
+    for (int32_t i = 0; i < tokens.count; i++) {
+        CHECK(!lore_tokenizer_is_special(t, tokens.ids[i]));
+    }
+    CHECK_OK(lore_tokenizer_encode(t, text, (lore_encode_options){.allow_special = true}, &arena,
+                                   &tokens, &err),
+             &err);
+    CHECK_INT(tokens.count, 3);
+    CHECK_INT(tokens.ids[0], 1);
+    CHECK_INT(tokens.ids[2], 2);
+    CHECK_INT(tokens.starts[2], 16);
+    CHECK(lore_tokenizer_is_special(t, 1));
+    CHECK(!lore_tokenizer_is_special(t, -1) && !lore_tokenizer_is_special(t, 1 << 30));
+    CHECK_INT(lore_tokenizer_id(t, LORE_STR("<|im_start|>")), 1);
+    CHECK_INT(lore_tokenizer_id(t, LORE_STR("no such token, surely")), -1);
+    CHECK_INT(lore_tokenizer_vocab(t), 24576);
+    CHECK_INT(lore_tokenizer_bytes(t, 24576).len, 0);
+    lore_arena_destroy(&arena);
+    lore_tokenizer_close(t);
+}
+
+TEST(post_processor_surrounds)
+{
+    lore_error err = {0};
+    lore_arena arena;
+    lore_tokens tokens;
+    lore_tokenizer *t = open_tokenizer(LORE_SOURCE_DIR "/weights/encoder");
+    lore_arena_init(&arena, 0);
+    CHECK_OK(lore_tokenizer_encode(t, LORE_STR("hi"), (lore_encode_options){.add_special = true},
+                                   &arena, &tokens, &err),
+             &err);
+    CHECK_INT(tokens.ids[0], 0);
+    CHECK_INT(tokens.ids[tokens.count - 1], 2);
+    CHECK_INT(tokens.starts[tokens.count - 1], 2);
+    CHECK_OK(lore_tokenizer_encode(t, LORE_STR(""), (lore_encode_options){.add_special = true},
+                                   &arena, &tokens, &err),
+             &err);
+    CHECK_INT(tokens.count, 2);
+    lore_arena_destroy(&arena);
+    lore_tokenizer_close(t);
+}
+
+TEST(hostile_text_takes_no_time)
+{
+    enum { SIZE = 1 << 20 };
+    static const char *const UNITS[] = {"a", " ", "\n",   "<|im_start", "\xe7\x9a\x84",
+                                        "0", "'", "\xff", " \n",        "=-"};
+    lore_error err = {0};
+    lore_arena arena;
+    lore_tokenizer *t = open_tokenizer(MODEL);
+    char *text = malloc(SIZE);
+    CHECK(text != NULL);
+    lore_arena_init(&arena, 0);
+    int64_t start = lore_clock_ns();
+    for (size_t u = 0; u < sizeof UNITS / sizeof UNITS[0]; u++) {
+        lore_tokens tokens;
+        for (size_t i = 0; i < SIZE; i++) {
+            text[i] = UNITS[u][i % strlen(UNITS[u])];
+        }
+        CHECK_OK(lore_tokenizer_encode(t, (lore_str){text, SIZE}, (lore_encode_options){0}, &arena,
+                                       &tokens, &err),
+                 &err);
+        CHECK(tokens.count > 0);
+        lore_arena_reset(&arena);
+    }
+    CHECK(lore_clock_ns() - start < (int64_t)30e9);
+    lore_arena_destroy(&arena);
+    free(text);
+    lore_tokenizer_close(t);
+}
+
+/* ---- detokeniser ---- */
+
+/* What the detokeniser gives is valid UTF-8 at every step, and the text itself where that was
+ * valid. */
+TEST(pieces_join_to_the_whole)
+{
+    lore_error err = {0};
+    lore_arena arena;
+    lore_buf out;
+    lore_tokens tokens;
+    lore_tokenizer *t = open_tokenizer(MODEL);
+    lore_str text = LORE_STR("Grüße, 世界! 👩‍👩‍👧‍👦 𝒜 \u0301 ok");
+    lore_arena_init(&arena, 0);
+    lore_buf_init(&out, 0);
+    for (int bytewise = 0; bytewise < 2; bytewise++) {
+        lore_detok detok = {0};
+        lore_buf_reset(&out);
+        CHECK_OK(lore_tokenizer_encode(t, text, (lore_encode_options){0}, &arena, &tokens, &err),
+                 &err);
+        int32_t count = bytewise ? (int32_t)text.len : tokens.count;
+        for (int32_t i = 0; i < count; i++) {
+            int32_t id = bytewise
+                             ? lore_tokenizer_id(t, lore_str_slice(text, (size_t)i, (size_t)i + 1))
+                             : tokens.ids[i];
+            lore_detok_push(&detok, t, id, &out);
+            CHECK_INT(lore_utf8_valid(lore_buf_str(&out)), out.len);
+            lore_detok_push(&detok, t, 2,
+                            &out); /* special tokens are dropped, even inside a character */
+        }
+        lore_detok_finish(&detok, &out);
+        CHECK(lore_str_equal(lore_buf_str(&out), text));
+    }
+    lore_buf_destroy(&out);
+    lore_arena_destroy(&arena);
+    lore_tokenizer_close(t);
+}
+
+static void detok(const char *bytes, const char *wanted)
+{
+    lore_detok detok = {0};
+    lore_buf out;
+    lore_tokenizer *t = open_tokenizer(MODEL);
+    lore_buf_init(&out, 0);
+    for (size_t i = 0; bytes[i] != '\0'; i++) {
+        lore_detok_push(&detok, t, lore_tokenizer_id(t, (lore_str){bytes + i, 1}), &out);
+    }
+    lore_detok_finish(&detok, &out);
+    CHECK_STR(lore_buf_str(&out), wanted);
+    lore_buf_destroy(&out);
+    lore_tokenizer_close(t);
+}
+
+TEST(broken_bytes_become_replacement)
+{
+    detok("a\xff"
+          "b",
+          "a\ufffd"
+          "b");
+    detok("\xe7\x9a", "\ufffd");
+    detok("\xe7\x9a"
+          "a",
+          "\ufffd"
+          "a");
+    detok("\xe7\xe7\x9a\x84", "\ufffd\u7684");
+    detok("\xc0\x80", "\ufffd\ufffd");
+    detok("\xed\xa0\x80", "\ufffd\ufffd\ufffd");
+    detok("\xf0\x9f\x98", "\ufffd");
+    detok("\xf4\x90\x80\x80", "\ufffd\ufffd\ufffd\ufffd");
+}
+
+/* ---- files ---- */
+
+/* A tokenizer.json with all 256 bytes, the token "ab", and room for what a case wants to change. */
+static lore_tokenizer *parse_with(const char *added, const char *normalizer, const char *pre,
+                                  const char *post, const char *model, lore_status *status,
+                                  lore_error *err)
+{
+    lore_buf json;
+    lore_tokenizer *t = NULL;
+    lore_buf_init(&json, 0);
+    lore_buf_printf(&json,
+                    "{\"added_tokens\": [%s], \"normalizer\": %s, \"pre_tokenizer\": %s, "
+                    "\"post_processor\": %s, ",
+                    added, normalizer, pre, post);
+    lore_buf_printf(&json,
+                    "\"decoder\": {\"type\": \"ByteLevel\"}, \"model\": {\"type\": \"BPE\", %s "
+                    "\"vocab\": {\"ab\": 300",
+                    model);
+    for (int b = 0, extra = 256; b < 256; b++) {
+        bool printable = (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174;
+        char text[5] = {0};
+        lore_utf8_encode(printable ? b : extra++, text);
+        lore_buf_printf(&json, ", \"%s%s\": %d", text[0] == '"' || text[0] == '\\' ? "\\" : "",
+                        text, b);
+    }
+    lore_buf_printf(&json, "}, \"merges\": [\"a b\"]}}");
+    *status = lore_tokenizer_parse(lore_buf_str(&json), "t.json", &t, err);
+    lore_buf_destroy(&json);
+    return t;
+}
+
+#define BYTE_LEVEL "{\"type\": \"ByteLevel\", \"add_prefix_space\": false}"
+
+TEST(small_files_work)
+{
+    lore_error err = {0};
+    lore_status status;
+    lore_arena arena;
+    lore_tokens tokens;
+    lore_tokenizer *t =
+        parse_with("{\"id\": 301, \"content\": \"<think>\", \"special\": false}, "
+                   "{\"id\": 302, \"content\": \"  \", \"special\": false}",
+                   "{\"type\": \"NFC\"}", BYTE_LEVEL, BYTE_LEVEL, "", &status, &err);
+    CHECK_OK(status, &err);
+    CHECK_INT(lore_tokenizer_vocab(t), 303);
+    lore_arena_init(&arena, 0);
+    /* NFC joins e and U+0301, whose bytes start where the e did; the added spaces are found,
+     * <think> is held back. */
+    CHECK_OK(lore_tokenizer_encode(t, LORE_STR("ab  e\u0301!<think>"), (lore_encode_options){0},
+                                   &arena, &tokens, &err),
+             &err);
+    CHECK_INT(tokens.count, 12);
+    CHECK_INT(tokens.ids[0], 300);
+    CHECK_INT(tokens.ids[1], 302);
+    CHECK_INT(tokens.ids[2], 0xc3);
+    CHECK_INT(tokens.ids[3], 0xa9);
+    CHECK_INT(tokens.starts[2], 4);
+    CHECK_INT(tokens.starts[3], 4);
+    CHECK_INT(tokens.starts[4], 7);
+    CHECK_OK(lore_tokenizer_encode(t, LORE_STR("<think>"),
+                                   (lore_encode_options){.allow_special = true}, &arena, &tokens,
+                                   &err),
+             &err);
+    CHECK_INT(tokens.count, 1);
+    CHECK_INT(tokens.ids[0], 301);
+    CHECK(!lore_tokenizer_is_special(t, 301));
+    lore_arena_destroy(&arena);
+    lore_tokenizer_close(t);
+}
+
+static void refuse(const char *added, const char *normalizer, const char *pre, const char *post,
+                   const char *model, lore_status wanted, const char *message)
+{
+    lore_error err = {0};
+    lore_status status;
+    parse_with(added, normalizer, pre, post, model, &status, &err);
+    CHECK_FAILS(status, wanted, &err, message);
+    CHECK(strstr(err.message, "t.json") != NULL);
+}
+
+TEST(what_we_cannot_do_is_named)
+{
+    const lore_status no = LORE_ERR_UNSUPPORTED;
+    refuse("", "{\"type\": \"Lowercase\"}", BYTE_LEVEL, "null", "", no, "Lowercase");
+    refuse("", "null", "{\"type\": \"Metaspace\"}", "null", "", no, "Metaspace");
+    refuse("", "null", "null", "null", "", no, "pre_tokenizer");
+    refuse("", "null", "{\"type\": \"ByteLevel\", \"add_prefix_space\": true}", "null", "", no,
+           "add_prefix_space");
+    refuse("", "null",
+           "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Split\", \"pattern\": "
+           "{\"Regex\": \"x+\"}, \"behavior\": "
+           "\"Isolated\"}, " BYTE_LEVEL "]}",
+           "null", "", no, "x+");
+    refuse("", "null", BYTE_LEVEL, "{\"type\": \"BertProcessing\"}", "", no, "BertProcessing");
+    refuse("", "null", BYTE_LEVEL, "null", "\"dropout\": 0.1,", no, "dropout");
+    refuse("", "null", BYTE_LEVEL, "null", "\"byte_fallback\": true,", no, "byte_fallback");
+    refuse("", "null", BYTE_LEVEL, "null", "\"end_of_word_suffix\": \"</w>\",", no, "</w>");
+    refuse("{\"id\": 301, \"content\": \"<x>\", \"rstrip\": true}", "null", BYTE_LEVEL, "null", "",
+           no, "rstrip");
+    refuse("{\"id\": 5, \"content\": \"<x>\"}", "null", BYTE_LEVEL, "null", "", LORE_ERR_CORRUPT,
+           "id 5");
+    refuse("{\"id\": 1e9, \"content\": \"<x>\"}", "null", BYTE_LEVEL, "null", "", LORE_ERR_CORRUPT,
+           "<x>");
+    refuse("", "null", BYTE_LEVEL,
+           "{\"type\": \"TemplateProcessing\", \"single\": [{\"Sequence\": {\"id\": \"B\"}}]}", "",
+           no, "Sequence A");
+    refuse("", "null", BYTE_LEVEL,
+           "{\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"x\"}}], "
+           "\"special_tokens\": {}}",
+           "", LORE_ERR_CORRUPT, "'x'");
+}
+
+static lore_status parse_and_encode(void *self)
+{
+    lore_str text = *(lore_str *)self;
+    lore_error err = {0};
+    lore_tokenizer *t = NULL;
+    lore_arena arena;
+    lore_tokens tokens;
+    lore_arena_init(&arena, 0);
+    lore_status status = lore_tokenizer_parse(text, "t.json", &t, &err);
+    if (status == LORE_OK) {
+        status = lore_tokenizer_encode(t, LORE_STR("e\u0301 the cat"),
+                                       (lore_encode_options){.add_special = true}, &arena, &tokens,
+                                       &err);
+    }
+    lore_tokenizer_close(t);
+    lore_arena_destroy(&arena);
+    return status;
+}
+
+/* Allocations of a full-size file: a sample of them fails. */
+TEST(out_of_memory_is_an_error)
+{
+    lore_error err = {0};
+    lore_buf json;
+    lore_buf_init(&json, 0);
+    CHECK_OK(
+        lore_file_read(LORE_SOURCE_DIR "/weights/encoder/tokenizer.json", 64 << 20, &json, &err),
+        &err);
+    lore_str text = lore_buf_str(&json);
+    int64_t before = lore_mem_count();
+    CHECK_INT(parse_and_encode(&text), LORE_OK);
+    int64_t total = lore_mem_count() - before;
+    for (int64_t back = 0; back < 40;
+         back++) { /* the last ones, behind the JSON tree, one by one; the others in steps */
+        int64_t n = back < 30 ? total - back : (back - 29) * total / 12;
+        int64_t live = lore_mem_live();
+        lore_mem_fail_at(n, false);
+        lore_status status = parse_and_encode(&text);
+        lore_mem_fail_at(0, false);
+        CHECK(status == LORE_ERR_NOMEM || status == LORE_OK);
+        CHECK_INT(lore_mem_live(), live);
+    }
+    lore_buf_destroy(&json);
+}
+
+CHECK_MAIN(golden_ids, gpt2_vectors, llama3_and_qwen2_vectors, tokens_tile_the_text,
+           specials_only_when_asked, post_processor_surrounds, hostile_text_takes_no_time,
+           pieces_join_to_the_whole, broken_bytes_become_replacement, small_files_work,
+           what_we_cannot_do_is_named, out_of_memory_is_an_error)
