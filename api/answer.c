@@ -353,6 +353,19 @@ static lore_status judge_pending(writing *w, bool is_end, verdict *outcome, lore
     return LORE_OK;
 }
 
+/* The last event ends the text: what belongs to a stop string is cut off it, a character that was never completed is not. */
+static void end_text(writing *w, lore_detok *detok, const lore_token_event *event)
+{
+    if (event->finish == LORE_FINISH_NONE) {
+        return;
+    }
+    if (event->finish != LORE_FINISH_STOP) {
+        lore_detok_finish(detok, &w->pending);
+    }
+    size_t open = w->pending.len - w->judged;
+    w->pending.len -= (size_t)event->cut_bytes < open ? (size_t)event->cut_bytes : open;
+}
+
 /* Take tokens until the sequence ends, a sentence is refused, the client leaves or the deadline
  * passes. */
 static lore_status follow_stream(writing *w, lore_stream *stream, int64_t submitted_ns,
@@ -384,9 +397,7 @@ static lore_status follow_stream(writing *w, lore_stream *stream, int64_t submit
             lore_detok_push(&detok, tokenizer, event.id, &w->pending);
         }
         *finish = event.finish;
-        if (*finish != LORE_FINISH_NONE) {
-            lore_detok_finish(&detok, &w->pending);
-        }
+        end_text(w, &detok, &event);
         if (lore_buf_failed(&w->pending)) {
             return no_memory(err);
         }

@@ -299,8 +299,9 @@ lore_status lore_app_delete_document(lore_app *app, lore_str collection, lore_st
     status = lore_index_delete_document(app->index, collection, id, found, err);
     if (status == LORE_OK) {
         status = lore_index_commit(app->index, err);
-    } else {
-        lore_index_rollback(app->index);
+    }
+    if (status != LORE_OK) {
+        lore_index_rollback(app->index); /* a failed commit leaves the transaction open */
     }
     return status;
 }

@@ -197,9 +197,19 @@ static lore_status parse(lore_builder *builder, lore_media media, size_t from,
     }
 }
 
-lore_status lore_clean(const lore_raw_document *raw, const lore_limits *limits, lore_arena *arena,
+/* An empty string may come without a pointer; memory functions want one all the same. */
+static lore_str not_null(lore_str s)
+{
+    return s.ptr == NULL ? (lore_str){"", 0} : s;
+}
+
+lore_status lore_clean(const lore_raw_document *given, const lore_limits *limits, lore_arena *arena,
                        lore_clean_document *clean, lore_error *err)
 {
+    lore_raw_document copy = *given;
+    const lore_raw_document *raw = &copy;
+    copy.source = not_null(given->source);
+    copy.bytes = not_null(given->bytes);
     lore_media media = raw->media != LORE_MEDIA_AUTO ? raw->media
                                                      : lore_media_of(raw->source, raw->bytes);
     if (raw->bytes.len > 0 && (media == LORE_MEDIA_AUTO || media == LORE_MEDIA_JSONL)) {

@@ -304,6 +304,10 @@ static lore_status decode_legacy(lore_str bytes, lore_media media, lore_arena *a
 lore_status lore_decode(lore_str bytes, lore_media media, lore_arena *arena, lore_str *text,
                         lore_error *err)
 {
+    if (bytes.len == 0) {
+        *text = (lore_str){"", 0};
+        return LORE_OK;
+    }
     size_t mark_bytes = 0;
     const char *charset = marked_charset(bytes, &mark_bytes);
     lore_str body = lore_str_slice(bytes, mark_bytes, bytes.len);

@@ -249,7 +249,7 @@ static bool is_long(void)
 
 TEST(starter_ref)
 {
-    int32_t begin = is_long() ? 0 : 3, prompts = is_long() ? PROMPTS_MAX : 5;
+    int32_t begin = is_long() ? 0 : 4, prompts = is_long() ? PROMPTS_MAX : 3;
     parity(LORE_BACKEND_REF, LORE_PRECISION_F32, LORE_F32, 1e-3, begin, prompts, "ref");
 }
 
@@ -261,7 +261,8 @@ TEST(starter_cpu_f32)
 
 TEST(starter_cpu_bf16)
 {
-    parity(LORE_BACKEND_CPU, LORE_PRECISION_BF16, LORE_BF16, 0.1, 0, PROMPTS_MAX, "cpu bf16");
+    int32_t begin = is_long() ? 0 : 3, prompts = is_long() ? PROMPTS_MAX : 10;
+    parity(LORE_BACKEND_CPU, LORE_PRECISION_BF16, LORE_BF16, 0.1, begin, prompts, "cpu bf16");
 }
 
 /* int8 rounds every row of activations to 8 bits: its bar is the perplexity

@@ -161,6 +161,102 @@ TEST(refresh_catches_up)
     fix_destroy(&f);
 }
 
+/* ---- threads ---- */
+
+enum { SEARCHERS = 3 };
+
+typedef struct searcher {
+    lore_index *index;
+    atomic_bool *is_over;
+    lore_thread thread;
+    int64_t searches;
+    lore_error err; /* status LORE_OK: all went well */
+} searcher;
+
+/* Both searches and loading, again and again; every answer must fit its snapshot. */
+static void *search_on(void *self)
+{
+    searcher *s = self;
+    lore_arena arena;
+    lore_search_options options = {NULL, 0, NULL, 10};
+    lore_status status = LORE_OK;
+    lore_arena_init(&arena, 0);
+    while (status == LORE_OK && !atomic_load(s->is_over)) {
+        lore_candidates dense, text;
+        lore_chunk chunks[10];
+        int64_t rows[10];
+        float query[FIX_DIM];
+        int32_t count = 0;
+        lore_arena_reset(&arena);
+        fix_vector((uint64_t)s->searches++, query);
+        lore_snapshot *snapshot = lore_index_acquire(s->index);
+        status = lore_search_dense(snapshot, query, &options, &arena, &dense, &s->err);
+        if (status == LORE_OK && dense.count != 10) {
+            status = lore_fail(&s->err, LORE_ERR_CORRUPT, "%d candidates", dense.count);
+        }
+        if (status == LORE_OK) {
+            status = lore_search_text(snapshot, LORE_STR("pears"), &options, &arena, &text, &s->err);
+        }
+        for (int32_t i = 0; i < 10 && status == LORE_OK; i++) {
+            rows[i] = dense.items[i].chunk;
+        }
+        if (status == LORE_OK) {
+            status = lore_load_chunks(snapshot, rows, 10, &arena, chunks, &count, &s->err);
+        }
+        lore_snapshot_release(snapshot);
+    }
+    s->err.status = status;
+    lore_arena_destroy(&arena);
+    return NULL;
+}
+
+/* Searches go on undisturbed while the index is written and published. */
+TEST(searching_while_writing)
+{
+    fixture f;
+    lore_error err;
+    atomic_bool is_over = false;
+    searcher searchers[SEARCHERS];
+    fix_init(&f, "threads");
+    f.config.ann_min_vectors = 2000;
+    fix_open(&f, true);
+    CHECK_OK(lore_db_exec(f.index->writer, "PRAGMA synchronous=OFF", &err), &err);
+    fix_put_one(f.index, "default", "first", "many pears in a text of sixty-four pieces, so long "
+                "that none of them is empty", "", 64, 1);
+    for (int i = 0; i < SEARCHERS; i++) {
+        searchers[i] = (searcher){.index = f.index, .is_over = &is_over};
+        CHECK_OK(lore_thread_start(&searchers[i].thread, "searcher", search_on, &searchers[i], &err),
+                 &err);
+    }
+    lore_status status = LORE_OK;
+    for (int i = 0; i < 120 && status == LORE_OK; i++) {
+        char id[16];
+        snprintf(id, sizeof id, "d%d", i % 60);
+        status = lore_index_begin(f.index, &err);
+        if (status == LORE_OK) {
+            status = fix_put(f.index, "default", id, "many pears in a text of sixty-four pieces, so "
+                             "long that none of them is empty", "", 64, (uint64_t)i * 64, NULL,
+                             &err);
+        }
+        if (status == LORE_OK) {
+            status = lore_index_commit(f.index, &err);
+        }
+        if (status == LORE_OK && i % 10 == 9) {
+            status = lore_index_publish(f.index, &err);
+        }
+    }
+    atomic_store(&is_over, true);
+    for (int i = 0; i < SEARCHERS; i++) {
+        lore_thread_join(&searchers[i].thread);
+    }
+    CHECK_OK(status, &err);
+    for (int i = 0; i < SEARCHERS; i++) {
+        CHECK_OK(searchers[i].err.status, &searchers[i].err);
+        CHECK(searchers[i].searches > 0);
+    }
+    fix_destroy(&f);
+}
+
 /* ---- random work against a model ---- */
 
 enum { MODEL_DOCUMENTS = 300, MODEL_STEPS = 10000 };
@@ -298,4 +394,4 @@ TEST(random_work_agrees_with_a_model)
 }
 
 CHECK_MAIN(old_snapshots_stay, small_commits_stay_cheap, two_processes, refresh_catches_up,
-           random_work_agrees_with_a_model)
+           searching_while_writing, random_work_agrees_with_a_model)
