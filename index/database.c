@@ -1,6 +1,6 @@
-/* The fence around SQLite: connections, statements, error codes, and our FTS5 tokenizer.
+/* The fence around SQLite: connections, statements, error codes. The other half of it is store_fts.c.
  *
- * No SQLite type leaves this file. A connection is used by one thread at a time (SQLITE_OPEN_NOMUTEX); the writer's and the
+ * No SQLite type leaves these two files. A connection is used by one thread at a time (SQLITE_OPEN_NOMUTEX); the writer's and the
  * readers' differ only in how they are opened. SQLite allocates through lore_alloc, so a test that makes the N-th
  * allocation fail reaches into it too, and what it forgets shows up as a leak.
  *
@@ -9,7 +9,6 @@
 #include "index/index_int.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <pthread.h>
 #include <sqlite3.h>
 #include <stdio.h>
@@ -35,12 +34,7 @@ struct lore_db {
     lore_stmt statements[STATEMENTS_CAP];
     int32_t statement_count;
     sqlite3_stmt *rollback; /* made at open, so that rolling back needs no memory */
-    fts5_tokenizer porter;  /* methods of FTS5's stemmer, and one of it over our walk, for questions */
-    Fts5Tokenizer *stemmer;
-    const int64_t *allowed;
-    int64_t allowed_count;
-    const lore_ranking *ranking;
-    double average_length; /* of the table being ranked, 0: not asked for yet */
+    lore_fts *fts;
 };
 
 /* ---- memory: SQLite's allocator on top of ours ---- */
@@ -147,208 +141,6 @@ static lore_status fail_db(lore_db *db, int code, lore_error *err)
     return lore_fail(err, status, "'%s': %s", db->path, words);
 }
 
-/* ---- the tokenizer ---- */
-
-typedef int (*token_sink)(void *context, int flags, const char *token, int size, int start, int end);
-
-typedef struct token_walk {
-    token_sink sink;
-    void *context;
-    bool is_query;
-    int code;
-} token_walk;
-
-static bool pass_token(void *self, const lore_word *word)
-{
-    token_walk *walk = self;
-    /* A pair stands at the place of its second character, so that it does not lengthen the document for
-     * BM25. In questions pairs stand alone. */
-    int flags = word->is_bigram && !walk->is_query ? FTS5_TOKEN_COLOCATED : 0;
-    walk->code = walk->sink(walk->context, flags, word->text.ptr, (int)word->text.len,
-                            (int)word->start, (int)word->end);
-    return walk->code == SQLITE_OK;
-}
-
-static int tokenizer_create(void *self, const char **arguments, int count, Fts5Tokenizer **out)
-{
-    static char stateless;
-    (void)self;
-    (void)arguments;
-    (void)count;
-    *out = (Fts5Tokenizer *)&stateless;
-    return SQLITE_OK;
-}
-
-static void tokenizer_delete(Fts5Tokenizer *tokenizer)
-{
-    (void)tokenizer;
-}
-
-static int tokenizer_run(Fts5Tokenizer *tokenizer, void *context, int flags, const char *text,
-                         int size, token_sink sink)
-{
-    (void)tokenizer;
-    token_walk walk = {sink, context, (flags & FTS5_TOKENIZE_QUERY) != 0, SQLITE_OK};
-    lore_str input = {text, text == NULL ? 0 : (size_t)size};
-    lore_status status = walk.is_query ? lore_words_each_query(input, pass_token, &walk, NULL)
-                                       : lore_words_each(input, pass_token, &walk, NULL);
-    return status == LORE_OK ? walk.code : SQLITE_NOMEM;
-}
-
-/* ---- lore_rank(table): BM25 ---- */
-
-/* The words of the current row. FTS5 would look them up in a table of its own, with a statement a row: nine tenths of the
- * time of its bm25(). The caller has them in memory; only rows that it does not know yet are looked up. */
-static int row_length(const Fts5ExtensionApi *api, Fts5Context *fts, const lore_ranking *ranking,
-                      int *length)
-{
-    *length = ranking->length_of(ranking->self, api->xRowid(fts));
-    return *length >= 0 ? SQLITE_OK : api->xColumnSize(fts, -1, length);
-}
-
-static int average_length(const Fts5ExtensionApi *api, Fts5Context *fts, lore_db *db)
-{
-    sqlite3_int64 rows = 0, words = 0;
-    int code = SQLITE_OK;
-    if (db->average_length > 0) {
-        return code;
-    }
-    code = api->xRowCount(fts, &rows);
-    if (code == SQLITE_OK) {
-        code = api->xColumnTotalSize(fts, -1, &words);
-    }
-    db->average_length = rows > 0 && words > 0 ? (double)words / (double)rows : 1.0;
-    return code;
-}
-
-/* sum over phrases of idf * f (k + 1) / (f + k (1 - b + b length / average)), f the occurrences weighted by column; k and b
- * as in FTS5's own (Robertson and Zaragoza 2009, "BM25 and beyond", section 3). */
-static void rank_function(const Fts5ExtensionApi *api, Fts5Context *fts, sqlite3_context *context,
-                          int count, sqlite3_value **values)
-{
-    static const double k = 1.2, b = 0.75;
-    static const double weights[] = {2.0, 1.5, 1.0}; /* title, heading, body */
-    lore_db *db = api->xUserData(fts);
-    double score = 0;
-    int length = 0;
-    (void)count;
-    (void)values;
-    LORE_ASSERT(db->ranking != NULL);
-    int code = row_length(api, fts, db->ranking, &length);
-    if (code == SQLITE_OK) {
-        code = average_length(api, fts, db);
-    }
-    double norm = k * (1 - b + b * (double)length / db->average_length);
-    int phrases = api->xPhraseCount(fts);
-    for (int i = 0; i < phrases && code == SQLITE_OK; i++) {
-        Fts5PhraseIter at;
-        int column = -1, offset = 0;
-        double frequency = 0;
-        code = api->xPhraseFirst(fts, i, &at, &column, &offset);
-        while (code == SQLITE_OK && column >= 0 && column < 3) {
-            frequency += weights[column];
-            api->xPhraseNext(fts, &at, &column, &offset);
-        }
-        score += db->ranking->inverse_frequency[i] * frequency * (k + 1) / (frequency + norm);
-    }
-    if (code == SQLITE_OK) {
-        sqlite3_result_double(context, score);
-    } else {
-        sqlite3_result_error_code(context, code);
-    }
-}
-
-void lore_db_rank(lore_db *db, const lore_ranking *ranking)
-{
-    db->ranking = ranking;
-    db->average_length = 0;
-}
-
-static int find_fts5(sqlite3 *handle, fts5_api **api)
-{
-    sqlite3_stmt *stmt = NULL;
-    int code = sqlite3_prepare_v2(handle, "SELECT fts5(?1)", -1, &stmt, NULL);
-    if (code == SQLITE_OK) {
-        code = sqlite3_bind_pointer(stmt, 1, (void *)api, "fts5_api_ptr", NULL);
-    }
-    if (code == SQLITE_OK) {
-        (void)sqlite3_step(stmt);
-        code = sqlite3_finalize(stmt);
-    } else {
-        (void)sqlite3_finalize(stmt);
-    }
-    return code == SQLITE_OK && *api == NULL ? SQLITE_NOMEM : code;
-}
-
-/* Register `lore` and make one "porter lore" for questions. */
-static int open_tokenizer(lore_db *db)
-{
-    fts5_api *api = NULL;
-    int code = find_fts5(db->handle, &api);
-    if (code != SQLITE_OK) {
-        return code;
-    }
-    fts5_tokenizer ours = {tokenizer_create, tokenizer_delete, tokenizer_run};
-    code = api->xCreateTokenizer(api, "lore", api, &ours, NULL);
-    void *context = NULL;
-    if (code == SQLITE_OK) {
-        code = api->xCreateFunction(api, "lore_rank", db, rank_function, NULL);
-    }
-    if (code == SQLITE_OK) {
-        code = api->xFindTokenizer(api, "porter", &context, &db->porter);
-    }
-    if (code == SQLITE_OK) {
-        const char *inner[] = {"lore"};
-        code = db->porter.xCreate(context, inner, 1, &db->stemmer);
-    }
-    return code;
-}
-
-typedef struct term_walk {
-    lore_term_visit visit;
-    void *self;
-} term_walk;
-
-static int pass_term(void *context, int flags, const char *token, int size, int start, int end)
-{
-    (void)flags;
-    term_walk *walk = context;
-    lore_str term = {token, (size_t)size};
-    return walk->visit(walk->self, term, (size_t)start, (size_t)end) ? SQLITE_OK : SQLITE_DONE;
-}
-
-lore_status lore_db_terms(lore_db *db, lore_str question, lore_term_visit visit, void *self,
-                          lore_error *err)
-{
-    if (question.len > INT_MAX) {
-        return lore_fail(err, LORE_ERR_LIMIT, "a question of %zu bytes is too long", question.len);
-    }
-    term_walk walk = {visit, self};
-    int code = db->porter.xTokenize(db->stemmer, &walk, FTS5_TOKENIZE_QUERY, question.ptr,
-                                    (int)question.len, pass_term);
-    if (code != SQLITE_OK && code != SQLITE_DONE) {
-        return lore_fail(err, status_of(code), "cannot read the words of the question: %s",
-                         sqlite3_errstr(code));
-    }
-    return LORE_OK;
-}
-
-/* ---- lore_allowed(rowid): is the row among those that a filter has let through ---- */
-
-static void allowed_function(sqlite3_context *context, int count, sqlite3_value **values)
-{
-    (void)count;
-    const lore_db *db = sqlite3_user_data(context);
-    int64_t row = sqlite3_value_int64(values[0]);
-    sqlite3_result_int(context, lore_rows_have(db->allowed, db->allowed_count, row));
-}
-
-void lore_db_allow(lore_db *db, const int64_t *rows, int64_t count)
-{
-    db->allowed = rows;
-    db->allowed_count = rows == NULL ? 0 : count;
-}
-
 /* ---- connections ---- */
 
 /* A folder on a read-only medium cannot hold the shared memory file of WAL mode. Without a log there is nothing to
@@ -419,12 +211,7 @@ static int set_up(lore_db *db, bool is_writer)
                                   &db->rollback, NULL);
     }
     if (code == SQLITE_OK) {
-        code = open_tokenizer(db);
-    }
-    if (code == SQLITE_OK) {
-        code = sqlite3_create_function_v2(db->handle, "lore_allowed", 1,
-                                          SQLITE_UTF8 | SQLITE_DIRECTONLY, db, allowed_function,
-                                          NULL, NULL, NULL);
+        code = lore_fts_open(db->handle, &db->fts);
     }
     return code;
 }
@@ -467,11 +254,9 @@ void lore_db_close(lore_db *db)
         (void)sqlite3_finalize(db->statements[i].handle);
     }
     (void)sqlite3_finalize(db->rollback);
-    if (db->stemmer != NULL) {
-        db->porter.xDelete(db->stemmer);
-    }
     int code = sqlite3_close(db->handle);
     LORE_ASSERT(code == SQLITE_OK); /* a statement of somebody's is still alive */
+    lore_fts_close(db->fts);        /* after the connection, which calls into it */
     lore_free(db);
 }
 
@@ -497,6 +282,11 @@ bool lore_db_rollback(lore_db *db)
 bool lore_db_in_transaction(const lore_db *db)
 {
     return sqlite3_get_autocommit(db->handle) == 0;
+}
+
+lore_fts *lore_db_fts(lore_db *db)
+{
+    return db->fts;
 }
 
 int64_t lore_db_last_row(const lore_db *db)

@@ -1,6 +1,6 @@
 /* What the files of index/ share and nobody else sees.
  *
- * From the bottom: database.c fences SQLite; exact.c holds rows of int8 vectors and scans them; vec_file.c
+ * From the bottom: database.c and store_fts.c fence SQLite; exact.c holds rows of int8 vectors and scans them; vec_file.c
  * keeps them in files; ann.c fences FAISS; view.c is one collection's vectors at one moment;
  * snapshot.c is all of them; store.c and publish.c write; listing.c, text_search.c and dense_search.c read.
  *
@@ -47,7 +47,7 @@ static inline bool lore_rows_have(const int64_t *rows, int64_t count, int64_t ro
 typedef struct lore_db lore_db;
 typedef struct lore_stmt lore_stmt;
 
-/* Opens lore.db for writing (created) or reading, with our tokenizer and the function lore_allowed(rowid). */
+/* Opens lore.db for writing (created) or reading, with store_fts.c added. */
 LORE_MUST_USE lore_status lore_db_open(const char *path, bool is_writer, lore_db **db, lore_error *err);
 void lore_db_close(lore_db *db);
 /* One or more statements without parameters or rows. */
@@ -56,9 +56,6 @@ LORE_MUST_USE lore_status lore_db_exec(lore_db *db, const char *sql, lore_error 
  * memory after a change of the schema): it can be tried again, or the connection closed. */
 bool lore_db_rollback(lore_db *db);
 bool lore_db_in_transaction(const lore_db *db);
-/* Rows that lore_allowed accepts: ascending, borrowed until the next call. NULL and 0: none. */
-void lore_db_allow(lore_db *db, const int64_t *rows, int64_t count);
-
 /* A statement that lives with the connection. sql must be a literal: its address is the key. Comes reset. */
 LORE_MUST_USE lore_status lore_db_statement(lore_db *db, const char *sql, lore_stmt **stmt, lore_error *err);
 /* A statement of the caller's, to be freed. */
@@ -84,18 +81,27 @@ LORE_MUST_USE lore_status lore_db_read_blob(lore_db *db, const char *table, cons
                                             size_t offset, char *out, size_t size_bytes, lore_error *err);
 int64_t lore_db_last_row(const lore_db *db); /* id of the row that the last INSERT made */
 
+/* ---- store_fts.c: our part of SQLite's full-text search ---- */
+
+typedef struct lore_fts lore_fts;
+lore_fts *lore_db_fts(lore_db *db);
+/* For database.c: adds it to a connection (a sqlite3 *). Gives SQLite's code; *fts is to be closed in every case. */
+LORE_MUST_USE int lore_fts_open(void *connection, lore_fts **fts);
+void lore_fts_close(lore_fts *fts);
+
+/* The terms of a question as the index holds them (folded, CJK in pairs, stemmed) with their bytes in it. */
+typedef bool (*lore_term_visit)(void *self, lore_str term, size_t start, size_t end);
+LORE_MUST_USE lore_status lore_fts_terms(lore_fts *fts, lore_str question, lore_term_visit visit, void *self,
+                                         lore_error *err);
 /* How lore_rank(table) scores the rows of one MATCH: BM25, phrase i of the query with inverse_frequency[i]. */
 typedef struct lore_ranking {
     const double *inverse_frequency;
     int32_t (*length_of)(void *self, int64_t chunk); /* words of a chunk; rows come in ascending order; -1: unknown */
     void *self;
 } lore_ranking;
-void lore_db_rank(lore_db *db, const lore_ranking *ranking); /* borrowed until the next call; NULL: none */
-
-/* The terms of a question as the index holds them (folded, CJK in pairs, stemmed) with their bytes in it. */
-typedef bool (*lore_term_visit)(void *self, lore_str term, size_t start, size_t end);
-LORE_MUST_USE lore_status lore_db_terms(lore_db *db, lore_str question, lore_term_visit visit, void *self,
-                                        lore_error *err);
+void lore_fts_rank(lore_fts *fts, const lore_ranking *ranking); /* borrowed until the next call; NULL: none */
+/* Rows that lore_allowed(rowid) accepts: ascending, borrowed until the next call. NULL and 0: none. */
+void lore_fts_allow(lore_fts *fts, const int64_t *rows, int64_t count);
 
 /* ---- lexical.c ---- */
 

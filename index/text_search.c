@@ -76,7 +76,7 @@ static lore_status read_terms(lore_db *db, lore_str question, lore_arena *arena,
     if (set->items == NULL || set->table == NULL) {
         return lore_fail(err, LORE_ERR_NOMEM, "out of memory for the terms of a question");
     }
-    lore_status status = lore_db_terms(db, question, add_term, set, err);
+    lore_status status = lore_fts_terms(lore_db_fts(db), question, add_term, set, err);
     if (status == LORE_OK && set->has_failed) {
         return lore_fail(err, LORE_ERR_NOMEM, "out of memory for the terms of a question");
     }
@@ -318,9 +318,9 @@ static lore_status ask(lore_db *db, const text_state *state, const term *terms, 
     if (status == LORE_OK) {
         length_walk walk = {state->view, 0, 0};
         lore_ranking ranking = {inverse, length_of, &walk};
-        lore_db_rank(db, &ranking);
+        lore_fts_rank(lore_db_fts(db), &ranking);
         status = run_match(db, state, lore_buf_str(&match), is_filtered, top, err);
-        lore_db_rank(db, NULL);
+        lore_fts_rank(lore_db_fts(db), NULL);
     }
     lore_free(inverse);
     lore_buf_destroy(&match);
@@ -340,12 +340,12 @@ static lore_status search_rows(lore_index *index, lore_db *db, const text_state 
     }
     if (status == LORE_OK && kept > 0 && filter != NULL) {
         status = lore_filter_rows(filter, db, state->collection, &allowed, &allowed_count, err);
-        lore_db_allow(db, allowed, allowed_count);
+        lore_fts_allow(lore_db_fts(db), allowed, allowed_count);
     }
     if (status == LORE_OK && kept > 0) {
         status = ask(db, state, set->items + first, kept, filter != NULL, top, err);
     }
-    lore_db_allow(db, NULL, 0);
+    lore_fts_allow(lore_db_fts(db), NULL, 0);
     lore_free(allowed);
     return status;
 }

@@ -2,14 +2,14 @@
  *
  * Invariants:
  * 1. `text` holds finished lines, joined by '\n', valid UTF-8 in NFC, without blank lines.
- * 2. `runs` ascend strictly by text offset, the first is at 0 once there is text, and where a run is
- *    exact its bytes equal those of the source.
+ * 2. `runs` ascend strictly by text offset, the first is at 0 once there is text, and where a run
+ * is exact its bytes equal those of the source.
  * 3. `pieces` ascend by line offset, the first at 0 once the line has bytes.
  * 4. After is_full nothing changes any more; lore_builder_finish turns it into an error.
  *
- * A line is normalised when it ends, in three steps: invisible characters go, blanks are folded, and
- * only where the text is not certainly in NFC already (rare) it is composed, in segments as small as
- * possible, so that the runs around a composed accent stay exact. */
+ * A line is normalised when it ends, in three steps: invisible characters go, blanks are folded,
+ * and only where the text is not certainly in NFC already (rare) it is composed, in segments as
+ * small as possible, so that the runs around a composed accent stay exact. */
 #include "ingest/ingest_int.h"
 
 #include "base/utf8.h"
@@ -67,9 +67,9 @@ static void emit(lore_builder *builder, lore_str s, size_t source, bool is_exact
     const lore_offset_run *last =
         builder->run_count > 0 ? &builder->runs[builder->run_count - 1] : NULL;
     size_t at = builder->text.len;
-    bool continues = last != NULL && (last->is_exact != 0) == is_exact &&
-                     (is_exact ? last->source + (at - last->text) == source
-                               : last->source == source);
+    bool continues =
+        last != NULL && (last->is_exact != 0) == is_exact &&
+        (is_exact ? last->source + (at - last->text) == source : last->source == source);
     if (!continues) {
         void *items = builder->runs;
         if (!reserve(&items, builder->run_count, &builder->run_room, sizeof *last)) {
@@ -117,9 +117,8 @@ static bool is_invisible(int32_t c, int32_t previous)
     if (c == 0x200C || c == 0x200D) {
         return !is_joiner_kept(previous);
     }
-    return c == 0xAD || c == 0x200B || c == 0x200E || c == 0x200F ||
-           (c >= 0x202A && c <= 0x202E) || (c >= 0x2060 && c <= 0x2069) || c == 0xFEFF ||
-           c == 0x180E;
+    return c == 0xAD || c == 0x200B || c == 0x200E || c == 0x200F || (c >= 0x202A && c <= 0x202E) ||
+           (c >= 0x2060 && c <= 0x2069) || c == 0xFEFF || c == 0x180E;
 }
 
 /* Han, kana and their punctuation: written without blanks, so a soft break between them is none.
@@ -217,8 +216,7 @@ static void emit_composed(lore_builder *builder, size_t from, size_t to, size_t 
         lore_utf8_next(line, &end);
         for (size_t next = end; next < to; end = next) {
             int32_t c = lore_utf8_next(line, &next);
-            if (!lore_utf8_is_mark(c) &&
-                lore_utf8_is_nfc((lore_str){line.ptr + end, next - end})) {
+            if (!lore_utf8_is_mark(c) && lore_utf8_is_nfc((lore_str){line.ptr + end, next - end})) {
                 break;
             }
         }
@@ -267,6 +265,14 @@ static void emit_blanks(lore_builder *builder, size_t from, size_t to, size_t *c
 static size_t stretch_end(lore_str line, size_t at, bool of_blanks, bool *has_newline)
 {
     while (at < line.len) {
+        unsigned char byte = (unsigned char)line.ptr[at];
+        if (byte > ' ' && byte < 0x7F) { /* nearly all there is */
+            if (of_blanks) {
+                break;
+            }
+            at++;
+            continue;
+        }
         size_t next = at;
         int32_t c = lore_utf8_next(line, &next);
         if (is_blank(c) != of_blanks) {
@@ -382,8 +388,7 @@ void lore_builder_piece(lore_builder *builder, lore_str text, size_t source_offs
 {
     lore_str source = builder->source;
     bool is_exact = source_offset <= source.len && text.len <= source.len - source_offset &&
-                    (text.len == 0 ||
-                     memcmp(source.ptr + source_offset, text.ptr, text.len) == 0);
+                    (text.len == 0 || memcmp(source.ptr + source_offset, text.ptr, text.len) == 0);
     append(builder, text, source_offset < source.len ? source_offset : source.len, is_exact);
 }
 
@@ -482,8 +487,8 @@ void lore_builder_heading(lore_builder *builder, int32_t level)
     while (run > 0 && builder->runs[run - 1].text >= start) {
         run--;
     }
-    builder->title_source = run < builder->run_count ? builder->runs[run].source
-                                                     : builder->last_source;
+    builder->title_source =
+        run < builder->run_count ? builder->runs[run].source : builder->last_source;
     truncate_text(builder, before);
     push_mark(builder, (lore_heading_mark){before, (lore_str){"", 0}, level});
 }
@@ -564,8 +569,8 @@ lore_status lore_builder_finish(lore_builder *builder, lore_str fallback_title,
         return lore_fail(err, LORE_ERR_LIMIT,
                          "text is longer than %zu bytes (limits.document_bytes_max)", cap);
     }
-    lore_clean_document result = {.title = builder->title.len > 0 ? builder->title
-                                                                  : fallback_title};
+    lore_clean_document result = {.title =
+                                      builder->title.len > 0 ? builder->title : fallback_title};
     if (!builder->is_full && build_sections(builder, &result)) {
         result.text = lore_str_copy(builder->arena, lore_buf_str(&builder->text));
         result.runs = LORE_PUSH(builder->arena, lore_offset_run, builder->run_count);

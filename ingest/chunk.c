@@ -13,7 +13,8 @@
 #include <string.h>
 
 enum { PREFIX_PART_BYTES_MAX = 160 };
-static_assert(LORE_CHUNK_PREFIX_BYTES_MAX == 2 * PREFIX_PART_BYTES_MAX + 4, "two parts, ' > ', \\n");
+static_assert(LORE_CHUNK_PREFIX_BYTES_MAX == 2 * PREFIX_PART_BYTES_MAX + 4,
+              "two parts, ' > ', \\n");
 
 typedef struct unit {
     size_t start, end;
@@ -268,7 +269,8 @@ static void cut_document(chunker *c, const lore_clean_document *clean)
             continue;
         }
         bool is_tiny = span_tokens(c, g.first, c->unit_count) <= half;
-        bool joins = g.last > g.first && (is_tiny || (is_bare && is_below(section->heading, g.heading)));
+        bool joins =
+            g.last > g.first && (is_tiny || (is_bare && is_below(section->heading, g.heading)));
         if (!joins) {
             cut_group(c, &g);
             g.first = first;
@@ -293,7 +295,8 @@ lore_status lore_chunk_document(const lore_clean_document *clean, const uint32_t
                  .token_count = token_count,
                  .options = options};
     cut_document(&c, clean);
-    lore_chunk_row *rows = c.is_out_of_memory ? NULL : LORE_PUSH(arena, lore_chunk_row, c.row_count);
+    lore_chunk_row *rows =
+        c.is_out_of_memory ? NULL : LORE_PUSH(arena, lore_chunk_row, c.row_count);
     if (rows != NULL) {
         if (c.row_count > 0) {
             memcpy(rows, c.rows, (size_t)c.row_count * sizeof *rows);
@@ -303,9 +306,9 @@ lore_status lore_chunk_document(const lore_clean_document *clean, const uint32_t
     }
     lore_free(c.units);
     lore_free(c.rows);
-    return rows != NULL ? LORE_OK
-                        : lore_fail(err, LORE_ERR_NOMEM, "out of memory cutting %zu bytes",
-                                    clean->text.len);
+    return rows != NULL
+               ? LORE_OK
+               : lore_fail(err, LORE_ERR_NOMEM, "out of memory cutting %zu bytes", clean->text.len);
 }
 
 /* ---- prefix ---- */

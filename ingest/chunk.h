@@ -16,9 +16,9 @@ typedef struct lore_chunk_options {
 /* token_starts: byte offset of each token of clean->text, ascending. A sentence longer than
  * tokens_max is cut between tokens (at a word edge where there is one). A chunk never crosses a
  * section edge, except that (a) tiny sections are merged up to half the target under the heading of
- * the first, and (b) a section that is nothing but its heading goes with what follows and takes that
- * heading. Chunks without their overlap give the text back, but for white space between them. Rows
- * (vector NULL) in the arena, headings borrowed from clean. LORE_ERR_NOMEM. */
+ * the first, and (b) a section that is nothing but its heading goes with what follows and takes
+ * that heading. Chunks without their overlap give the text back, but for white space between them.
+ * Rows (vector NULL) in the arena, headings borrowed from clean. LORE_ERR_NOMEM. */
 LORE_MUST_USE lore_status lore_chunk_document(const lore_clean_document *clean,
                                               const uint32_t *token_starts, int32_t token_count,
                                               const lore_chunk_options *options, lore_arena *arena,

@@ -27,13 +27,13 @@ static lore_media media_by_name(lore_str name)
     static const struct {
         const char *extension;
         lore_media media;
-    } known[] = {{"md", LORE_MEDIA_MARKDOWN},     {"markdown", LORE_MEDIA_MARKDOWN},
-                 {"mdown", LORE_MEDIA_MARKDOWN},  {"mdx", LORE_MEDIA_MARKDOWN},
-                 {"mkd", LORE_MEDIA_MARKDOWN},    {"html", LORE_MEDIA_HTML},
-                 {"htm", LORE_MEDIA_HTML},        {"xhtml", LORE_MEDIA_HTML},
-                 {"txt", LORE_MEDIA_TEXT},        {"text", LORE_MEDIA_TEXT},
-                 {"rst", LORE_MEDIA_TEXT},        {"adoc", LORE_MEDIA_TEXT},
-                 {"asc", LORE_MEDIA_TEXT},        {"jsonl", LORE_MEDIA_JSONL},
+    } known[] = {{"md", LORE_MEDIA_MARKDOWN},    {"markdown", LORE_MEDIA_MARKDOWN},
+                 {"mdown", LORE_MEDIA_MARKDOWN}, {"mdx", LORE_MEDIA_MARKDOWN},
+                 {"mkd", LORE_MEDIA_MARKDOWN},   {"html", LORE_MEDIA_HTML},
+                 {"htm", LORE_MEDIA_HTML},       {"xhtml", LORE_MEDIA_HTML},
+                 {"txt", LORE_MEDIA_TEXT},       {"text", LORE_MEDIA_TEXT},
+                 {"rst", LORE_MEDIA_TEXT},       {"adoc", LORE_MEDIA_TEXT},
+                 {"asc", LORE_MEDIA_TEXT},       {"jsonl", LORE_MEDIA_JSONL},
                  {"ndjson", LORE_MEDIA_JSONL}};
     lore_str extension = extension_of(name);
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
@@ -75,7 +75,8 @@ static bool looks_like_markdown(lore_str head)
         has_strong = has_strong || lore_str_starts(line, LORE_STR("**"));
     }
     lore_str title;
-    return (has_heading ? 1 : 0) + (has_fence ? 1 : 0) + (has_strong ? 1 : 0) + (has_link ? 1 : 0) >=
+    return (has_heading ? 1 : 0) + (has_fence ? 1 : 0) + (has_strong ? 1 : 0) +
+                   (has_link ? 1 : 0) >=
                2 ||
            lore_front_matter(head, &title) > 0;
 }
@@ -87,8 +88,8 @@ lore_media lore_media_of(lore_str name, lore_str bytes)
         return media;
     }
     lore_str head = lore_str_slice(bytes, 0, bytes.len < SNIFF_BYTES ? bytes.len : SNIFF_BYTES);
-    bool is_wide = lore_str_starts(head, LORE_STR("\xFF\xFE")) ||
-                   lore_str_starts(head, LORE_STR("\xFE\xFF"));
+    bool is_wide =
+        lore_str_starts(head, LORE_STR("\xFF\xFE")) || lore_str_starts(head, LORE_STR("\xFE\xFF"));
     if (is_wide) {
         return LORE_MEDIA_TEXT;
     }
@@ -164,8 +165,8 @@ static lore_status title_of_name(lore_str source, lore_arena *arena, lore_str *l
     }
     *line = (lore_str){"", 0};
     const char *mark = memrchr(name.ptr, '#', name.len);
-    if (mark != NULL && media_by_name(lore_str_slice(name, 0, (size_t)(mark - name.ptr))) ==
-                            LORE_MEDIA_JSONL) {
+    if (mark != NULL &&
+        media_by_name(lore_str_slice(name, 0, (size_t)(mark - name.ptr))) == LORE_MEDIA_JSONL) {
         return LORE_OK; /* "export.jsonl#17" names no document */
     }
     if (name.len == 0 || name.len > LORE_TITLE_BYTES_MAX || lore_utf8_valid(name) != name.len) {
@@ -210,8 +211,8 @@ lore_status lore_clean(const lore_raw_document *given, const lore_limits *limits
     const lore_raw_document *raw = &copy;
     copy.source = not_null(given->source);
     copy.bytes = not_null(given->bytes);
-    lore_media media = raw->media != LORE_MEDIA_AUTO ? raw->media
-                                                     : lore_media_of(raw->source, raw->bytes);
+    lore_media media =
+        raw->media != LORE_MEDIA_AUTO ? raw->media : lore_media_of(raw->source, raw->bytes);
     if (raw->bytes.len > 0 && (media == LORE_MEDIA_AUTO || media == LORE_MEDIA_JSONL)) {
         return lore_fail(err, LORE_ERR_INVALID, "is neither text, Markdown nor HTML");
     }

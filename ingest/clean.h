@@ -1,9 +1,9 @@
 /* Clean: the bytes of a document to normalised text with sections and a way back to the source.
  *
  * The cleaned text is UTF-8 in NFC, one block per line: a paragraph, heading, list item ("- ...",
- * "1. ..."), table row ("a | b | c") or line of code. Blocks are separated by one '\n', soft-wrapped
- * lines of the source are joined, and there are no blank lines, control characters or invisible
- * marks. Thread: any, no state; results live in the caller's arena. */
+ * "1. ..."), table row ("a | b | c") or line of code. Blocks are separated by one '\n',
+ * soft-wrapped lines of the source are joined, and there are no blank lines, control characters or
+ * invisible marks. Thread: any, no state; results live in the caller's arena. */
 #ifndef LORE_INGEST_CLEAN_H
 #define LORE_INGEST_CLEAN_H
 
@@ -24,7 +24,8 @@ typedef enum lore_media {
 /* AUTO: nothing we can read (binary, unknown). Looks at the name first; bytes may be empty or only
  * the beginning of the content. */
 lore_media lore_media_of(lore_str name, lore_str bytes);
-/* "text/plain", "text/markdown", "text/html", "application/jsonl"; AUTO: "application/octet-stream".
+/* "text/plain", "text/markdown", "text/html", "application/jsonl"; AUTO:
+ * "application/octet-stream".
  */
 const char *lore_media_name(lore_media media);
 
@@ -46,7 +47,8 @@ typedef struct lore_section {
 } lore_section;
 
 typedef struct lore_clean_document {
-    lore_str title; /* never longer than LORE_TITLE_BYTES_MAX; "" only where nothing could be found */
+    lore_str
+        title; /* never longer than LORE_TITLE_BYTES_MAX; "" only where nothing could be found */
     lore_str text;
     lore_section *sections;
     int32_t section_count;

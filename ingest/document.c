@@ -1,9 +1,9 @@
 /* One document up to the writer: who it is, whether it changed, its chunks, and what to embed.
  *
- * The hash covers all that decides what ends up in the index: the raw bytes and what came with them,
- * the settings of chunking, the encoder's fingerprint, and INGEST_VERSION, which must grow whenever
- * cleaning or chunking gives another result for the same input, so that the next run takes every
- * document again. */
+ * The hash covers all that decides what ends up in the index: the raw bytes and what came with
+ * them, the settings of chunking, the encoder's fingerprint, and INGEST_VERSION, which must grow
+ * whenever cleaning or chunking gives another result for the same input, so that the next run takes
+ * every document again. */
 #include "ingest/ingest_int.h"
 
 #include "base/log.h"
@@ -19,7 +19,8 @@ enum {
     SPECIAL_TOKENS = 2,  /* what encoders put around a text */
     MARGIN_TOKENS = 4,   /* a chunk alone is tokenised a little differently than inside its text */
     TOKENS_PART_MIN = 4, /* the text keeps at least this part of the encoder's window (1/4) */
-    ARENA_BYTES_PER_BYTE = 16, /* text, runs, chunks, embed texts and vectors, and a tree for HTML */
+    ARENA_BYTES_PER_BYTE =
+        16, /* text, runs, chunks, embed texts and vectors, and a tree for HTML */
     ID_CHARACTERS = 26
 };
 
@@ -38,8 +39,9 @@ size_t lore_document_arena_cap(const lore_limits *limits, size_t raw_bytes)
 static lore_status check_id(lore_str id, const lore_limits *limits, lore_error *err)
 {
     if (id.len > (size_t)limits->id_bytes_max) {
-        return lore_fail(err, LORE_ERR_LIMIT, "the id has %zu bytes, over %lld (limits.id_bytes_max)",
-                         id.len, (long long)limits->id_bytes_max);
+        return lore_fail(err, LORE_ERR_LIMIT,
+                         "the id has %zu bytes, over %lld (limits.id_bytes_max)", id.len,
+                         (long long)limits->id_bytes_max);
     }
     if (lore_utf8_valid(id) != id.len) {
         return lore_fail(err, LORE_ERR_INVALID, "the id is not valid UTF-8");
@@ -74,8 +76,8 @@ static void add_field(lore_sha256 *sha, lore_str field)
 }
 
 lore_status lore_identify(const lore_raw_document *raw, const lore_config *config,
-                          const lore_embedder *embedder, lore_arena *arena,
-                          lore_prepared *prepared, lore_error *err)
+                          const lore_embedder *embedder, lore_arena *arena, lore_prepared *prepared,
+                          lore_error *err)
 {
     lore_sha256 sha;
     uint8_t digest[32];
@@ -190,8 +192,8 @@ static lore_status make_embed_texts(const lore_embedder *embedder, lore_arena *a
 }
 
 lore_status lore_prepare(const lore_raw_document *raw, const lore_config *config,
-                         const lore_embedder *embedder, lore_arena *arena,
-                         lore_prepared *prepared, lore_error *err)
+                         const lore_embedder *embedder, lore_arena *arena, lore_prepared *prepared,
+                         lore_error *err)
 {
     lore_arena scratch;
     lore_arena_init(&scratch, lore_document_arena_cap(&config->limits, raw->bytes.len));
@@ -277,8 +279,8 @@ lore_status lore_ingest_one(lore_index *index, lore_embedder *embedder, const lo
     bool is_found = false, was_replaced = false;
     collection = collection.len > 0 ? collection : LORE_STR("default");
     lore_raw_document known = *raw;
-    known.media = raw->media != LORE_MEDIA_AUTO ? raw->media
-                                                : lore_media_of(raw->source, raw->bytes);
+    known.media =
+        raw->media != LORE_MEDIA_AUTO ? raw->media : lore_media_of(raw->source, raw->bytes);
     lore_status status = lore_identify(&known, config, embedder, arena, &prepared, err);
     if (status == LORE_OK) {
         status = lore_index_document_hash(index, collection, prepared.id, stored, &is_found, err);

@@ -1,10 +1,11 @@
 /* Bytes to UTF-8: the fence around uchardet and iconv.
  *
  * Order of belief: a byte order mark; valid UTF-8; UTF-16 without a mark, told by where its NULs
- * stand; nearly valid UTF-8 (a page with a few broken bytes: those become U+FFFD); what an HTML page
- * says of itself; Western text, where single high bytes stand among ASCII letters (statistics cannot
- * tell "cafe" in six code pages apart, windows-1252 is what such files are); and what uchardet
- * recognises. Every conversion is strict and its result must look like text, or the next is tried. */
+ * stand; nearly valid UTF-8 (a page with a few broken bytes: those become U+FFFD); what an HTML
+ * page says of itself; Western text, where single high bytes stand among ASCII letters (statistics
+ * cannot tell "cafe" in six code pages apart, windows-1252 is what such files are); and what
+ * uchardet recognises. Every conversion is strict and its result must look like text, or the next
+ * is tried. */
 #include "ingest/ingest_int.h"
 
 #include "base/utf8.h"
@@ -19,9 +20,9 @@ enum {
     DETECT_BYTES = 256 * 1024, /* uchardet is slow, and sure long before */
     DECLARATION_BYTES = 4096,  /* HTML asks for it in the first 1024; some pages are late */
     CHARSET_CAP = 64,
-    CONTROLS_FREE = 8,     /* a few stray control characters happen ... */
-    CONTROLS_PERCENT = 2,  /* ... beyond this share the bytes are not text */
-    BROKEN_PER_GOOD = 20   /* nearly UTF-8: one bad byte for so many good sequences */
+    CONTROLS_FREE = 8,    /* a few stray control characters happen ... */
+    CONTROLS_PERCENT = 2, /* ... beyond this share the bytes are not text */
+    BROKEN_PER_GOOD = 20  /* nearly UTF-8: one bad byte for so many good sequences */
 };
 
 static size_t count_byte(lore_str bytes, char byte)
@@ -84,8 +85,8 @@ static lore_status convert(const char *charset, lore_str bytes, lore_arena *aren
     }
     lore_status status = LORE_ERR_NOMEM;
     size_t room = 0, used = 0;
-    char *out = lore_size_add(bytes.len + bytes.len / 2, 64, &room) ? lore_arena_push(arena, room)
-                                                                    : NULL;
+    char *out =
+        lore_size_add(bytes.len + bytes.len / 2, 64, &room) ? lore_arena_push(arena, room) : NULL;
     char *in = (char *)bytes.ptr; /* iconv's prototype lacks the const */
     size_t left = bytes.len;
     while (out != NULL && left > 0) {
@@ -118,14 +119,25 @@ out:
 /* Names that pages and detectors use for the smaller sets that real text oversteps. */
 static const char *wider_charset(const char *name)
 {
-    static const char *const wider[][2] = {
-        {"gb2312", "GB18030"},      {"gbk", "GB18030"},          {"x-gbk", "GB18030"},
-        {"gb_2312-80", "GB18030"},  {"shift_jis", "CP932"},      {"shift-jis", "CP932"},
-        {"x-sjis", "CP932"},        {"sjis", "CP932"},           {"windows-31j", "CP932"},
-        {"big5", "BIG5-HKSCS"},     {"iso-8859-1", "CP1252"},    {"latin1", "CP1252"},
-        {"ascii", "CP1252"},        {"us-ascii", "CP1252"},      {"euc-kr", "UHC"},
-        {"ks_c_5601-1987", "UHC"},  {"iso-8859-9", "CP1254"},    {"utf8", "UTF-8"},
-        {"mac-cyrillic", "MAC-CYRILLIC"}};
+    static const char *const wider[][2] = {{"gb2312", "GB18030"},
+                                           {"gbk", "GB18030"},
+                                           {"x-gbk", "GB18030"},
+                                           {"gb_2312-80", "GB18030"},
+                                           {"shift_jis", "CP932"},
+                                           {"shift-jis", "CP932"},
+                                           {"x-sjis", "CP932"},
+                                           {"sjis", "CP932"},
+                                           {"windows-31j", "CP932"},
+                                           {"big5", "BIG5-HKSCS"},
+                                           {"iso-8859-1", "CP1252"},
+                                           {"latin1", "CP1252"},
+                                           {"ascii", "CP1252"},
+                                           {"us-ascii", "CP1252"},
+                                           {"euc-kr", "UHC"},
+                                           {"ks_c_5601-1987", "UHC"},
+                                           {"iso-8859-9", "CP1254"},
+                                           {"utf8", "UTF-8"},
+                                           {"mac-cyrillic", "MAC-CYRILLIC"}};
     for (size_t i = 0; i < sizeof wider / sizeof wider[0]; i++) {
         if (strcasecmp(name, wider[i][0]) == 0) {
             return wider[i][1];

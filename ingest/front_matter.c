@@ -55,8 +55,8 @@ size_t lore_front_matter(lore_str text, lore_str *title)
             *title = found;
             return text.len - rest.len;
         }
-        if (line.len > 0 && (!is_setting(line) ||
-                             (size_t)(line.ptr - text.ptr) > FRONT_MATTER_BYTES_MAX)) {
+        if (line.len > 0 &&
+            (!is_setting(line) || (size_t)(line.ptr - text.ptr) > FRONT_MATTER_BYTES_MAX)) {
             return 0;
         }
         if (found.len == 0 && line.len > 5 && memcmp(line.ptr, "title", 5) == 0) {

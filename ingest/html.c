@@ -18,9 +18,9 @@
 #include <strings.h>
 
 enum {
-    DEPTH_CAP = 1024,     /* html_text.c walks the tree by recursion */
-    OPEN_PER_DEPTH = 16,  /* the parser keeps elements open that we count as empty (wbr) */
-    FULL_BUFFER = 900,    /* the parser collects a thousand bytes */
+    DEPTH_CAP = 1024,    /* html_text.c walks the tree by recursion */
+    OPEN_PER_DEPTH = 16, /* the parser keeps elements open that we count as empty (wbr) */
+    FULL_BUFFER = 900,   /* the parser collects a thousand bytes */
     ENTITY_BYTES_MAX = 32
 };
 
@@ -88,9 +88,9 @@ static lore_str keep(tree *t, const char *value)
 
 static bool is_boilerplate_role(const char *role)
 {
-    static const char *const roles[] = {"navigation", "contentinfo", "search",  "complementary",
-                                        "dialog",     "alertdialog", "menubar", "menu",
-                                        "toolbar"};
+    static const char *const roles[] = {"navigation",    "contentinfo", "search",
+                                        "complementary", "dialog",      "alertdialog",
+                                        "menubar",       "menu",        "toolbar"};
     for (size_t i = 0; i < sizeof roles / sizeof roles[0]; i++) {
         if (strcasecmp(role, roles[i]) == 0) {
             return true;
@@ -213,7 +213,8 @@ static void on_start(void *self, const xmlChar *name, const xmlChar **atts)
     if (seen.is_about_consent && (seen.has_role || seen.has_aria || seen.is_banner)) {
         node->flags |= LORE_HTML_BOILERPLATE;
     }
-    if (tag == LORE_TAG_BODY || lore_str_equal(lore_str_from((const char *)name), LORE_STR("html"))) {
+    if (tag == LORE_TAG_BODY ||
+        lore_str_equal(lore_str_from((const char *)name), LORE_STR("html"))) {
         node->flags = 0; /* pages hide themselves until their script has run */
     }
     t->current = node;
@@ -308,8 +309,8 @@ lore_status lore_html_parse(lore_str source, size_t from, const lore_limits *lim
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, init_library);
-    size_t depth_max = limits->markup_depth_max < DEPTH_CAP ? (size_t)limits->markup_depth_max
-                                                            : DEPTH_CAP;
+    size_t depth_max =
+        limits->markup_depth_max < DEPTH_CAP ? (size_t)limits->markup_depth_max : DEPTH_CAP;
     tree t = {.source = source, .from = from, .arena = arena, .depth_max = depth_max, .last = from};
     t.root = LORE_PUSH(arena, lore_html_node, 1);
     t.current = t.root;
@@ -329,10 +330,10 @@ lore_status lore_html_parse(lore_str source, size_t from, const lore_limits *lim
     lore_str text = lore_str_slice(source, from, source.len);
     bool is_out_of_memory = false;
     if (text.len > 0) {
-        htmlDocPtr doc = htmlCtxtReadMemory(t.parser, text.ptr, (int)text.len, NULL, "UTF-8",
-                                            HTML_PARSE_RECOVER | HTML_PARSE_NOERROR |
-                                                HTML_PARSE_NOWARNING | HTML_PARSE_NONET |
-                                                HTML_PARSE_IGNORE_ENC);
+        htmlDocPtr doc =
+            htmlCtxtReadMemory(t.parser, text.ptr, (int)text.len, NULL, "UTF-8",
+                               HTML_PARSE_RECOVER | HTML_PARSE_NOERROR | HTML_PARSE_NOWARNING |
+                                   HTML_PARSE_NONET | HTML_PARSE_IGNORE_ENC);
         is_out_of_memory = t.parser->errNo == XML_ERR_NO_MEMORY;
         if (doc != NULL) {
             xmlFreeDoc(doc);
@@ -351,7 +352,9 @@ static int32_t numeric_entity(lore_str digits)
     int32_t value = 0;
     for (size_t i = is_hex ? 1 : 0; i < digits.len; i++) {
         int c = digits.ptr[i] | 32;
-        int digit = c >= '0' && c <= '9' ? c - '0' : is_hex && c >= 'a' && c <= 'f' ? c - 'a' + 10 : 99;
+        int digit = c >= '0' && c <= '9'             ? c - '0'
+                    : is_hex && c >= 'a' && c <= 'f' ? c - 'a' + 10
+                                                     : 99;
         if (digit == 99 || value > 0x10FFFF) {
             return 0;
         }

@@ -20,12 +20,12 @@ typedef struct list_level {
 
 typedef struct walk {
     lore_builder *builder;
-    lore_tag region;  /* only what is inside elements of this tag counts; UNKNOWN: all */
-    bool is_inside;   /* of the region */
-    bool is_joined;   /* in a table cell or heading: breaks are blanks */
+    lore_tag region; /* only what is inside elements of this tag counts; UNKNOWN: all */
+    bool is_inside;  /* of the region */
+    bool is_joined;  /* in a table cell or heading: breaks are blanks */
     bool is_pre;
     list_level *list;
-    size_t last;      /* source offset of what was emitted last */
+    size_t last; /* source offset of what was emitted last */
 } walk;
 
 static bool is_heading(const lore_html_node *node)
@@ -198,8 +198,9 @@ static lore_str meta_content(const lore_html_node *node, lore_str name)
     return (lore_str){"", 0};
 }
 
-static const char *const separators[] = {" | ", " - ", " \xE2\x80\x93 ", " \xE2\x80\x94 ",
-                                         " \xC2\xB7 ", " :: ", " \xC2\xAB ", " \xC2\xBB ", "_"};
+static const char *const separators[] = {" | ",        " - ",  " \xE2\x80\x93 ", " \xE2\x80\x94 ",
+                                         " \xC2\xB7 ", " :: ", " \xC2\xAB ",     " \xC2\xBB ",
+                                         "_"};
 enum { SEPARATORS = sizeof separators / sizeof separators[0] };
 
 /* Is page `part` + separator + site, or the other way round? */
@@ -354,9 +355,8 @@ static bool is_data(const lore_html_node *node, bool *has_row_of_two)
 {
     int32_t cells = 0;
     for (const lore_html_node *child = node->first; child != NULL; child = child->next) {
-        bool is_structure =
-            !child->is_text && (child->tag == LORE_TAG_TABLE || child->tag == LORE_TAG_PRE ||
-                                is_heading(child));
+        bool is_structure = !child->is_text && (child->tag == LORE_TAG_TABLE ||
+                                                child->tag == LORE_TAG_PRE || is_heading(child));
         if (is_structure || (!child->is_text && child->tag == LORE_TAG_CELL &&
                              child->text_bytes > CELL_BYTES_MAX)) {
             return false;
@@ -532,7 +532,9 @@ lore_status lore_clean_html(lore_builder *builder, size_t from, const lore_limit
         builder->title = page_title(root, builder->arena);
     }
     lore_tag region = choose_region(root);
-    walk w = {.builder = builder, .region = region, .is_inside = region == LORE_TAG_UNKNOWN,
+    walk w = {.builder = builder,
+              .region = region,
+              .is_inside = region == LORE_TAG_UNKNOWN,
               .last = from};
     walk_node(&w, root);
     lore_builder_item_end(builder);

@@ -32,32 +32,32 @@ typedef struct lore_piece {
 } lore_piece;
 
 typedef struct lore_heading_mark {
-    size_t start;    /* of the section, in the text */
-    lore_str text;   /* heading line, in the arena; "" for the left-out title */
-    int32_t level;   /* 1..6 */
+    size_t start;  /* of the section, in the text */
+    lore_str text; /* heading line, in the arena; "" for the left-out title */
+    int32_t level; /* 1..6 */
 } lore_heading_mark;
 
 typedef struct lore_builder {
-    lore_str source;        /* decoded; pieces are compared with it */
-    lore_arena *arena;      /* headings, title, and at the end the result */
-    lore_str title;         /* given before building, or found on the way */
-    bool is_title_taken;    /* a heading equal to the title was left out already */
-    lore_buf text;          /* finished lines */
-    lore_buf line;          /* the line under construction, raw */
-    lore_piece *pieces;     /* of the line */
+    lore_str source;     /* decoded; pieces are compared with it */
+    lore_arena *arena;   /* headings, title, and at the end the result */
+    lore_str title;      /* given before building, or found on the way */
+    bool is_title_taken; /* a heading equal to the title was left out already */
+    lore_buf text;       /* finished lines */
+    lore_buf line;       /* the line under construction, raw */
+    lore_piece *pieces;  /* of the line */
     size_t piece_count, piece_room;
-    lore_offset_run *runs;  /* of the text */
+    lore_offset_run *runs; /* of the text */
     size_t run_count, run_room;
     lore_heading_mark *marks;
     size_t mark_count, mark_room;
-    size_t visible_bytes;   /* of the line, list marker not counted */
-    size_t outside_bytes;   /* of these, not inside a link to this same page */
-    size_t title_source;    /* where the left-out title heading stood */
-    size_t last_source;     /* end of what was last emitted: where a line break probably is */
-    bool is_verbatim;       /* the line keeps its blanks (code) */
-    bool is_item;           /* the line began with a list marker */
-    bool is_inside_link;    /* text now coming is the text of a link to this same page */
-    bool is_full;           /* no memory, or a cap was reached */
+    size_t visible_bytes; /* of the line, list marker not counted */
+    size_t outside_bytes; /* of these, not inside a link to this same page */
+    size_t title_source;  /* where the left-out title heading stood */
+    size_t last_source;   /* end of what was last emitted: where a line break probably is */
+    bool is_verbatim;     /* the line keeps its blanks (code) */
+    bool is_item;         /* the line began with a list marker */
+    bool is_inside_link;  /* text now coming is the text of a link to this same page */
+    bool is_full;         /* no memory, or a cap was reached */
 } lore_builder;
 
 /* source is borrowed; title may be empty. text_max: bytes of cleaned text. */
@@ -81,7 +81,8 @@ void lore_builder_item_end(lore_builder *builder);
 /* The same as lore_builder_line, but the line is code: blanks are kept. */
 void lore_builder_code_line(lore_builder *builder);
 /* End the line as a heading of this level: a new section begins with it. A first heading of level
- * 1 becomes the title where there is none, and one that equals the title is left out of the text. */
+ * 1 becomes the title where there is none, and one that equals the title is left out of the text.
+ */
 void lore_builder_heading(lore_builder *builder, int32_t level);
 /* Copy the result into the arena. fallback_title stands in where none was found. */
 LORE_MUST_USE lore_status lore_builder_finish(lore_builder *builder, lore_str fallback_title,
@@ -90,13 +91,12 @@ LORE_MUST_USE lore_status lore_builder_finish(lore_builder *builder, lore_str fa
 /* ---- parsers: decoded source[from..] into the builder ---- */
 
 LORE_MUST_USE lore_status lore_clean_text(lore_builder *builder, size_t from, lore_error *err);
-LORE_MUST_USE lore_status lore_clean_markdown(lore_builder *builder, size_t from,
-                                              lore_error *err);
+LORE_MUST_USE lore_status lore_clean_markdown(lore_builder *builder, size_t from, lore_error *err);
 LORE_MUST_USE lore_status lore_clean_html(lore_builder *builder, size_t from,
                                           const lore_limits *limits, lore_error *err);
 
-/* front_matter.c: the end of a YAML ("---") or TOML ("+++") block at the start of text, 0 where there
- * is none; *title is borrowed from text, without quotes, "" if not given. */
+/* front_matter.c: the end of a YAML ("---") or TOML ("+++") block at the start of text, 0 where
+ * there is none; *title is borrowed from text, without quotes, "" if not given. */
 size_t lore_front_matter(lore_str text, lore_str *title);
 
 /* ---- html_names.c: what elements mean ---- */
@@ -164,8 +164,8 @@ typedef struct lore_html_node {
 LORE_MUST_USE lore_status lore_html_parse(lore_str source, size_t from, const lore_limits *limits,
                                           lore_arena *arena, lore_html_node **root,
                                           lore_error *err);
-/* Decode the entity that text begins with ("&amp;", "&#x20;"). Gives its length in bytes, 0 if it is
- * none, and 1..4 bytes of UTF-8 in out. */
+/* Decode the entity that text begins with ("&amp;", "&#x20;"). Gives its length in bytes, 0 if it
+ * is none, and 1..4 bytes of UTF-8 in out. */
 size_t lore_html_entity(lore_str text, char out[4], size_t *out_bytes);
 
 /* ---- document.c: one document up to the writer ---- */

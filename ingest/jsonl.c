@@ -1,7 +1,7 @@
 /* A document as JSON: one JSONL line or one PUT body.
  *
- * {"id"?, "title"?, "text" | "markdown" | "html", "metadata"?, "url"?}. Unknown members are ignored;
- * wrong types, two texts or none are errors that name the member. */
+ * {"id"?, "title"?, "text" | "markdown" | "html", "metadata"?, "url"?}. Unknown members are
+ * ignored; wrong types, two texts or none are errors that name the member. */
 #include "ingest/ingest_int.h"
 
 #include "base/json.h"
@@ -11,9 +11,8 @@
 static const struct {
     const char *key;
     lore_media media;
-} bodies[] = {{"text", LORE_MEDIA_TEXT},
-              {"markdown", LORE_MEDIA_MARKDOWN},
-              {"html", LORE_MEDIA_HTML}};
+} bodies[] = {
+    {"text", LORE_MEDIA_TEXT}, {"markdown", LORE_MEDIA_MARKDOWN}, {"html", LORE_MEDIA_HTML}};
 
 /* An optional string member into the arena. */
 static lore_status take_string(const lore_json *object, const char *key, size_t bytes_max,
@@ -47,8 +46,8 @@ static lore_status take_body(const lore_json *object, const lore_limits *limits,
         }
         found = bodies[i].key;
         raw->media = bodies[i].media;
-        lore_status status = take_string(object, found, (size_t)limits->file_bytes_max, arena,
-                                         &raw->bytes, err);
+        lore_status status =
+            take_string(object, found, (size_t)limits->file_bytes_max, arena, &raw->bytes, err);
         if (status != LORE_OK) {
             return status;
         }
@@ -118,8 +117,8 @@ lore_status lore_raw_from_json(lore_str json, const lore_limits *limits, lore_ar
         status = take_string(root, "title", LORE_TITLE_BYTES_MAX, arena, &raw->title, err);
     }
     if (status == LORE_OK) {
-        status = take_string(root, "url", (size_t)limits->metadata_bytes_max, arena, &raw->url,
-                             err);
+        status =
+            take_string(root, "url", (size_t)limits->metadata_bytes_max, arena, &raw->url, err);
     }
     if (status == LORE_OK) {
         status = take_metadata(root, limits, arena, raw, err);
@@ -191,9 +190,9 @@ lore_status lore_metadata_merge(lore_str own, lore_str extra, const lore_limits 
         lore_json_end(&writer);
     }
     if (status == LORE_OK && lore_buf_failed(&buf)) {
-        status = lore_fail(err, buf.len + extra.len > buf.cap_bytes ? LORE_ERR_LIMIT : LORE_ERR_NOMEM,
-                           "metadata does not fit into %zu bytes (limits.metadata_bytes_max)",
-                           buf.cap_bytes);
+        status = lore_fail(
+            err, buf.len + extra.len > buf.cap_bytes ? LORE_ERR_LIMIT : LORE_ERR_NOMEM,
+            "metadata does not fit into %zu bytes (limits.metadata_bytes_max)", buf.cap_bytes);
     }
     if (status == LORE_OK) {
         *merged = lore_str_copy(arena, lore_buf_str(&buf));

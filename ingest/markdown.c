@@ -1,12 +1,12 @@
 /* Markdown to text: the fence around md4c (CommonMark with GitHub tables and task lists).
  *
- * md4c hands out text as pointers into its input, so nearly every piece knows its exact place in the
- * source. Raw HTML is not rendered: its tags are stripped, block elements break lines, and what
+ * md4c hands out text as pointers into its input, so nearly every piece knows its exact place in
+ * the source. Raw HTML is not rendered: its tags are stripped, block elements break lines, and what
  * looks like a tag but is no HTML ("<bucket>") stays text.
  *
  * Before parsing, what publishing tools add to Markdown (heading attributes "{#id}", includes,
- * ":::" directives, "[!NOTE]") is overwritten in a copy of the same length with a control character,
- * which the builder drops: so all offsets stay true. */
+ * ":::" directives, "[!NOTE]") is overwritten in a copy of the same length with a control
+ * character, which the builder drops: so all offsets stay true. */
 #include "ingest/ingest_int.h"
 
 #include <md4c.h>
@@ -14,8 +14,9 @@
 #include <strings.h>
 
 enum {
-    LIST_DEPTH_MAX = 64,  /* numbers are kept so deep; below that, items are bullets */
+    LIST_DEPTH_MAX = 64, /* numbers are kept so deep; below that, items are bullets */
     TAG_NAME_CAP = 12,
+    CALL_BYTES_MAX = 1024,    /* of one "[!...]" */
     CLOSING_BYTES_MAX = 8192, /* how far the end tag of an element is looked for */
     MASK = '\x01'
 };
@@ -27,17 +28,17 @@ typedef struct list_level {
 
 typedef struct markdown {
     lore_builder *builder;
-    const char *base;     /* what md4c reads: source[from..] or its masked copy */
+    const char *base; /* what md4c reads: source[from..] or its masked copy */
     size_t from, len;
-    size_t last;          /* source offset behind the last known piece */
+    size_t last; /* source offset behind the last known piece */
     list_level lists[LIST_DEPTH_MAX];
     int32_t list_depth;
-    int32_t cells;        /* of the row so far */
-    bool is_code;         /* in a code block */
-    bool is_joined;       /* in a cell or heading: breaks are blanks */
+    int32_t cells;  /* of the row so far */
+    bool is_code;   /* in a code block */
+    bool is_joined; /* in a cell or heading: breaks are blanks */
     /* raw HTML, which may reach over several calls */
     bool is_comment, is_tag;
-    char quote;           /* open quote inside the tag */
+    char quote;                 /* open quote inside the tag */
     char skipped[TAG_NAME_CAP]; /* text is dropped until the end tag of this name; "" none */
 } markdown;
 
@@ -549,7 +550,7 @@ static size_t mask_call(char *line, size_t at, size_t len)
 {
     static const char *const notes[] = {"note", "tip", "important", "warning", "caution"};
     char *text = line + at + 2;
-    size_t left = len - at - 2;
+    size_t left = len - at - 2 < CALL_BYTES_MAX ? len - at - 2 : CALL_BYTES_MAX;
     for (size_t i = 0; i < sizeof notes / sizeof notes[0]; i++) {
         size_t size = strlen(notes[i]);
         if (left > size && strncasecmp(text, notes[i], size) == 0 && text[size] == ']') {
@@ -564,10 +565,12 @@ static size_t mask_call(char *line, size_t at, size_t len)
     const char *end = NULL;
     if (left > 8 && strncasecmp(text, "include", 7) == 0) {
         const char *inner = memmem(text, left, "](", 2);
-        const char *path_end = inner == NULL ? NULL : memchr(inner, ')', left - (size_t)(inner - text));
-        bool is_whole = path_end != NULL && path_end + 1 < line + len && path_end[1] == ']';
+        const char *path_end =
+            inner == NULL ? NULL : memchr(inner, ')', left - (size_t)(inner - text));
+        bool is_whole = path_end != NULL && path_end + 1 < text + left && path_end[1] == ']';
         end = is_whole ? path_end + 1 : NULL;
-    } else if (left > 4 && (strncasecmp(text, "video ", 6) == 0 || strncasecmp(text, "div ", 4) == 0)) {
+    } else if (left > 4 &&
+               (strncasecmp(text, "video ", 6) == 0 || strncasecmp(text, "div ", 4) == 0)) {
         end = memchr(text, ']', left);
     }
     if (end == NULL) {
@@ -598,10 +601,12 @@ static void mask_line(char *line, size_t len)
     }
 }
 
-/* A copy with the additions masked, or text itself where there are none. ptr NULL: out of memory. */
+/* A copy with the additions masked, or text itself where there are none. ptr NULL: out of memory.
+ */
 static lore_str mask_additions(lore_str text, lore_arena *arena)
 {
-    if (memmem(text.ptr, text.len, "[!", 2) == NULL && memmem(text.ptr, text.len, ":::", 3) == NULL &&
+    if (memmem(text.ptr, text.len, "[!", 2) == NULL &&
+        memmem(text.ptr, text.len, ":::", 3) == NULL &&
         memmem(text.ptr, text.len, "{", 1) == NULL) {
         return text;
     }

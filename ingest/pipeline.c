@@ -10,13 +10,13 @@
  *    so the index does not depend on the number of threads, and of two documents with one id the
  *    later one stays.
  * 3. A stage closes the channel behind it when it ends, so the end of the source runs through the
- *    line by itself, and so does a stop: `is_stopping` makes every stage pass jobs on unworked. Only
- *    the writer decides to stop for a cancel; any stage may for a failure of the run (`fatal`).
+ *    line by itself, and so does a stop: `is_stopping` makes every stage pass jobs on unworked.
+ * Only the writer decides to stop for a cancel; any stage may for a failure of the run (`fatal`).
  * 4. Bytes read and not yet written are bounded by BYTES_IN_FLIGHT, but for a single document.
  *
- * Committing: ready jobs gather in `group`; the transaction is opened only when the group is written,
- * so the writer lock is never held while waiting. When a group fails, its documents are written one
- * by one, so that a bad one fails alone. */
+ * Committing: ready jobs gather in `group`; the transaction is opened only when the group is
+ * written, so the writer lock is never held while waiting. When a group fails, its documents are
+ * written one by one, so that a bad one fails alone. */
 #include "ingest/ingest_int.h"
 
 #include "base/clock.h"
@@ -31,8 +31,8 @@ enum {
     GROUP_MAX = 256,
     BATCH_TEXTS = 128, /* chunks the embedder gets at once: several of its own batches */
     BATCH_JOBS = 64,
-    JOBS_MORE = 64,    /* beside the group: enough small documents to fill a batch twice */
-    POLL_MS = 100,     /* cancel and progress */
+    JOBS_MORE = 64, /* beside the group: enough small documents to fill a batch twice */
+    POLL_MS = 100,  /* cancel and progress */
     PUBLISH_COMMITS = 32
 };
 #define BYTES_IN_FLIGHT ((size_t)128 * 1024 * 1024)
@@ -65,7 +65,7 @@ typedef struct pipeline {
     atomic_int cleaners_left; /* the last one closes the channel behind: acquire-release */
     atomic_bool is_stopping;  /* a flag without data behind it: relaxed */
 
-    lore_lock lock;          /* guards the three below; changed: bytes were given back */
+    lore_lock lock; /* guards the three below; changed: bytes were given back */
     size_t bytes_in_flight;
     lore_status fatal;
     lore_error fatal_error;
@@ -167,8 +167,7 @@ static void *run_reader(void *self)
         j->arena.cap_bytes = lore_document_arena_cap(limits, (size_t)limits->file_bytes_max);
         j->prepared = (lore_prepared){0};
         j->is_known = false;
-        lore_status status =
-            lore_source_next(p->source, &j->arena, &j->raw, &is_done, &j->failure);
+        lore_status status = lore_source_next(p->source, &j->arena, &j->raw, &is_done, &j->failure);
         if (status == LORE_OK && is_done) {
             break;
         }
@@ -424,8 +423,7 @@ static void commit_group(pipeline *p)
     }
     for (int32_t i = 0; i < p->group_count; i++) {
         job *j = p->group[i];
-        if (status != LORE_OK && !has_failed(p) &&
-            write_jobs(p, &j, 1, &j->failure) != LORE_OK) {
+        if (status != LORE_OK && !has_failed(p) && write_jobs(p, &j, 1, &j->failure) != LORE_OK) {
             report_failed(p, j);
             if (!is_of_document(j->failure.status)) {
                 fail_run(p, &j->failure);
@@ -441,11 +439,11 @@ static void commit_group(pipeline *p)
  * the later one counts, so it is worked after all, here and alone. */
 static lore_status rework(pipeline *p, job *j)
 {
-    lore_status status = lore_prepare(&j->raw, p->config, p->embedder, &j->arena, &j->prepared,
-                                      &j->failure);
+    lore_status status =
+        lore_prepare(&j->raw, p->config, p->embedder, &j->arena, &j->prepared, &j->failure);
     if (status == LORE_OK && j->prepared.chunk_count > 0 && !p->options->is_dry) {
-        status = lore_embedder_encode(p->embedder, j->prepared.embed_texts,
-                                      j->prepared.chunk_count, j->prepared.vectors, &j->failure);
+        status = lore_embedder_encode(p->embedder, j->prepared.embed_texts, j->prepared.chunk_count,
+                                      j->prepared.vectors, &j->failure);
     }
     j->state = status == LORE_OK ? JOB_READY : JOB_FAILED;
     return status;
@@ -453,8 +451,8 @@ static lore_status rework(pipeline *p, job *j)
 
 static lore_status note_ids(pipeline *p, const job *j, lore_error *err)
 {
-    lore_status status = j->prepared.id.len > 0 ? lore_id_set_add(&p->seen, j->prepared.id, err)
-                                                : LORE_OK;
+    lore_status status =
+        j->prepared.id.len > 0 ? lore_id_set_add(&p->seen, j->prepared.id, err) : LORE_OK;
     if (status == LORE_OK && j->state == JOB_READY) {
         status = lore_id_set_add(&p->written, j->prepared.id, err);
     }
@@ -575,8 +573,8 @@ static lore_status make_jobs(pipeline *p, int32_t cleaners, lore_error *err)
     return LORE_OK;
 }
 
-/* Fewer cleaners than wanted will do; without one of the three kinds nothing moves. The reader comes
- * last: until it runs, no job is under way and closing to_clean ends all others. */
+/* Fewer cleaners than wanted will do; without one of the three kinds nothing moves. The reader
+ * comes last: until it runs, no job is under way and closing to_clean ends all others. */
 static lore_status start_threads(pipeline *p, int32_t cleaners, lore_error *err)
 {
     lore_status status = LORE_OK;

@@ -19,9 +19,9 @@ typedef struct lore_ingest_counts {
 typedef struct lore_ingest_options {
     lore_str collection; /* created when missing; empty: "default" */
     bool is_dry;         /* do all but embed and write */
-    bool is_pruning;     /* afterwards delete documents whose source lies in one of the folders among
-                            the paths and was not seen; not after a cancelled or failed run */
-    void *self;          /* for the callbacks, which run on the caller's thread */
+    bool is_pruning; /* afterwards delete documents whose source lies in one of the folders among
+                        the paths and was not seen; not after a cancelled or failed run */
+    void *self;      /* for the callbacks, which run on the caller's thread */
     void (*progress)(void *self, const lore_ingest_counts *counts, int64_t total); /* may be NULL */
     void (*failed)(void *self, lore_str source, const lore_error *reason);         /* may be NULL */
     bool (*is_cancelled)(void *self); /* polled; true: stop, keep what is committed,
@@ -44,8 +44,8 @@ LORE_MUST_USE lore_status lore_ingest_one(lore_index *index, lore_embedder *embe
                                           const lore_raw_document *raw, lore_arena *arena,
                                           char *outcome, lore_str *id_out, lore_error *err);
 
-/* The one writer lock of the process. Whoever writes to an index elsewhere (a DELETE route) holds it
- * from lore_index_begin to commit or rollback; the functions above take it themselves. */
+/* The one writer lock of the process. Whoever writes to an index elsewhere (a DELETE route) holds
+ * it from lore_index_begin to commit or rollback; the functions above take it themselves. */
 void lore_writer_acquire(void);
 void lore_writer_release(void);
 

@@ -1,7 +1,8 @@
 /* What a run has seen, and the deletion of what it has not.
  *
  * Only folders are pruned: there, a document that was not seen has no file any more. A file or
- * folder that could not be read says nothing about its documents, so whatever lies under it stays. */
+ * folder that could not be read says nothing about its documents, so whatever lies under it stays.
+ */
 #include "ingest/ingest_int.h"
 
 #include "base/file.h"
@@ -150,8 +151,9 @@ static lore_status prune_folder(lore_index *index, const lore_prune_options *opt
             status = lore_fail(err, LORE_ERR_CANCELLED, "cancelled");
             break;
         }
-        status = lore_index_list_documents(index, options->collection, lore_buf_str(&cursor),
-                                           prefix, PAGE_DOCUMENTS, &arena, &page, &count, &next, err);
+        status =
+            lore_index_list_documents(index, options->collection, lore_buf_str(&cursor), prefix,
+                                      PAGE_DOCUMENTS, &arena, &page, &count, &next, err);
         if (status != LORE_OK) {
             break;
         }
@@ -188,8 +190,8 @@ lore_status lore_prune(lore_index *index, const lore_prune_options *options, int
             path.len--; /* as source.c does */
         }
         bool is_root = path.len == 1 && path.ptr[0] == '/';
-        lore_str prefix = lore_str_printf(&arena, LORE_STR_FMT "%s", LORE_STR_ARG(path),
-                                          is_root ? "" : "/");
+        lore_str prefix =
+            lore_str_printf(&arena, LORE_STR_FMT "%s", LORE_STR_ARG(path), is_root ? "" : "/");
         status = prefix.ptr == NULL ? lore_fail(err, LORE_ERR_NOMEM, "out of memory pruning")
                                     : prune_folder(index, options, prefix, deleted, err);
     }

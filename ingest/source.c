@@ -1,7 +1,7 @@
 /* Where documents come from.
  *
- * Opening walks all paths and keeps the list of files; that costs a hundred bytes a file and gives a
- * true total for the progress line, and an order that does not depend on what happens later. What
+ * Opening walks all paths and keeps the list of files; that costs a hundred bytes a file and gives
+ * a true total for the progress line, and an order that does not depend on what happens later. What
  * could not be listed stays in the list with its error, so it is told in its place.
  *
  * States: an entry is a file, a JSONL file or standard input, or an error. While a JSONL entry is
@@ -21,9 +21,9 @@
 #include <unistd.h>
 
 enum {
-    DEPTH_CAP = 256,          /* the walk is recursive */
-    READ_BYTES = 256 * 1024,  /* one read of a JSONL file */
-    POLL_MS = 200             /* how soon a waiting read notices a cancel */
+    DEPTH_CAP = 256,         /* the walk is recursive */
+    READ_BYTES = 256 * 1024, /* one read of a JSONL file */
+    POLL_MS = 200            /* how soon a waiting read notices a cancel */
 };
 
 typedef struct entry {
@@ -52,7 +52,8 @@ struct lore_source {
     int64_t seen_names; /* in folders, against limits.folder_entries_max */
     line_reader lines;
     lore_buf scratch; /* the file being read */
-    /* Read by the thread that shows progress; only the counts matter, so relaxed order is enough. */
+    /* Read by the thread that shows progress; only the counts matter, so relaxed order is enough.
+     */
     atomic_int_least64_t total, passed_over;
     atomic_bool is_cancelled; /* a flag without data behind it: relaxed */
 };
@@ -134,7 +135,8 @@ static lore_status walk_folder(lore_source *source, const char *path, int32_t de
 {
     lore_error failure;
     if (depth > source->limits.folder_depth_max || depth > DEPTH_CAP) {
-        lore_fail(&failure, LORE_ERR_LIMIT, "folders nest deeper than %lld (limits.folder_depth_max)",
+        lore_fail(&failure, LORE_ERR_LIMIT,
+                  "folders nest deeper than %lld (limits.folder_depth_max)",
                   (long long)source->limits.folder_depth_max);
         return add_entry(source, path, true, &failure, err);
     }
@@ -366,8 +368,8 @@ static lore_status next_file(lore_source *source, const entry *e, lore_arena *ar
 {
     *has_document = true;
     lore_buf_reset(&source->scratch);
-    lore_status status = lore_file_read(e->path, (size_t)source->limits.file_bytes_max,
-                                        &source->scratch, err);
+    lore_status status =
+        lore_file_read(e->path, (size_t)source->limits.file_bytes_max, &source->scratch, err);
     if (status != LORE_OK) {
         return status;
     }

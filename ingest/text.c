@@ -1,12 +1,13 @@
 /* Plain text to lines: what belongs together, and what is clearly a heading.
  *
- * Plain text has no grammar, so every rule here asks for strong signs and the default is harmless: a
- * line left alone is one block, and a heading not seen is a short paragraph.
+ * Plain text has no grammar, so every rule here asks for strong signs and the default is harmless:
+ * a line left alone is one block, and a heading not seen is a short paragraph.
  *
  * Paragraphs are runs of non-blank lines. A paragraph is read as one of: an underlined heading, a
- * block of "Key: value" settings, preformatted lines (tables made with blanks, code), or prose whose
- * soft-wrapped lines are joined. Whether two lines are one is the typesetter's question: would the
- * first word of the second have fitted into the first? Then somebody broke the line on purpose. */
+ * block of "Key: value" settings, preformatted lines (tables made with blanks, code), or prose
+ * whose soft-wrapped lines are joined. Whether two lines are one is the typesetter's question:
+ * would the first word of the second have fitted into the first? Then somebody broke the line on
+ * purpose. */
 #include "ingest/ingest_int.h"
 
 #include "base/utf8.h"
@@ -19,14 +20,14 @@ enum {
     WRAP_COLUMNS_MIN = 40, /* nobody wraps prose narrower than this */
     GAP_BLANKS = 3,        /* inside a line: a column of a table */
     CODE_INDENT = 4,
-    LINES_MAX = 4096       /* of one paragraph; a longer one is read in parts */
+    LINES_MAX = 4096 /* of one paragraph; a longer one is read in parts */
 };
 
 typedef struct text_line {
-    size_t start, end;   /* bytes of the source without line end and white space at both ends */
-    size_t whole;        /* where the line began, indentation included */
-    int32_t indent;      /* columns */
-    int32_t columns;     /* of the visible text, wide characters count two */
+    size_t start, end; /* bytes of the source without line end and white space at both ends */
+    size_t whole;      /* where the line began, indentation included */
+    int32_t indent;    /* columns */
+    int32_t columns;   /* of the visible text, wide characters count two */
 } text_line;
 
 typedef struct reader {
@@ -35,8 +36,8 @@ typedef struct reader {
     size_t at;
     text_line *lines; /* [LINES_MAX], the paragraph */
     int32_t count;
-    bool is_first;    /* no paragraph came before */
-    bool follows_item; /* the paragraph before began like "1. " */
+    bool is_first;                   /* no paragraph came before */
+    bool follows_item;               /* the paragraph before began like "1. " */
     char rules[LORE_HEADING_LEVELS]; /* underline characters in order of appearance */
 } reader;
 
@@ -51,6 +52,11 @@ static int32_t columns_of(lore_str s)
 {
     int32_t columns = 0;
     for (size_t at = 0; at < s.len;) {
+        if (s.ptr[at] > 0) {
+            at++;
+            columns++;
+            continue;
+        }
         int32_t c = lore_utf8_next(s, &at);
         bool is_wide = c >= 0x2E80 && (lore_utf8_is_cjk(c) || (c >= 0x3000 && c <= 0x303F) ||
                                        (c >= 0xFF01 && c <= 0xFF60));
@@ -125,11 +131,13 @@ static char rule_of(lore_str s)
     return s.ptr[0];
 }
 
-/* Bytes of a list marker with the blank behind it: "- ", "12. ", "a) ", "(3) ", "1、"; 0 for none. */
+/* Bytes of a list marker with the blank behind it: "- ", "12. ", "a) ", "(3) ", "1、"; 0 for none.
+ */
 static size_t marker_bytes(lore_str s)
 {
-    static const char *const bullets[] = {"- ", "* ", "+ ", "\xE2\x80\xA2", "\xC2\xB7 ",
-                                          "\xE2\x80\x93 ", "\xE2\x97\x8F", "\xE2\x96\xAA"};
+    static const char *const bullets[] = {"- ",           "* ",          "+ ",
+                                          "\xE2\x80\xA2", "\xC2\xB7 ",   "\xE2\x80\x93 ",
+                                          "\xE2\x97\x8F", "\xE2\x96\xAA"};
     for (size_t i = 0; i < sizeof bullets / sizeof bullets[0]; i++) {
         if (lore_str_starts(s, lore_str_from(bullets[i]))) {
             return strlen(bullets[i]);
@@ -139,20 +147,32 @@ static size_t marker_bytes(lore_str s)
     while (at < s.len && at - start < 3 && is_digit(s.ptr[at])) {
         at++;
     }
-    bool is_letter = at == start && at < s.len && ((s.ptr[at] | 32) >= 'a' && (s.ptr[at] | 32) <= 'z');
+    bool is_letter =
+        at == start && at < s.len && ((s.ptr[at] | 32) >= 'a' && (s.ptr[at] | 32) <= 'z');
     at += is_letter ? 1 : 0;
     lore_str rest = lore_str_slice(s, at, s.len);
     if (at > start && !is_letter && lore_str_starts(rest, LORE_STR("\xE3\x80\x81"))) {
         return at + 3;
     }
-    bool has_end = rest.len > 1 && (rest.ptr[0] == ')' || (rest.ptr[0] == '.' && start == 0 && !is_letter));
+    bool has_end =
+        rest.len > 1 && (rest.ptr[0] == ')' || (rest.ptr[0] == '.' && start == 0 && !is_letter));
     return at > start && has_end && rest.ptr[1] == ' ' ? at + 2 : 0;
 }
 
 static bool ends_like_prose(lore_str s)
 {
-    static const char *const ends[] = {".", "!", "?", ",", ";", ":", "\xE3\x80\x82", "\xEF\xBC\x81",
-                                       "\xEF\xBC\x9F", "\xEF\xBC\x9B", "\xEF\xBC\x8C", "\xEF\xBC\x9A",
+    static const char *const ends[] = {".",
+                                       "!",
+                                       "?",
+                                       ",",
+                                       ";",
+                                       ":",
+                                       "\xE3\x80\x82",
+                                       "\xEF\xBC\x81",
+                                       "\xEF\xBC\x9F",
+                                       "\xEF\xBC\x9B",
+                                       "\xEF\xBC\x8C",
+                                       "\xEF\xBC\x9A",
                                        "\xE2\x80\xA6"};
     for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
         if (lore_str_ends(s, lore_str_from(ends[i]))) {
@@ -257,9 +277,9 @@ static int32_t lone_heading(const reader *r, const text_line *line)
     size_t after = 0, next_after = 0;
     int32_t components = number_components(s, &after);
     if (components > 0 && is_title_letter(s, after)) {
-        bool is_list = components == 1 &&
-                       (r->follows_item ||
-                        number_components(line_text(r, &following), &next_after) == 1);
+        bool is_list =
+            components == 1 &&
+            (r->follows_item || number_components(line_text(r, &following), &next_after) == 1);
         int32_t level = components + 1;
         return is_list ? 0 : level < LORE_HEADING_LEVELS ? level : LORE_HEADING_LEVELS;
     }
@@ -432,7 +452,8 @@ static bool continues(const reader *r, const text_line *previous, const text_lin
                       int32_t content, int32_t width)
 {
     lore_str s = line_text(r, line);
-    if (width < WRAP_COLUMNS_MIN || marker_bytes(s) > 0 || rule_of(s) != 0 || line->indent != content) {
+    if (width < WRAP_COLUMNS_MIN || marker_bytes(s) > 0 || rule_of(s) != 0 ||
+        line->indent != content) {
         return false;
     }
     /* A quarter of slack: ragged prose is common, tables of short lines are shorter. */

@@ -50,8 +50,8 @@ static void check_cut(const lore_clean_document *clean, lore_arena *arena)
     }
     lore_chunk_row *rows = NULL;
     lore_chunk_options options = {20, 1, 30};
-    if (starts == NULL ||
-        lore_chunk_document(clean, starts, tokens, &options, arena, &rows, &count, NULL) != LORE_OK) {
+    if (starts == NULL || lore_chunk_document(clean, starts, tokens, &options, arena, &rows, &count,
+                                              NULL) != LORE_OK) {
         return;
     }
     size_t covered = 0;

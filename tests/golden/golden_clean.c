@@ -20,8 +20,8 @@ static void describe(lore_str name, lore_str bytes, lore_buf *out)
         for (int32_t i = 0; i < clean.section_count; i++) {
             const lore_section *section = &clean.sections[i];
             lore_str text = lore_str_slice(clean.text, section->start, section->end);
-            lore_buf_printf(out, "[" LORE_STR_FMT "]\n" LORE_STR_FMT, LORE_STR_ARG(section->heading),
-                            LORE_STR_ARG(text));
+            lore_buf_printf(out, "[" LORE_STR_FMT "]\n" LORE_STR_FMT,
+                            LORE_STR_ARG(section->heading), LORE_STR_ARG(text));
         }
         lore_buf_append(out, LORE_STR("\n"));
     }

@@ -1,6 +1,6 @@
 /* Properties of cleaning and chunking over seeded random documents and, where they are there, the
- * sample documents: sections and runs are sound (check_clean), chunks without their overlap give the
- * text back, lie within the limits and never cross into a section that is not merged; sentences
+ * sample documents: sections and runs are sound (check_clean), chunks without their overlap give
+ * the text back, lie within the limits and never cross into a section that is not merged; sentences
  * cover all that is not white space, in order. The seed is printed; LORE_SEED replays one. */
 #include "tests/unit/ingest_fixture.h"
 
@@ -24,14 +24,54 @@ static size_t below(uint64_t *state, size_t bound)
 /* Pieces that formats and rules care about, in random order. */
 static void random_document(uint64_t *state, lore_buf *out)
 {
-    static const char *const pieces[] = {
-        "word ", "Sentence ends here. ", "A question? ", "e.g. this ", "\n", "\n\n", "# ", "## ", "- ",
-        "1. ", "| a | b |\n|---|---|\n| c | d |\n", "```\ncode();\n```\n", "<p>", "</p>", "<li>", "<h2>",
-        "</h2>", "<table><tr><td>", "</td></tr></table>", "&amp;", "&#x4e2d;", "<b>bold</b> ", "<br>",
-        "\xE4\xB8\xAD\xE6\x96\x87\xE3\x80\x82", "\xE9\x95\xBF\xE6\x8C\x89\xEF\xBC\x9F", "caf\x65\xCC\x81 ",
-        "\xE2\x80\x8B", "\xC2\xAD", "\xC2\xA0", "\t", "[link](#x) ", "**strong** ", "====\n", "---\n",
-        "> quote\n", "\xF0\x9F\x98\x80 ", "\"Quoted.\" ", "https://example.com/a.b ", "v2.4 ", "\r\n",
-        "[!NOTE]", ":::", "{#id}", "<pre>", "</pre>", "    indented\n", "\xEF\xA4\x80", "UPPER CASE LINE\n"};
+    static const char *const pieces[] = {"word ",
+                                         "Sentence ends here. ",
+                                         "A question? ",
+                                         "e.g. this ",
+                                         "\n",
+                                         "\n\n",
+                                         "# ",
+                                         "## ",
+                                         "- ",
+                                         "1. ",
+                                         "| a | b |\n|---|---|\n| c | d |\n",
+                                         "```\ncode();\n```\n",
+                                         "<p>",
+                                         "</p>",
+                                         "<li>",
+                                         "<h2>",
+                                         "</h2>",
+                                         "<table><tr><td>",
+                                         "</td></tr></table>",
+                                         "&amp;",
+                                         "&#x4e2d;",
+                                         "<b>bold</b> ",
+                                         "<br>",
+                                         "\xE4\xB8\xAD\xE6\x96\x87\xE3\x80\x82",
+                                         "\xE9\x95\xBF\xE6\x8C\x89\xEF\xBC\x9F",
+                                         "caf\x65\xCC\x81 ",
+                                         "\xE2\x80\x8B",
+                                         "\xC2\xAD",
+                                         "\xC2\xA0",
+                                         "\t",
+                                         "[link](#x) ",
+                                         "**strong** ",
+                                         "====\n",
+                                         "---\n",
+                                         "> quote\n",
+                                         "\xF0\x9F\x98\x80 ",
+                                         "\"Quoted.\" ",
+                                         "https://example.com/a.b ",
+                                         "v2.4 ",
+                                         "\r\n",
+                                         "[!NOTE]",
+                                         ":::",
+                                         "{#id}",
+                                         "<pre>",
+                                         "</pre>",
+                                         "    indented\n",
+                                         "\xEF\xA4\x80",
+                                         "UPPER CASE LINE\n"};
     size_t count = below(state, 400);
     for (size_t i = 0; i < count; i++) {
         size_t repeats = below(state, 20) == 0 ? below(state, 60) : 1;
@@ -83,12 +123,14 @@ static void check_chunks(const lore_clean_document *clean, uint64_t *state, lore
     int32_t count = 0, tokens = fake_tokens(clean->text, arena, &starts);
     lore_chunk_options options = {(int32_t)(5 + below(state, 300)), (int32_t)below(state, 3), 0};
     options.tokens_max = (int32_t)(4 + below(state, 400));
-    CHECK_OK(lore_chunk_document(clean, starts, tokens, &options, arena, &rows, &count, &err), &err);
+    CHECK_OK(lore_chunk_document(clean, starts, tokens, &options, arena, &rows, &count, &err),
+             &err);
     size_t covered = 0;
     for (int32_t i = 0; i < count; i++) {
         CHECK(rows[i].start < rows[i].end && rows[i].end <= clean->text.len);
         CHECK(rows[i].end > covered); /* something new in each */
-        CHECK(is_character_edge(clean->text, rows[i].start) && is_character_edge(clean->text, rows[i].end));
+        CHECK(is_character_edge(clean->text, rows[i].start) &&
+              is_character_edge(clean->text, rows[i].end));
         if (rows[i].start >= covered) {
             CHECK(is_white(clean->text, covered, rows[i].start));
         } else {
@@ -163,13 +205,15 @@ TEST(plain_text_loses_nothing)
         lore_arena_reset(&arena);
         lore_buf_reset(&source);
         for (size_t k = below(&state, 200); k > 0; k--) {
-            static const char *const words[] = {"alpha ", "beta. ", "\n", "\n\n", "\xE4\xB8\xAD", "- x\n",
-                                                "  ", "1. y\n", "Gamma: "};
+            static const char *const words[] = {"alpha ", "beta. ",       "\n",
+                                                "\n\n",   "\xE4\xB8\xAD", "- x\n",
+                                                "  ",     "1. y\n",       "Gamma: "};
             lore_buf_append(&source, lore_str_from(words[below(&state, 9)]));
         }
         lore_clean_document clean = clean_bytes(&arena, LORE_MEDIA_TEXT, lore_buf_str(&source));
         size_t kept = visible(clean.text), all = visible(lore_buf_str(&source));
-        CHECK(kept == all || kept + visible(clean.title) == all); /* the title may have left the text */
+        CHECK(kept == all ||
+              kept + visible(clean.title) == all); /* the title may have left the text */
     }
     lore_buf_destroy(&source);
     lore_arena_destroy(&arena);

@@ -25,6 +25,7 @@ CHECK_UNUSED static void fix_init(fixture *f, const char *name)
     lore_error err;
     memset(f, 0, sizeof *f);
     lore_config_default(&f->config);
+    f->config.threads = 1; /* ThreadSanitizer does not understand OpenMP barriers */
     snprintf(f->folder, sizeof f->folder, "%s/%s", check_temp_dir(), name);
     lore_backend_options options = {.kind = LORE_BACKEND_REF};
     CHECK_OK(lore_backend_open(&options, &f->backend, &err), &err);

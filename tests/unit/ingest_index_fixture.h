@@ -67,8 +67,8 @@ CHECK_UNUSED static void check_stored(bench *b, const char *collection, lore_str
     lore_arena arena;
     lore_document_info document;
     lore_arena_init(&arena, 0);
-    CHECK_OK(lore_index_get_document(b->index, lore_str_from(collection), id, true, &arena, &document,
-                                     &err),
+    CHECK_OK(lore_index_get_document(b->index, lore_str_from(collection), id, true, &arena,
+                                     &document, &err),
              &err);
     CHECK_STR(document.text, text);
     lore_arena_destroy(&arena);
