@@ -23,7 +23,7 @@
 enum {
     CITATIONS_MAX = 64,    /* sentences of one answer; an answer that is longer ends there with
                               finish_reason length */
-    EXTRACT_SENTENCES = 2, /* of an extractive answer at most */
+    QUOTED_MAX = 3,        /* sentences of an extractive answer at most */
     POLL_MS = 50,          /* how often a waiting answer looks after its client and its deadline */
     FOLLOW_UP_BYTES = 48   /* a question as short as this is read together with the one before it */
 };
@@ -171,13 +171,26 @@ static bool is_runner_up(const lore_evidence *evidence, int32_t i, double ratio)
     return evidence->sentences[i].score >= (float)ratio * evidence->sentences[0].score;
 }
 
-static lore_status write_extract(writing *w, lore_error *err)
+static bool is_cited(const lore_answer *answer, const lore_sentence *sentence)
 {
-    w->answer->mode_used = LORE_MODE_EXTRACT;
-    w->answer->finish_reason = "stop";
-    for (int32_t i = 0; i < w->evidence.count && i < EXTRACT_SENTENCES; i++) {
-        if (i > 0 && !is_runner_up(&w->evidence, i, w->answerer->config->extract_ratio)) {
+    for (int32_t i = 0; i < answer->citation_count; i++) {
+        if (answer->citations[i].hit == sentence->hit && answer->citations[i].start == sentence->start) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Quote the best sentence, and the next ones that are nearly as good: where the ranking cannot tell, the reader can. Sentences that
+ * the answer already quotes are not said again. */
+static lore_status quote_best(writing *w, lore_error *err)
+{
+    for (int32_t i = 0; i < w->evidence.count && w->answer->citation_count < QUOTED_MAX; i++) {
+        if (!is_runner_up(&w->evidence, i, w->answerer->config->extract_ratio)) {
             break;
+        }
+        if (is_cited(w->answer, &w->evidence.sentences[i])) {
+            continue;
         }
         lore_status status = release_sentence(w, w->evidence.sentences[i].text, i, err);
         if (status != LORE_OK) {
@@ -185,6 +198,13 @@ static lore_status write_extract(writing *w, lore_error *err)
         }
     }
     return LORE_OK;
+}
+
+static lore_status write_extract(writing *w, lore_error *err)
+{
+    w->answer->mode_used = LORE_MODE_EXTRACT;
+    w->answer->finish_reason = "stop";
+    return quote_best(w, err);
 }
 
 static lore_status write_refusal(writing *w, lore_error *err)
@@ -452,7 +472,9 @@ static lore_status write_answer(writing *w, lore_error *err)
                                    ? lore_finish_name(finish)
                                : outcome == VERDICT_FULL ? "length"
                                                          : "stop";
-    return LORE_OK;
+    /* A model that needs the guard often stops at one of several sentences that are equally likely to be the answer. */
+    bool is_strict = w->answerer->config->guard && lore_engine_info(w->answerer->engine)->needs_guard;
+    return is_strict ? quote_best(w, err) : LORE_OK;
 }
 
 static lore_status write_prompt(writing *w, lore_error *err)

@@ -4,6 +4,7 @@
 #include "base/json.h"
 
 #include <curl/curl.h>
+#include <signal.h>
 #include <string.h>
 
 enum {
@@ -39,6 +40,7 @@ lore_status lore_client_open(lore_str base, const lore_limits *limits, lore_clie
     client->base = (lore_str){copy, base.len};
     client->timeout_ms = limits->request_timeout_ms + SLACK_MS;
     lore_buf_init(&client->address, 0);
+    signal(SIGPIPE, SIG_IGN); /* a server that dies is an error of the call, not the end of us */
     client->curl = curl_easy_init();
     if (client->curl == NULL) {
         lore_client_close(client);

@@ -1,103 +1,90 @@
-/* lore bench: runs the programs of bench/, which the build puts beside this one (build/bench/NAME)
- * and an installation into libexec/lore/bench. They are programs of their own, so that nothing of
- * them is in the product; each prints its figures and exits 0. */
+/* lore bench: the figures of bench/, made by the binary that users run. `ops` is the only one so
+ * far, and what runs when none is named. */
 #include "base/file.h"
+#include "base/json.h"
+#include "bench/bench_ops.h"
 #include "cli/cli.h"
 
-#include <errno.h>
-#include <spawn.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-enum { PROGRAMS_MAX = 64 };
+enum { FIGURES_BYTES_MAX = 16 << 20 };
 
-extern char **environ;
-
-/* The folder that holds the programs; NULL when there is none. */
-static const char *find_folder(lore_arena *arena)
+static lore_status parse_isa(const char *name, lore_isa *isa, lore_error *err)
 {
-    char self[1024];
-    ssize_t size = readlink("/proc/self/exe", self, sizeof self);
-    if (size <= 0 || (size_t)size == sizeof self) {
-        return NULL;
-    }
-    while (size > 0 && self[size - 1] != '/') {
-        size--;
-    }
-    static const char *const PLACES[] = {"bench", "../libexec/lore/bench"};
-    for (size_t i = 0; i < sizeof PLACES / sizeof PLACES[0]; i++) {
-        lore_str path = lore_str_printf(arena, "%.*s%s", (int)size, self, PLACES[i]);
-        if (path.ptr != NULL && lore_file_is_dir(path.ptr)) {
-            return path.ptr;
+    for (lore_isa i = LORE_ISA_SCALAR; i <= LORE_ISA_AMX; i++) {
+        if (strcmp(name, lore_isa_name(i)) == 0) {
+            *isa = i;
+            return LORE_OK;
         }
     }
-    return NULL;
+    return lore_fail(err, LORE_ERR_INVALID, "--isa must be scalar, avx2, avx512 or amx, not '%s'",
+                     name);
 }
 
-/* Programs only: the build leaves folders of its own there too. */
-static bool is_program(const char *path)
+/* The benchmark writes an object a line; the command's promise is one object in all. */
+static lore_status run_json(const lore_cli *cli, lore_bench_ops_options *options, lore_error *err)
 {
-    return !lore_file_is_dir(path) && access(path, X_OK) == 0;
-}
-
-static int run_program(lore_cli *cli, const char *path)
-{
-    lore_error err;
-    pid_t child = 0;
-    int state = 0;
-    char json[] = "--json";
-    char *arguments[] = {(char *)(uintptr_t)path, cli->is_json ? json : NULL, NULL};
-    int failure = posix_spawn(&child, path, NULL, NULL, arguments, environ);
-    if (failure != 0) {
-        lore_fail(&err, LORE_ERR_IO, "cannot run '%s': %s", path, strerror(failure));
-        return lore_cli_fail(cli, &err);
+    lore_buf text, json;
+    lore_json_writer w;
+    lore_str line;
+    FILE *file = tmpfile();
+    if (file == NULL) {
+        return lore_fail(err, LORE_ERR_IO, "cannot make a temporary file");
     }
-    while (waitpid(child, &state, 0) < 0 && errno == EINTR) {
+    lore_buf_init(&text, 0);
+    lore_buf_init(&json, 0);
+    options->out = file;
+    lore_status status = lore_bench_ops(options, err);
+    if (status == LORE_OK && (fflush(file) != 0 || fseek(file, 0, SEEK_SET) != 0)) {
+        status = lore_fail(err, LORE_ERR_IO, "cannot write a temporary file");
     }
-    return WIFEXITED(state) && WEXITSTATUS(state) == 0 ? LORE_EXIT_DONE : LORE_EXIT_FAILED;
-}
-
-static int run_all(lore_cli *cli, const char *folder, const char *only)
-{
-    lore_error err;
-    lore_str *names = NULL;
-    size_t count = 0;
-    bool was_found = false;
-    int code = LORE_EXIT_DONE;
-    if (lore_dir_list(&cli->arena, folder, PROGRAMS_MAX, &names, &count, &err) != LORE_OK) {
-        return lore_cli_fail(cli, &err);
+    if (status == LORE_OK) {
+        status = lore_file_read_fd(fileno(file), "figures", FIGURES_BYTES_MAX, &text, err);
     }
-    for (size_t i = 0; i < count && code == LORE_EXIT_DONE; i++) {
-        lore_str path =
-            lore_str_printf(&cli->arena, "%s/" LORE_STR_FMT, folder, LORE_STR_ARG(names[i]));
-        bool is_wanted = only == NULL || lore_str_equal(names[i], lore_str_from(only));
-        if (path.ptr != NULL && is_wanted && is_program(path.ptr)) {
-            was_found = true;
-            code = run_program(cli, path.ptr);
-        }
+    lore_json_write_begin(&w, &json);
+    lore_json_object(&w, NULL);
+    lore_json_string(&w, "object", LORE_STR("lore.bench"));
+    lore_json_array(&w, "ops");
+    for (lore_str rest = lore_buf_str(&text); lore_str_next_line(&rest, &line);) {
+        lore_json_raw(&w, NULL, line);
     }
-    return was_found || only == NULL ? code
-                                     : lore_cli_misuse(cli, "there is no benchmark '%s'", only);
+    lore_json_end(&w);
+    lore_json_end(&w);
+    if (status == LORE_OK && lore_cli_print_json(cli, &json) != LORE_EXIT_DONE) {
+        status = lore_fail(err, LORE_ERR_NOMEM, "no memory for the figures");
+    }
+    fclose(file);
+    lore_buf_destroy(&json);
+    lore_buf_destroy(&text);
+    return status;
 }
 
 int lore_cmd_bench(lore_cli *cli, int argc, char **argv)
 {
     lore_error err;
     lore_flag_list words = {0};
-    int code = lore_cli_parse(cli, NULL, 0, argc, argv, &words);
+    const char *isa = NULL;
+    int64_t case_ms = 0;
+    lore_bench_ops_options options = {.out = stdout};
+    const lore_flag flags[] = {
+        {"only", 0, LORE_FLAG_TEXT, &options.only, "TEXT", "cases whose name holds this", 0, 0},
+        {"isa", 0, LORE_FLAG_TEXT, &isa, "ISA", "at most scalar, avx2, avx512 or amx", 0, 0},
+        {"case-ms", 0, LORE_FLAG_INTEGER, &case_ms, "N", "time spent on one case (200)", 1, 60000},
+    };
+    int code = lore_cli_parse(cli, flags, sizeof flags / sizeof flags[0], argc, argv, &words);
     if (code != LORE_EXIT_CONTINUE) {
         return code;
     }
-    if (words.count > 1) {
-        return lore_cli_misuse(cli, "bench takes one name");
+    if (words.count > 1 || (words.count == 1 && strcmp(words.items[0], "ops") != 0)) {
+        return lore_cli_misuse(cli, "there is no such benchmark: lore bench ops");
     }
-    const char *folder = find_folder(&cli->arena);
-    if (folder == NULL) {
-        lore_fail(
-            &err, LORE_ERR_NOT_FOUND,
-            "the benchmarks are not installed: build from the source and run build/lore bench");
-        return lore_cli_fail(cli, &err);
+    if (isa != NULL && parse_isa(isa, &options.isa, &err) != LORE_OK) {
+        return lore_cli_misuse(cli, "%s", err.message);
     }
-    return run_all(cli, folder, words.count == 1 ? words.items[0] : NULL);
+    options.threads = (int32_t)cli->config.threads;
+    options.case_ms = (int32_t)case_ms;
+    options.is_json = cli->is_json;
+    lore_status status =
+        cli->is_json ? run_json(cli, &options, &err) : lore_bench_ops(&options, &err);
+    return status == LORE_OK ? LORE_EXIT_DONE : lore_cli_fail(cli, &err);
 }

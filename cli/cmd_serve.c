@@ -154,6 +154,7 @@ int lore_cmd_serve(lore_cli *cli, int argc, char **argv)
         return lore_cli_misuse(cli, "%s", err.message);
     }
     const sigset_t set = ending_signals();
+    signal(SIGPIPE, SIG_IGN);               /* a client that leaves is an error of its write */
     pthread_sigmask(SIG_BLOCK, &set, NULL); /* before any thread starts: all inherit it */
     lore_app app = {0};
     lore_app_needs needs = {.embedder = true, .index = true, .index_writer = true, .engine = true};

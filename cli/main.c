@@ -33,11 +33,8 @@ const lore_command lore_commands[] = {
      lore_cmd_collections},
     {"models", "info [flags]", "what the models are",
      "Without --dir: the encoder and the decoder of the configuration.\n", lore_cmd_models},
-    {"bench", "[NAME] [flags]", "measure this machine",
-     "Runs the benchmark of that name, or all: ops is the operations of the backends at the "
-     "shapes\n"
-     "of the models.\n",
-     lore_cmd_bench},
+    {"bench", "[ops] [flags]", "measure this machine",
+     "ops: the operations of the backends at the shapes of the models.\n", lore_cmd_bench},
     {"doctor", "[flags]", "check this machine, the models and the data folder",
      "Each line is OK, WARN or FAIL and says what to do. Exit code 1 when one is FAIL.\n",
      lore_cmd_doctor},
@@ -340,7 +337,6 @@ static int run(lore_cli *cli, int argc, char **argv)
 int main(int argc, char **argv)
 {
     static lore_cli cli; /* large: the configuration with its limits */
-    signal(SIGPIPE, SIG_IGN);
     lore_arena_init(&cli.arena, 0);
     int code = lore_cli_finish(&cli, run(&cli, argc, argv));
     lore_arena_destroy(&cli.arena);

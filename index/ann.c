@@ -1,16 +1,20 @@
-/* The fence around FAISS, through its official C API: an IVF index with 8-bit scalar quantisation over the published
- * vectors of one large collection.
+/* The fence around FAISS, through its official C API: an IVF index with 8-bit scalar quantisation
+ * over the published vectors of one large collection.
  *
  * What FAISS does not do for us, and what it must not be asked (design/measurements.md §1):
- * 1. Adding while others search crashes: an index is filled before anybody sees it and never changes afterwards.
- * 2. An exception inside an OpenMP region ends the process, so only what is known not to throw there is called:
- *    train, add_with_ids, search, read and write of IVF with array lists. Files are checked against size
- *    and checksum before FAISS sees them.
+ * 1. Adding while others search crashes: an index is filled before anybody sees it and never
+ * changes afterwards.
+ * 2. An exception inside an OpenMP region ends the process, so only what is known not to throw
+ * there is called: train, add_with_ids, search, read and write of IVF with array lists. Files are
+ * checked against size and checksum before FAISS sees them.
  * 3. Writing neither syncs nor renames: we do.
- * 4. Searching uses as many threads as OpenMP thinks best, and OpenBLAS as many again below it: one each.
- * 5. Files are read into memory, not mapped: mapped lists start up to 32 prefetch threads in every search.
+ * 4. Searching uses as many threads as OpenMP thinks best, and OpenBLAS as many again below it: one
+ * each.
+ * 5. Files are read into memory, not mapped: mapped lists start up to 32 prefetch threads in every
+ * search.
  *
- * The index proposes candidates; their scores are taken from the int8 rows, so that both kinds of search agree. */
+ * The index proposes candidates; their scores are taken from the int8 rows, so that both kinds of
+ * search agree. */
 #include "index/index_int.h"
 
 #include <faiss/c_api/IndexIVF_c.h>
@@ -48,7 +52,8 @@ static void use_threads(int32_t count)
     }
 }
 
-/* The words of the last exception are the calling thread's and live until its next one: copied at once. */
+/* The words of the last exception are the calling thread's and live until its next one: copied at
+ * once. */
 static lore_status fail_faiss(const char *doing, const char *path, lore_error *err)
 {
     const char *words = faiss_get_last_error();
@@ -90,8 +95,9 @@ static void widen(const lore_segment *segment, int64_t row, float *out)
 
 /* ---- building ---- */
 
-/* About 2 sqrt(n), as a power of two: with 32 lists probed, 3 % of 200,000 vectors are looked at. Fewer where k-means
- * would complain about too few vectors a list (on standard error, which is not ours to write to). */
+/* About 2 sqrt(n), as a power of two: with 32 lists probed, 3 % of 200,000 vectors are looked at.
+ * Fewer where k-means would complain about too few vectors a list (on standard error, which is not
+ * ours to write to). */
 static int64_t list_count(int64_t vectors)
 {
     int64_t lists = 1;
@@ -169,7 +175,8 @@ static lore_status check_sum(const char *path, int64_t *size_bytes, uint64_t *ch
     return status;
 }
 
-/* FAISS writes to the temporary file that lore_file_begin made (same name, same inode); commit syncs and renames it. */
+/* FAISS writes to the temporary file that lore_file_begin made (same name, same inode); commit
+ * syncs and renames it. */
 static lore_status write_index(const FaissIndex *index, const char *path, int64_t *size_bytes,
                                uint64_t *checksum, lore_error *err)
 {
@@ -281,8 +288,7 @@ lore_ann *lore_ann_acquire(lore_ann *ann)
 
 void lore_ann_release(lore_ann *ann)
 {
-    if (ann == NULL ||
-        atomic_fetch_sub_explicit(&ann->references, 1, memory_order_acq_rel) > 1) {
+    if (ann == NULL || atomic_fetch_sub_explicit(&ann->references, 1, memory_order_acq_rel) > 1) {
         return;
     }
     if (ann->index != NULL) {

@@ -1,11 +1,14 @@
-/* The fence around SQLite: connections, statements, error codes. The other half of it is store_fts.c.
+/* The fence around SQLite: connections, statements, error codes. The other half of it is
+ * store_fts.c.
  *
- * No SQLite type leaves these two files. A connection is used by one thread at a time (SQLITE_OPEN_NOMUTEX); the writer's and the
- * readers' differ only in how they are opened. SQLite allocates through lore_alloc, so a test that makes the N-th
- * allocation fail reaches into it too, and what it forgets shows up as a leak.
+ * No SQLite type leaves these two files. A connection is used by one thread at a time
+ * (SQLITE_OPEN_NOMUTEX); the writer's and the readers' differ only in how they are opened. SQLite
+ * allocates through lore_alloc, so a test that makes the N-th allocation fail reaches into it too,
+ * and what it forgets shows up as a leak.
  *
- * Binding is sticky: a failed bind is kept in the statement and comes out of the next step, so callers check
- * once. Every failure is mapped to one of our statuses, with the path of the database in the message. */
+ * Binding is sticky: a failed bind is kept in the statement and comes out of the next step, so
+ * callers check once. Every failure is mapped to one of our statuses, with the path of the database
+ * in the message. */
 #include "index/index_int.h"
 
 #include <errno.h>
@@ -17,8 +20,9 @@
 #include <unistd.h>
 
 enum {
-    STATEMENTS_CAP = 64,    /* distinct literals of one connection; asserted */
-    BUSY_TIMEOUT_MS = 10000 /* for checkpoints and recovery; writers exclude each other by the folder's lock */
+    STATEMENTS_CAP = 64, /* distinct literals of one connection; asserted */
+    BUSY_TIMEOUT_MS =
+        10000 /* for checkpoints and recovery; writers exclude each other by the folder's lock */
 };
 
 struct lore_stmt {
@@ -93,12 +97,12 @@ static void memory_shutdown(void *self)
     (void)self;
 }
 
-/* Once per process, before SQLite wakes up. Should another library have woken it already, it stays with
- * malloc: nothing but the tests' fault injection notices. */
+/* Once per process, before SQLite wakes up. Should another library have woken it already, it stays
+ * with malloc: nothing but the tests' fault injection notices. */
 static void configure_sqlite(void)
 {
-    static const sqlite3_mem_methods methods = {memory_alloc, memory_free,     memory_realloc,
-                                                memory_size,  memory_round,    memory_init,
+    static const sqlite3_mem_methods methods = {memory_alloc,    memory_free,  memory_realloc,
+                                                memory_size,     memory_round, memory_init,
                                                 memory_shutdown, NULL};
     (void)sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0); /* its statistics take a global lock */
     (void)sqlite3_config(SQLITE_CONFIG_MALLOC, &methods);
@@ -143,8 +147,9 @@ static lore_status fail_db(lore_db *db, int code, lore_error *err)
 
 /* ---- connections ---- */
 
-/* A folder on a read-only medium cannot hold the shared memory file of WAL mode. Without a log there is nothing to
- * coordinate with: SQLite may then read the database as a file that never changes. */
+/* A folder on a read-only medium cannot hold the shared memory file of WAL mode. Without a log
+ * there is nothing to coordinate with: SQLite may then read the database as a file that never
+ * changes. */
 static bool must_be_immutable(const char *path)
 {
     char beside[LORE_INDEX_PATH_CAP + 8];
@@ -380,7 +385,8 @@ void lore_bind_float(lore_stmt *stmt, int index, double value)
 void lore_bind_text(lore_stmt *stmt, int index, lore_str value)
 {
     const char *text = value.ptr == NULL ? "" : value.ptr; /* NULL would bind NULL */
-    note(stmt, sqlite3_bind_text64(stmt->handle, index, text, value.len, SQLITE_STATIC, SQLITE_UTF8));
+    note(stmt,
+         sqlite3_bind_text64(stmt->handle, index, text, value.len, SQLITE_STATIC, SQLITE_UTF8));
 }
 
 void lore_bind_blob(lore_stmt *stmt, int index, const void *data, size_t size_bytes)
@@ -427,7 +433,8 @@ double lore_column_float(lore_stmt *stmt, int index)
                                             : sqlite3_column_double(stmt->handle, index);
 }
 
-/* column_blob on TEXT gives its UTF-8 bytes as they are; column_text would want a NUL behind them. */
+/* column_blob on TEXT gives its UTF-8 bytes as they are; column_text would want a NUL behind them.
+ */
 lore_str lore_column_bytes(lore_stmt *stmt, int index)
 {
     const void *data = sqlite3_column_blob(stmt->handle, index);
@@ -460,4 +467,36 @@ lore_status lore_db_read_blob(lore_db *db, const char *table, const char *column
     }
     (void)sqlite3_blob_close(blob);
     return status;
+}
+
+lore_status lore_db_number(lore_db *db, const char *sql, int64_t *value, lore_error *err)
+{
+    lore_stmt *stmt = NULL;
+    bool has_row = false;
+    lore_status status = lore_db_statement(db, sql, &stmt, err);
+    if (status == LORE_OK) {
+        status = lore_stmt_step(stmt, &has_row, err);
+    }
+    if (status == LORE_OK && has_row) {
+        *value = lore_column_int(stmt, 0);
+        lore_stmt_reset(stmt);
+    }
+    return status;
+}
+
+lore_status lore_db_run_all(lore_db *db, const char *const *statements, size_t count, int64_t id,
+                            lore_error *err)
+{
+    for (size_t i = 0; i < count; i++) {
+        lore_stmt *stmt = NULL;
+        lore_status status = lore_db_statement(db, statements[i], &stmt, err);
+        if (status == LORE_OK) {
+            lore_bind_int(stmt, 1, id);
+            status = lore_stmt_run(stmt, err);
+        }
+        if (status != LORE_OK) {
+            return status;
+        }
+    }
+    return LORE_OK;
 }

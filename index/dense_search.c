@@ -1,9 +1,10 @@
 /* Dense search: the vectors of a snapshot nearest to a query, and the scores of given chunks.
  *
- * One heap of the best runs through all parts of all collections asked for, so the result does not depend on how rows
- * are spread over base and tail. Where a collection has a FAISS index, the base is not scanned: the index proposes
- * candidates, their scores come from the same int8 rows. Deleted rows are still in that index, so more are asked for than
- * wanted, and again more while too many of them were dead; a base that cannot fill the list that way is scanned. */
+ * One heap of the best runs through all parts of all collections asked for, so the result does not
+ * depend on how rows are spread over base and tail. Where a collection has a FAISS index, the base
+ * is not scanned: the index proposes candidates, their scores come from the same int8 rows. Deleted
+ * rows are still in that index, so more are asked for than wanted, and again more while too many of
+ * them were dead; a base that cannot fill the list that way is scanned. */
 #include "index/index_int.h"
 
 #include <math.h>
@@ -12,7 +13,8 @@ enum {
     FETCH_SPARE = 16,  /* beyond twice the wanted number */
     FETCH_GROWTH = 4,  /* each time too few were alive */
     FETCH_MAX = 16384, /* then the exact scan is cheaper */
-    ANN_SHARE = 2      /* with a filter, the FAISS index serves when more than one row in two is allowed */
+    ANN_SHARE =
+        2 /* with a filter, the FAISS index serves when more than one row in two is allowed */
 };
 
 static lore_status check_query(const float *query, int32_t dim, lore_error *err)
@@ -65,7 +67,8 @@ static lore_status offer_proposed(const search *s, const int64_t *chunks, int32_
     return LORE_OK;
 }
 
-/* *is_enough false: the proposals do not fill the list although the base could. Nothing was offered then. */
+/* *is_enough false: the proposals do not fill the list although the base could. Nothing was offered
+ * then. */
 static lore_status search_ann(const search *s, bool *is_enough, lore_error *err)
 {
     int32_t fetch = 2 * s->top->cap + FETCH_SPARE;
@@ -115,8 +118,8 @@ static lore_status search_view(const search *s, lore_error *err)
         status = search_ann(s, &is_base_done, err);
     }
     for (int32_t i = is_base_done ? 1 : 0; i < s->view->part_count && status == LORE_OK; i++) {
-        status = lore_scan_part(s->scan, &s->view->parts[i], s->allowed, s->allowed_count, s->top,
-                                err);
+        status =
+            lore_scan_part(s->scan, &s->view->parts[i], s->allowed, s->allowed_count, s->top, err);
     }
     return status;
 }

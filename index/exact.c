@@ -1,12 +1,13 @@
 /* Rows of int8 vectors and the exact scan over them.
  *
- * A segment is three arrays: ascending chunk ids, one scale a row, rows of int8. The base of a collection is a segment
- * that lies in a mapped file, its tail is a few small ones in memory; one loop scans both. Memory traffic is the
- * bound: dim bytes a row, in slices whose scores stay in the second-level cache. A row is looked up among the dead
- * and the allowed only when its score could enter the top, so neither costs anything for the mass of rows.
+ * A segment is three arrays: ascending chunk ids, one scale a row, rows of int8. The base of a
+ * collection is a segment that lies in a mapped file, its tail is a few small ones in memory; one
+ * loop scans both. Memory traffic is the bound: dim bytes a row, in slices whose scores stay in the
+ * second-level cache. A row is looked up among the dead and the allowed only when its score could
+ * enter the top, so neither costs anything for the mass of rows.
  *
- * When a filter allows only few rows, their runs are scored one by one instead: below one row in eight the jumps are
- * cheaper than the stream. */
+ * When a filter allows only few rows, their runs are scored one by one instead: below one row in
+ * eight the jumps are cheaper than the stream. */
 #include "index/index_int.h"
 
 #include <string.h>
@@ -378,7 +379,8 @@ static lore_status scan_all(lore_scan *scan, const lore_part *part, const int64_
     return LORE_OK;
 }
 
-/* Score runs of rows whose ids are allowed. Chunks of a document stand side by side, so runs are common. */
+/* Score runs of rows whose ids are allowed. Chunks of a document stand side by side, so runs are
+ * common. */
 static lore_status scan_runs(lore_scan *scan, const lore_part *part, const int64_t *allowed,
                              int64_t allowed_count, lore_top *top, lore_error *err)
 {

@@ -1,8 +1,9 @@
-/* The part of FAISS's official C API that index/ann.c uses, for distributions that ship its headers without its
- * symbols (Debian does). Where CMake finds a libfaiss_c, that is linked instead and this file is left out.
+/* The part of FAISS's official C API that index/ann.c uses, for distributions that ship its headers
+ * without its symbols (Debian does). Where CMake finds a libfaiss_c, that is linked instead and
+ * this file is left out.
  *
- * The only C++ of index/. Every function that can throw catches: no exception crosses into C. Codes and the thread-local
- * last error are those of the official implementation. */
+ * The only C++ of index/. Every function that can throw catches: no exception crosses into C. Codes
+ * and the thread-local last error are those of the official implementation. */
 #include <faiss/Index.h>
 #include <faiss/IndexIVF.h>
 #include <faiss/impl/FaissException.h>
@@ -54,7 +55,8 @@ const faiss::Index *real(const FaissIndex *index)
     return reinterpret_cast<const faiss::Index *>(index);
 }
 
-/* The header's FAISS_IO_FLAG_MMAP is 1, which the library does not know: it would read the file into memory. */
+/* The header's FAISS_IO_FLAG_MMAP is 1, which the library does not know: it would read the file
+ * into memory. */
 int real_flags(int flags)
 {
     int out = 0;

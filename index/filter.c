@@ -3,12 +3,13 @@
  *   {"type": "and", "filters": [{"type": "eq", "key": "product", "value": "R2"},
  *                               {"type": "gte", "key": "year", "value": 2024}]}
  *
- * Values are strings, numbers and booleans, compared with their own kind only: the number 1, the string "1" and true are
- * three things. Strings compare bytewise, so ISO dates can be ranges. ne and nin are the exact opposites of eq and in:
- * a document without the key passes them.
+ * Values are strings, numbers and booleans, compared with their own kind only: the number 1, the
+ * string "1" and true are three things. Strings compare bytewise, so ISO dates can be ranges. ne
+ * and nin are the exact opposites of eq and in: a document without the key passes them.
  *
- * Keys and values reach SQL as bound parameters, never as text. The result is chunk ids, ascending: both searches look rows up
- * in it. A document's chunks have consecutive ids, so the query touches the documents' table alone. */
+ * Keys and values reach SQL as bound parameters, never as text. The result is chunk ids, ascending:
+ * both searches look rows up in it. A document's chunks have consecutive ids, so the query touches
+ * the documents' table alone. */
 #include "index/index_int.h"
 
 #include <stdio.h>
@@ -32,7 +33,7 @@ typedef enum operation {
     OP_COUNT
 } operation;
 
-static const char *const operation_names[OP_COUNT] = {"and", "or",  "eq", "ne", "gt",
+static const char *const operation_names[OP_COUNT] = {"and", "or", "eq",  "ne", "gt",
                                                       "gte", "lt", "lte", "in", "nin"};
 
 typedef enum value_kind { VALUE_STRING, VALUE_NUMBER, VALUE_BOOL } value_kind;
@@ -132,8 +133,8 @@ static lore_status parse_values(parser *p, const lore_json *json, const char *pa
     return LORE_OK;
 }
 
-/* $."key", which SQLite compares with the stored key byte by byte. A key that the path or the stored text would
- * have to escape, and the empty one, are looked for among the members instead. */
+/* $."key", which SQLite compares with the stored key byte by byte. A key that the path or the
+ * stored text would have to escape, and the empty one, are looked for among the members instead. */
 static lore_status parse_key(parser *p, const lore_json *json, const char *path, lore_filter *node,
                              lore_error *err)
 {
@@ -147,9 +148,9 @@ static lore_status parse_key(parser *p, const lore_json *json, const char *path,
         unsigned char c = (unsigned char)key.ptr[i];
         node->is_bare = node->is_bare || c < 0x20 || c == '"' || c == '\\' || c == 0x7f;
     }
-    node->key = node->is_bare ? lore_str_copy(p->arena, key)
-                              : lore_str_printf(p->arena, "$.\"" LORE_STR_FMT "\"",
-                                                LORE_STR_ARG(key));
+    node->key = node->is_bare
+                    ? lore_str_copy(p->arena, key)
+                    : lore_str_printf(p->arena, "$.\"" LORE_STR_FMT "\"", LORE_STR_ARG(key));
     return node->key.ptr == NULL ? fail_memory(err) : LORE_OK;
 }
 
@@ -171,8 +172,8 @@ static lore_status parse_operation(const lore_json *json, const char *path, oper
                      "%s.type must be one of and, or, eq, ne, gt, gte, lt, lte, in, nin", path);
 }
 
-static lore_status parse_node(parser *p, const lore_json *json, const char *path,
-                              lore_filter **out, lore_error *err);
+static lore_status parse_node(parser *p, const lore_json *json, const char *path, lore_filter **out,
+                              lore_error *err);
 
 static lore_status parse_children(parser *p, const lore_json *json, const char *path,
                                   lore_filter *node, lore_error *err)
@@ -199,8 +200,8 @@ static lore_status parse_children(parser *p, const lore_json *json, const char *
 }
 
 /* Recursion ends: each call counts a node, and the nodes have a limit. */
-static lore_status parse_node(parser *p, const lore_json *json, const char *path,
-                              lore_filter **out, lore_error *err)
+static lore_status parse_node(parser *p, const lore_json *json, const char *path, lore_filter **out,
+                              lore_error *err)
 {
     if (++p->nodes > p->limits->filter_nodes_max) {
         return lore_fail(err, LORE_ERR_LIMIT, "filter has more than filter_nodes_max (%lld) nodes",
@@ -260,8 +261,7 @@ static void write_access(writer *w, const lore_filter *node, int key, bool is_ty
 static void write_kind(writer *w, const lore_filter *node, int key, value_kind kind)
 {
     write_access(w, node, key, true);
-    lore_buf_printf(w->sql, "%s",
-                    kind == VALUE_STRING ? "='text'" : " IN ('integer','real')");
+    lore_buf_printf(w->sql, "%s", kind == VALUE_STRING ? "='text'" : " IN ('integer','real')");
 }
 
 /* (kind = ... AND value <comparison> ?n) */
@@ -297,7 +297,8 @@ static void write_list(writer *w, const lore_filter *node, int key, value_kind k
     }
 }
 
-/* eq is a list of one. coalesce: a missing key compares as NULL, which must become false before it is negated. */
+/* eq is a list of one. coalesce: a missing key compares as NULL, which must become false before it
+ * is negated. */
 static void write_membership(writer *w, const lore_filter *node, int key)
 {
     lore_buf_append(w->sql, LORE_STR("coalesce(0"));

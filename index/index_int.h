@@ -1,11 +1,13 @@
 /* What the files of index/ share and nobody else sees.
  *
- * From the bottom: database.c and store_fts.c fence SQLite; exact.c holds rows of int8 vectors and scans them; vec_file.c
- * keeps them in files; ann.c fences FAISS; view.c is one collection's vectors at one moment;
- * snapshot.c is all of them; store.c and publish.c write; listing.c, text_search.c and dense_search.c read.
+ * From the bottom: database.c and store_fts.c fence SQLite; exact.c holds rows of int8 vectors and
+ * scans them; vec_file.c keeps them in files; ann.c fences FAISS; view.c is one collection's
+ * vectors at one moment; snapshot.c is all of them; store.c, transaction.c, document_rows.c and
+ * publish.c write; listing.c, text_search.c and dense_search.c read.
  *
- * References: segments, dead sets, ann indexes, views and snapshots never change once somebody else can see them,
- * and are counted. Counts are atomic: an object is released by whichever thread is last. */
+ * References: segments, dead sets, ann indexes, views and snapshots never change once somebody else
+ * can see them, and are counted. Counts are atomic: an object is released by whichever thread is
+ * last. */
 #ifndef LORE_INDEX_INT_H
 #define LORE_INDEX_INT_H
 
@@ -22,7 +24,7 @@
 
 enum {
     LORE_INDEX_PATH_CAP = 4096,
-    LORE_COLLECTIONS_MAX = 1000,  /* each is five tables, and every connection reads the schema */
+    LORE_COLLECTIONS_MAX = 1000, /* each is five tables, and every connection reads the schema */
     LORE_COLLECTION_NAME_MAX = 128,
     LORE_FILTER_VALUES_MAX = 1024 /* values in all "in" and "nin" lists of one filter */
 };
@@ -48,20 +50,26 @@ typedef struct lore_db lore_db;
 typedef struct lore_stmt lore_stmt;
 
 /* Opens lore.db for writing (created) or reading, with store_fts.c added. */
-LORE_MUST_USE lore_status lore_db_open(const char *path, bool is_writer, lore_db **db, lore_error *err);
+LORE_MUST_USE lore_status lore_db_open(const char *path, bool is_writer, lore_db **db,
+                                       lore_error *err);
 void lore_db_close(lore_db *db);
 /* One or more statements without parameters or rows. */
 LORE_MUST_USE lore_status lore_db_exec(lore_db *db, const char *sql, lore_error *err);
-/* Lets go of a transaction whatever state it is in; nothing happens without one. False where even that fails (out of
- * memory after a change of the schema): it can be tried again, or the connection closed. */
+/* Lets go of a transaction whatever state it is in; nothing happens without one. False where even
+ * that fails (out of memory after a change of the schema): it can be tried again, or the connection
+ * closed. */
 bool lore_db_rollback(lore_db *db);
 bool lore_db_in_transaction(const lore_db *db);
-/* A statement that lives with the connection. sql must be a literal: its address is the key. Comes reset. */
-LORE_MUST_USE lore_status lore_db_statement(lore_db *db, const char *sql, lore_stmt **stmt, lore_error *err);
+/* A statement that lives with the connection. sql must be a literal: its address is the key. Comes
+ * reset. */
+LORE_MUST_USE lore_status lore_db_statement(lore_db *db, const char *sql, lore_stmt **stmt,
+                                            lore_error *err);
 /* A statement of the caller's, to be freed. */
-LORE_MUST_USE lore_status lore_stmt_new(lore_db *db, const char *sql, lore_stmt **stmt, lore_error *err);
+LORE_MUST_USE lore_status lore_stmt_new(lore_db *db, const char *sql, lore_stmt **stmt,
+                                        lore_error *err);
 void lore_stmt_free(lore_stmt *stmt);
-/* Binding never fails at once; the first failure comes out of the next step. Bytes are borrowed until reset. */
+/* Binding never fails at once; the first failure comes out of the next step. Bytes are borrowed
+ * until reset. */
 void lore_bind_int(lore_stmt *stmt, int index, int64_t value);
 void lore_bind_float(lore_stmt *stmt, int index, double value); /* NaN binds NULL */
 void lore_bind_text(lore_stmt *stmt, int index, lore_str value);
@@ -71,42 +79,60 @@ LORE_MUST_USE lore_status lore_stmt_step(lore_stmt *stmt, bool *has_row, lore_er
 /* Step to the end, ignoring rows. */
 LORE_MUST_USE lore_status lore_stmt_run(lore_stmt *stmt, lore_error *err);
 void lore_stmt_reset(lore_stmt *stmt); /* accepts NULL */
-/* Of the current row, from 0. Bytes are borrowed until the next step or reset. NULL gives 0, NaN, "". */
+/* Of the current row, from 0. Bytes are borrowed until the next step or reset. NULL gives 0, NaN,
+ * "". */
 int64_t lore_column_int(lore_stmt *stmt, int index);
 double lore_column_float(lore_stmt *stmt, int index);
 lore_str lore_column_bytes(lore_stmt *stmt, int index);
 bool lore_column_is_null(lore_stmt *stmt, int index);
 /* Part of a BLOB without reading what stands before it. out has room for size_bytes. */
-LORE_MUST_USE lore_status lore_db_read_blob(lore_db *db, const char *table, const char *column, int64_t row,
-                                            size_t offset, char *out, size_t size_bytes, lore_error *err);
+LORE_MUST_USE lore_status lore_db_read_blob(lore_db *db, const char *table, const char *column,
+                                            int64_t row, size_t offset, char *out,
+                                            size_t size_bytes, lore_error *err);
+/* The number that a statement without parameters gives; *value stays where it gives no row. sql is
+ * a literal. */
+LORE_MUST_USE lore_status lore_db_number(lore_db *db, const char *sql, int64_t *value,
+                                         lore_error *err);
+/* Runs literals of one parameter, `id`, one after the other. */
+LORE_MUST_USE lore_status lore_db_run_all(lore_db *db, const char *const *statements, size_t count,
+                                          int64_t id, lore_error *err);
 int64_t lore_db_last_row(const lore_db *db); /* id of the row that the last INSERT made */
 
 /* ---- store_fts.c: our part of SQLite's full-text search ---- */
 
 typedef struct lore_fts lore_fts;
 lore_fts *lore_db_fts(lore_db *db);
-/* For database.c: adds it to a connection (a sqlite3 *). Gives SQLite's code; *fts is to be closed in every case. */
+/* For database.c: adds it to a connection (a sqlite3 *). Gives SQLite's code; *fts is to be closed
+ * in every case. */
 LORE_MUST_USE int lore_fts_open(void *connection, lore_fts **fts);
 void lore_fts_close(lore_fts *fts);
 
-/* The terms of a question as the index holds them (folded, CJK in pairs, stemmed) with their bytes in it. */
+/* The terms of a question as the index holds them (folded, CJK in pairs, stemmed) with their bytes
+ * in it. */
 typedef bool (*lore_term_visit)(void *self, lore_str term, size_t start, size_t end);
-LORE_MUST_USE lore_status lore_fts_terms(lore_fts *fts, lore_str question, lore_term_visit visit, void *self,
-                                         lore_error *err);
-/* How lore_rank(table) scores the rows of one MATCH: BM25, phrase i of the query with inverse_frequency[i]. */
+LORE_MUST_USE lore_status lore_fts_terms(lore_fts *fts, lore_str question, lore_term_visit visit,
+                                         void *self, lore_error *err);
+/* How lore_rank(table) scores the rows of one MATCH: BM25, phrase i of the query with
+ * inverse_frequency[i]. */
 typedef struct lore_ranking {
     const double *inverse_frequency;
-    int32_t (*length_of)(void *self, int64_t chunk); /* words of a chunk; rows come in ascending order; -1: unknown */
+    int32_t (*length_of)(
+        void *self,
+        int64_t chunk); /* words of a chunk; rows come in ascending order; -1: unknown */
     void *self;
 } lore_ranking;
-void lore_fts_rank(lore_fts *fts, const lore_ranking *ranking); /* borrowed until the next call; NULL: none */
-/* Rows that lore_allowed(rowid) accepts: ascending, borrowed until the next call. NULL and 0: none. */
+void lore_fts_rank(lore_fts *fts,
+                   const lore_ranking *ranking); /* borrowed until the next call; NULL: none */
+/* Rows that lore_allowed(rowid) accepts: ascending, borrowed until the next call. NULL and 0: none.
+ */
 void lore_fts_allow(lore_fts *fts, const int64_t *rows, int64_t count);
 
 /* ---- lexical.c ---- */
 
-/* The walk of lore_words_each for a question: of a CJK run of two or more characters only the pairs. */
-LORE_MUST_USE lore_status lore_words_each_query(lore_str text, bool (*visit)(void *self, const lore_word *word),
+/* The walk of lore_words_each for a question: of a CJK run of two or more characters only the
+ * pairs. */
+LORE_MUST_USE lore_status lore_words_each_query(lore_str text,
+                                                bool (*visit)(void *self, const lore_word *word),
                                                 void *self, lore_error *err);
 
 /* ---- exact.c: rows of int8 vectors, in ascending order of chunk id ---- */
@@ -119,25 +145,29 @@ typedef struct lore_segment {
     const float *scales;
     const int32_t *lengths; /* words of the chunk in the full-text index, -1: unknown */
     const int8_t *rows;
-    void *memory;           /* where they lie, or NULL when the file below holds them */
+    void *memory; /* where they lie, or NULL when the file below holds them */
     lore_map map;
-    lore_backend *backend;  /* where the copies below belong, or NULL: scans read host memory */
+    lore_backend *backend; /* where the copies below belong, or NULL: scans read host memory */
     void *device_rows;
     void *device_scales;
 } lore_segment;
 
-/* Room for cap rows, to be filled through lore_segment_push before anybody else sees it. count starts at 0. */
-LORE_MUST_USE lore_status lore_segment_new(int64_t cap, int32_t dim, lore_segment **segment, lore_error *err);
+/* Room for cap rows, to be filled through lore_segment_push before anybody else sees it. count
+ * starts at 0. */
+LORE_MUST_USE lore_status lore_segment_new(int64_t cap, int32_t dim, lore_segment **segment,
+                                           lore_error *err);
 lore_segment *lore_segment_acquire(lore_segment *segment);
 void lore_segment_release(lore_segment *segment);
-/* ids ascend. The row is quantised from an f32 vector (push) or taken from another segment (copy). */
+/* ids ascend. The row is quantised from an f32 vector (push) or taken from another segment (copy).
+ */
 void lore_segment_push(lore_segment *segment, int64_t id, int32_t length, const float *vector);
 void lore_segment_copy(lore_segment *segment, const lore_segment *from, int64_t row);
 /* Copy rows and scales to a backend that cannot read host memory. */
-LORE_MUST_USE lore_status lore_segment_upload(lore_segment *segment, lore_backend *backend, lore_queue *queue,
-                                              lore_error *err);
-int64_t lore_segment_find(const lore_segment *segment, int64_t id);        /* -1: not here */
-int64_t lore_segment_lower_bound(const lore_segment *segment, int64_t id); /* first row with ids[row] >= id */
+LORE_MUST_USE lore_status lore_segment_upload(lore_segment *segment, lore_backend *backend,
+                                              lore_queue *queue, lore_error *err);
+int64_t lore_segment_find(const lore_segment *segment, int64_t id); /* -1: not here */
+int64_t lore_segment_lower_bound(const lore_segment *segment,
+                                 int64_t id); /* first row with ids[row] >= id */
 
 /* Which rows of a segment are dead. NULL means none. */
 typedef struct lore_dead {
@@ -161,12 +191,13 @@ static inline int64_t lore_part_live(const lore_part *part)
 {
     return part->segment->count - (part->dead == NULL ? 0 : part->dead->count);
 }
-/* Marks chunk ids first .. first + count - 1 dead, in a fresh copy of part->dead that is not yet shared. *is_own says
- * whether part->dead already is such a copy. */
-LORE_MUST_USE lore_status lore_part_kill(lore_part *part, int64_t first, int64_t count, bool *is_own, lore_error *err);
+/* Marks chunk ids first .. first + count - 1 dead, in a fresh copy of part->dead that is not yet
+ * shared. *is_own says whether part->dead already is such a copy. */
+LORE_MUST_USE lore_status lore_part_kill(lore_part *part, int64_t first, int64_t count,
+                                         bool *is_own, lore_error *err);
 /* One segment of the live rows of several parts in order. */
-LORE_MUST_USE lore_status lore_parts_merge(const lore_part *parts, int32_t count, int32_t dim, lore_segment **merged,
-                                           lore_error *err);
+LORE_MUST_USE lore_status lore_parts_merge(const lore_part *parts, int32_t count, int32_t dim,
+                                           lore_segment **merged, lore_error *err);
 
 /* The best candidates seen so far: a heap with the worst on top. Ties go to the lower chunk id. */
 typedef struct lore_top {
@@ -180,29 +211,32 @@ void lore_top_sort(lore_top *top); /* best first; ends the heap */
 typedef struct lore_scan {
     lore_queue *queue;
     lore_backend *backend;
-    bool is_device;       /* the backend cannot read host memory */
+    bool is_device; /* the backend cannot read host memory */
     int32_t dim;
-    int8_t *query;        /* [dim] host */
+    int8_t *query; /* [dim] host */
     float query_scale;
     float *scores;        /* host */
     int8_t *device_query; /* where is_device */
     float *device_scores;
 } lore_scan;
-LORE_MUST_USE lore_status lore_scan_open(lore_scan *scan, lore_backend *backend, bool is_device, int32_t dim,
-                                         lore_error *err);
+LORE_MUST_USE lore_status lore_scan_open(lore_scan *scan, lore_backend *backend, bool is_device,
+                                         int32_t dim, lore_error *err);
 void lore_scan_close(lore_scan *scan);
 void lore_scan_set_query(lore_scan *scan, const float *query);
 /* Scores of rows [begin, end) of a segment. end - begin <= LORE_SCAN_ROWS. */
 enum { LORE_SCAN_ROWS = 16384 };
-LORE_MUST_USE lore_status lore_scan_rows(lore_scan *scan, const lore_segment *segment, int64_t begin, int64_t end,
-                                         lore_error *err);
-/* Offer all live rows of a part; where allowed is not NULL only those whose ids it holds (ascending). */
-LORE_MUST_USE lore_status lore_scan_part(lore_scan *scan, const lore_part *part, const int64_t *allowed,
-                                         int64_t allowed_count, lore_top *top, lore_error *err);
+LORE_MUST_USE lore_status lore_scan_rows(lore_scan *scan, const lore_segment *segment,
+                                         int64_t begin, int64_t end, lore_error *err);
+/* Offer all live rows of a part; where allowed is not NULL only those whose ids it holds
+ * (ascending). */
+LORE_MUST_USE lore_status lore_scan_part(lore_scan *scan, const lore_part *part,
+                                         const int64_t *allowed, int64_t allowed_count,
+                                         lore_top *top, lore_error *err);
 
 /* ---- vec_file.c ---- */
 
-uint64_t lore_crc64(uint64_t crc, const void *data, size_t size_bytes); /* formats.md §2; start with 0 */
+uint64_t lore_crc64(uint64_t crc, const void *data,
+                    size_t size_bytes); /* formats.md §2; start with 0 */
 
 /* What the database says about the published files of a collection. */
 typedef struct lore_published {
@@ -214,27 +248,33 @@ typedef struct lore_published {
     uint64_t ann_checksum;
 } lore_published;
 
-/* Maps the file and checks every byte of it against `published`. LORE_ERR_NOT_FOUND, LORE_ERR_CORRUPT. */
-LORE_MUST_USE lore_status lore_vec_file_open(const char *path, const lore_published *published, int32_t dim,
-                                             lore_segment **segment, lore_error *err);
-/* Writes the live rows of the parts in order, crash-safely; fills published->count and ->checksum. */
-LORE_MUST_USE lore_status lore_vec_file_write(const char *path, const lore_part *parts, int32_t part_count, int32_t dim,
+/* Maps the file and checks every byte of it against `published`. LORE_ERR_NOT_FOUND,
+ * LORE_ERR_CORRUPT. */
+LORE_MUST_USE lore_status lore_vec_file_open(const char *path, const lore_published *published,
+                                             int32_t dim, lore_segment **segment, lore_error *err);
+/* Writes the live rows of the parts in order, crash-safely; fills published->count and ->checksum.
+ */
+LORE_MUST_USE lore_status lore_vec_file_write(const char *path, const lore_part *parts,
+                                              int32_t part_count, int32_t dim,
                                               lore_published *published, lore_error *err);
 
 /* ---- ann.c ---- */
 
 typedef struct lore_ann lore_ann;
 /* Trains and fills an index over the live rows of the parts and writes it crash-safely. */
-LORE_MUST_USE lore_status lore_ann_write(const char *path, const lore_part *parts, int32_t part_count, int32_t dim,
-                                         int32_t threads, int64_t *size_bytes, uint64_t *checksum, lore_error *err);
+LORE_MUST_USE lore_status lore_ann_write(const char *path, const lore_part *parts,
+                                         int32_t part_count, int32_t dim, int32_t threads,
+                                         int64_t *size_bytes, uint64_t *checksum, lore_error *err);
 /* Loads a file after checking size and checksum, dim and count. probe: lists to search. */
-LORE_MUST_USE lore_status lore_ann_open(const char *path, const lore_published *published, int32_t dim, int64_t probe,
-                                        lore_ann **ann, lore_error *err);
+LORE_MUST_USE lore_status lore_ann_open(const char *path, const lore_published *published,
+                                        int32_t dim, int64_t probe, lore_ann **ann,
+                                        lore_error *err);
 lore_ann *lore_ann_acquire(lore_ann *ann);
 void lore_ann_release(lore_ann *ann);
 /* Up to `count` chunk ids near the query, in no promised order; *found says how many. */
-LORE_MUST_USE lore_status lore_ann_search(const lore_ann *ann, const float *query, int32_t count, int64_t *chunks,
-                                          float *scores, int32_t *found, lore_error *err);
+LORE_MUST_USE lore_status lore_ann_search(const lore_ann *ann, const float *query, int32_t count,
+                                          int64_t *chunks, float *scores, int32_t *found,
+                                          lore_error *err);
 
 /* ---- view.c: one collection's vectors at one moment ---- */
 
@@ -242,13 +282,13 @@ typedef struct lore_vectors {
     _Atomic int32_t references;
     int64_t collection;
     char name[LORE_COLLECTION_NAME_MAX + 1];
-    int64_t changed;          /* last commit that touched the collection */
-    int64_t chunks;           /* rows of the collection, with or without a vector */
+    int64_t changed; /* last commit that touched the collection */
+    int64_t chunks;  /* rows of the collection, with or without a vector */
     lore_published published;
-    bool has_base;            /* parts[0] is the published file */
-    bool is_damaged;          /* files are published but could not be used: the writer rebuilds */
-    lore_ann *ann;            /* over parts[0], or NULL */
-    lore_part *parts;         /* ascending chunk ids throughout */
+    bool has_base;    /* parts[0] is the published file */
+    bool is_damaged;  /* files are published but could not be used: the writer rebuilds */
+    lore_ann *ann;    /* over parts[0], or NULL */
+    lore_part *parts; /* ascending chunk ids throughout */
     int32_t part_count;
 } lore_vectors;
 
@@ -261,18 +301,24 @@ typedef struct lore_collection_state {
 
 lore_vectors *lore_vectors_acquire(lore_vectors *vectors);
 void lore_vectors_release(lore_vectors *vectors);
-/* From the files and the rows since. A file that cannot be used is an error, or where may_rebuild all comes from the
- * rows. Inside a read transaction of db. */
-LORE_MUST_USE lore_status lore_vectors_load(lore_index *index, lore_db *db, const lore_collection_state *state,
-                                            bool may_rebuild, lore_vectors **vectors, lore_error *err);
-/* The same view with what happened after commit `sequence` (when the highest chunk id was below `next_chunk`) added. */
-LORE_MUST_USE lore_status lore_vectors_advance(lore_index *index, lore_db *db, const lore_vectors *old,
-                                               const lore_collection_state *state, int64_t sequence, int64_t next_chunk,
-                                               lore_vectors **vectors, lore_error *err);
+/* From the files and the rows since. A file that cannot be used is an error, or where may_rebuild
+ * all comes from the rows. Inside a read transaction of db. */
+LORE_MUST_USE lore_status lore_vectors_load(lore_index *index, lore_db *db,
+                                            const lore_collection_state *state, bool may_rebuild,
+                                            lore_vectors **vectors, lore_error *err);
+/* The same view with what happened after commit `sequence` (when the highest chunk id was below
+ * `next_chunk`) added. */
+LORE_MUST_USE lore_status lore_vectors_advance(lore_index *index, lore_db *db,
+                                               const lore_vectors *old,
+                                               const lore_collection_state *state, int64_t sequence,
+                                               int64_t next_chunk, lore_vectors **vectors,
+                                               lore_error *err);
 int64_t lore_vectors_live(const lore_vectors *vectors);
 int64_t lore_vectors_dead(const lore_vectors *vectors);
-const lore_part *lore_vectors_find(const lore_vectors *vectors, int64_t chunk, int64_t *row); /* NULL: not here or dead */
-void lore_index_file_path(const lore_index *index, const char *kind, int64_t collection, int64_t generation,
+const lore_part *lore_vectors_find(const lore_vectors *vectors, int64_t chunk,
+                                   int64_t *row); /* NULL: not here or dead */
+void lore_index_file_path(const lore_index *index, const char *kind, int64_t collection,
+                          int64_t generation,
                           char path[LORE_INDEX_PATH_CAP]); /* kind "vec" or "ann" */
 
 /* ---- snapshot.c ---- */
@@ -294,15 +340,16 @@ typedef struct lore_reader {
     lore_scan scan; /* opened when first needed: queue NULL until then */
 } lore_reader;
 
-/* How many rows of a collection hold a term, valid while the collection's last commit is `changed`. */
+/* How many rows of a collection hold a term, valid while the collection's last commit is `changed`.
+ */
 enum { LORE_TERM_COUNTS = 4096 };
 typedef struct lore_term_count {
     uint64_t key; /* hash of stem and collection */
     int64_t changed, rows;
 } lore_term_count;
 
-/* Owns: everything. `lock` guards current, is_refreshing, is_stale, idle, the reader counts and term_counts; the writing fields
- * belong to the writing thread; the rest is constant after open. */
+/* Owns: everything. `lock` guards current, is_refreshing, is_stale, idle, the reader counts and
+ * term_counts; the writing fields belong to the writing thread; the rest is constant after open. */
 struct lore_index {
     char folder[LORE_INDEX_PATH_CAP - 128];
     char path[LORE_INDEX_PATH_CAP]; /* of lore.db */
@@ -328,35 +375,61 @@ struct lore_index {
     bool has_failed;  /* the open transaction must be rolled back */
     bool has_changes; /* it has something to commit */
     int64_t sequence, next_chunk;
-    int64_t text_collection;            /* whose full-text table the two statements below write */
+    int64_t text_collection; /* whose full-text table the two statements below write */
     lore_stmt *text_insert, *text_remove;
 };
 
-LORE_MUST_USE lore_status lore_reader_take(lore_index *index, lore_reader **reader, lore_error *err);
+LORE_MUST_USE lore_status lore_reader_take(lore_index *index, lore_reader **reader,
+                                           lore_error *err);
 void lore_reader_give(lore_index *index, lore_reader *reader); /* accepts NULL */
 void lore_reader_close_all(lore_index *index);
 /* Also opens the scratch of dense search. */
-LORE_MUST_USE lore_status lore_reader_take_scan(lore_index *index, lore_reader **reader, lore_error *err);
-/* Bring the current snapshot to the last commit. On failure the old one stays and is_stale is set. */
+LORE_MUST_USE lore_status lore_reader_take_scan(lore_index *index, lore_reader **reader,
+                                                lore_error *err);
+/* Bring the current snapshot to the last commit. On failure the old one stays and is_stale is set.
+ */
 LORE_MUST_USE lore_status lore_index_refresh(lore_index *index, lore_error *err);
 /* The views that options name, in their order. LORE_ERR_NOT_FOUND names an unknown one. */
-LORE_MUST_USE lore_status lore_snapshot_select(lore_snapshot *snapshot, const lore_search_options *options,
-                                               lore_arena *arena, lore_vectors ***views, int32_t *count, lore_error *err);
+LORE_MUST_USE lore_status lore_snapshot_select(lore_snapshot *snapshot,
+                                               const lore_search_options *options,
+                                               lore_arena *arena, lore_vectors ***views,
+                                               int32_t *count, lore_error *err);
+
+/* ---- transaction.c: the writing thread's ---- */
+
+/* May the open transaction be written to? */
+LORE_MUST_USE lore_status lore_transaction_check(const lore_index *index, lore_error *err);
+/* After a write: the transaction has changes, or where status is a failure it can only be rolled
+ * back. Gives status. */
+LORE_MUST_USE lore_status lore_transaction_note(lore_index *index, lore_status status);
+/* A row of `meta`: text, or where that is NULL the number. */
+LORE_MUST_USE lore_status lore_meta_put(lore_db *db, lore_str key, const char *text, int64_t number,
+                                        lore_error *err);
+/* A row of `collections` and its full-text table. The name is checked and new. */
+LORE_MUST_USE lore_status lore_collection_insert(lore_index *index, lore_str name, lore_error *err);
+/* Let go of the statements on a full-text table: one alive would keep the table from being dropped.
+ */
+void lore_text_forget(lore_index *index);
 
 /* ---- publish.c ---- */
 
-/* Fold the tail of every collection that needs it; is_repair: also where files are missing, damaged or superfluous. */
-LORE_MUST_USE lore_status lore_index_publish_all(lore_index *index, bool is_repair, lore_error *err);
+/* Fold the tail of every collection that needs it; is_repair: also where files are missing, damaged
+ * or superfluous. */
+LORE_MUST_USE lore_status lore_index_publish_all(lore_index *index, bool is_repair,
+                                                 lore_error *err);
 
 /* ---- filter.c ---- */
 
-/* Chunk ids of a collection whose documents pass, ascending. *rows with lore_free. Inside any transaction of db. */
-LORE_MUST_USE lore_status lore_filter_rows(const lore_filter *filter, lore_db *db, int64_t collection, int64_t **rows,
-                                           int64_t *count, lore_error *err);
+/* Chunk ids of a collection whose documents pass, ascending. *rows with lore_free. Inside any
+ * transaction of db. */
+LORE_MUST_USE lore_status lore_filter_rows(const lore_filter *filter, lore_db *db,
+                                           int64_t collection, int64_t **rows, int64_t *count,
+                                           lore_error *err);
 
 /* ---- listing.c ---- */
 
 /* LORE_ERR_NOT_FOUND names it. */
-LORE_MUST_USE lore_status lore_collection_find(lore_db *db, lore_str name, int64_t *collection, lore_error *err);
+LORE_MUST_USE lore_status lore_collection_find(lore_db *db, lore_str name, int64_t *collection,
+                                               lore_error *err);
 
 #endif

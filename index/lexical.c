@@ -1,12 +1,14 @@
 /* The walk over the words of a text.
  *
- * One loop looks at the next code point and decides: an ASCII letter or digit starts a word on the fast path, a
- * character of a script without spaces extends a run of such, another letter, digit or number starts a word on
- * the slow path, anything else separates. Marks (accents that stand alone) belong to what is before them.
+ * One loop looks at the next code point and decides: an ASCII letter or digit starts a word on the
+ * fast path, a character of a script without spaces extends a run of such, another letter, digit or
+ * number starts a word on the slow path, anything else separates. Marks (accents that stand alone)
+ * belong to what is before them.
  *
- * Of a run 人工智能 the walk gives 人, 工, 人工, 智, 工智, 能, 智能. For a question only the pairs, or the one
- * character when the run has no other: a single character of a longer run would match half the collection. A
- * pair of the question then finds a text only where both stand side by side, which is what readers expect. */
+ * Of a run 人工智能 the walk gives 人, 工, 人工, 智, 工智, 能, 智能. For a question only the pairs,
+ * or the one character when the run has no other: a single character of a longer run would match
+ * half the collection. A pair of the question then finds a text only where both stand side by side,
+ * which is what readers expect. */
 #include "index/index_int.h"
 
 #include "base/utf8.h"
@@ -127,7 +129,8 @@ static size_t skip_marks(const walk *w, size_t at)
     return at;
 }
 
-/* The end of the word that starts at `start`: letters, numbers and marks, no scripts without spaces. */
+/* The end of the word that starts at `start`: letters, numbers and marks, no scripts without
+ * spaces. */
 static size_t word_end(const walk *w, size_t start, bool *is_ascii)
 {
     size_t at = start;
@@ -157,7 +160,8 @@ static size_t word_end(const walk *w, size_t start, bool *is_ascii)
     return at;
 }
 
-/* Behind "router" of "router's" the possessive is skipped: it is in every other text and says nothing. */
+/* Behind "router" of "router's" the possessive is skipped: it is in every other text and says
+ * nothing. */
 static size_t skip_possessive(const walk *w, size_t at)
 {
     lore_str rest = lore_str_slice(w->text, at, w->text.len);

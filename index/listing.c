@@ -1,8 +1,9 @@
 /* Reading documents, chunks and collections out of the database, for answers and for listings.
  *
- * Each call is one read transaction on a reader's connection, so what it gives fits together. Strings are copied into the
- * caller's arena. The text of a chunk is read as a part of the document's BLOB: SQLite then skips what stands before
- * it instead of loading the whole document. */
+ * Each call is one read transaction on a reader's connection, so what it gives fits together.
+ * Strings are copied into the caller's arena. The text of a chunk is read as a part of the
+ * document's BLOB: SQLite then skips what stands before it instead of loading the whole document.
+ */
 #include "index/index_int.h"
 
 #include <string.h>
@@ -145,8 +146,8 @@ lore_status lore_index_document_hash(lore_index *index, lore_str collection, lor
 }
 
 /* The columns of a lore_document_info, in its order. */
-#define DOCUMENT_COLUMNS                                                                           \
-    "d.id, d.external_id, d.source, d.title, d.url, d.metadata, d.media, d.chunk_count, "          \
+#define DOCUMENT_COLUMNS                                                                  \
+    "d.id, d.external_id, d.source, d.title, d.url, d.metadata, d.media, d.chunk_count, " \
     "d.updated_ms, length(t.text) "
 
 static lore_status read_document(lore_stmt *stmt, lore_arena *arena, lore_document_info *document,
@@ -198,10 +199,10 @@ static lore_status read_text(lore_db *db, lore_arena *arena, lore_document_info 
 static lore_status find_document(lore_db *db, lore_str collection, lore_str id, lore_arena *arena,
                                  lore_document_info *document, lore_error *err)
 {
-    static const char *const sql = "SELECT " DOCUMENT_COLUMNS
-                                   "FROM collections c JOIN documents d ON d.collection=c.id "
-                                   "JOIN texts t ON t.document=d.id "
-                                   "WHERE c.name=?1 AND d.external_id=?2";
+    static const char *const sql =
+        "SELECT " DOCUMENT_COLUMNS "FROM collections c JOIN documents d ON d.collection=c.id "
+        "JOIN texts t ON t.document=d.id "
+        "WHERE c.name=?1 AND d.external_id=?2";
     lore_stmt *stmt = NULL;
     bool has_row = false;
     int64_t ignored = 0;
@@ -274,11 +275,11 @@ lore_status lore_index_list_documents(lore_index *index, lore_str collection, lo
                                       lore_document_info **list, int32_t *count, lore_str *next,
                                       lore_error *err)
 {
-    static const char *const sql = "SELECT " DOCUMENT_COLUMNS
-                                   "FROM documents d JOIN texts t ON t.document=d.id "
-                                   "WHERE d.collection=?1 AND d.external_id>?2 AND "
-                                   "substr(d.source, 1, length(?3))=?3 "
-                                   "ORDER BY d.external_id LIMIT ?4";
+    static const char *const sql =
+        "SELECT " DOCUMENT_COLUMNS "FROM documents d JOIN texts t ON t.document=d.id "
+        "WHERE d.collection=?1 AND d.external_id>?2 AND "
+        "substr(d.source, 1, length(?3))=?3 "
+        "ORDER BY d.external_id LIMIT ?4";
     LORE_ASSERT(limit > 0);
     lore_reader *reader = NULL;
     lore_stmt *stmt = NULL;
@@ -472,8 +473,8 @@ lore_status lore_load_document_chunks(lore_snapshot *snapshot, lore_str collecti
     lore_reader *reader = NULL;
     lore_status status = open_read(snapshot->index, &reader, err);
     if (status == LORE_OK) {
-        status = load_document_chunks(reader->db, collection, document_id, arena, chunks, count,
-                                      err);
+        status =
+            load_document_chunks(reader->db, collection, document_id, arena, chunks, count, err);
     }
     lore_reader_give(snapshot->index, reader);
     return status;

@@ -1,13 +1,16 @@
 /* Publishing: folding what was committed since into fresh derived files, crash-safely.
  *
  * For each collection that needs it, in this order:
- *   1. write vec-<collection>-<generation + 1>.i8, and ann-... where the collection is large: beside, synced, renamed;
- *   2. one transaction moves the mark (generation, coverage, checksums) and forgets the deletions now covered;
+ *   1. write vec-<collection>-<generation + 1>.i8, and ann-... where the collection is large:
+ * beside, synced, renamed;
+ *   2. one transaction moves the mark (generation, coverage, checksums) and forgets the deletions
+ * now covered;
  *   3. the snapshot is refreshed, which maps the new file;
  *   4. files of other generations are removed.
- * A crash before 2 leaves the old pair current and a stray file; after it the new pair, and a stray old file.
- * Strays go in step 4 of the next publication or at the next open. Readers that have an old file mapped keep it: removing
- * only takes its name. Nothing here touches documents: if publishing fails, the index is as good as before. */
+ * A crash before 2 leaves the old pair current and a stray file; after it the new pair, and a stray
+ * old file. Strays go in step 4 of the next publication or at the next open. Readers that have an
+ * old file mapped keep it: removing only takes its name. Nothing here touches documents: if
+ * publishing fails, the index is as good as before. */
 #include "index/index_int.h"
 
 #include "base/log.h"
@@ -18,11 +21,11 @@
 #include <unistd.h>
 
 enum {
-    TAIL_MIN = 1024,      /* rows that are cheap to scan and to read at open: not worth a file */
-    TAIL_SHARE = 10,      /* or a tenth of the base */
-    DEAD_SHARE = 5,       /* dead rows above a fifth of the base */
-    ANN_MIN = 1000,       /* whatever the config says, fewer vectors are scanned faster than probed */
-    NAMES_MAX = 100000    /* in a data folder */
+    TAIL_MIN = 1024,   /* rows that are cheap to scan and to read at open: not worth a file */
+    TAIL_SHARE = 10,   /* or a tenth of the base */
+    DEAD_SHARE = 5,    /* dead rows above a fifth of the base */
+    ANN_MIN = 1000,    /* whatever the config says, fewer vectors are scanned faster than probed */
+    NAMES_MAX = 100000 /* in a data folder */
 };
 
 /* ---- is it worth it ---- */
@@ -45,7 +48,8 @@ static bool needs_publishing(const lore_index *index, const lore_vectors *view)
     return wants_ann(index, view) && view->ann == NULL;
 }
 
-/* A collection that stays too small for a file still collects deletions; a publication lets go of them. */
+/* A collection that stays too small for a file still collects deletions; a publication lets go of
+ * them. */
 static lore_status has_long_log(const lore_index *index, const lore_vectors *view, bool *is_long,
                                 lore_error *err)
 {
@@ -88,8 +92,7 @@ static lore_status run_mark(lore_db *db, const lore_published *published, lore_e
     static const char *const mark =
         "UPDATE collections SET generation=?2, base_sequence=?3, base_chunk=?4, vec_count=?5, "
         "vec_checksum=?6, ann_size=?7, ann_checksum=?8 WHERE id=?1";
-    static const char *const forget =
-        "DELETE FROM deletions WHERE collection=?1 AND sequence<=?2";
+    static const char *const forget = "DELETE FROM deletions WHERE collection=?1 AND sequence<=?2";
     static const char *const count = "UPDATE meta SET value=value+1 WHERE key='sequence'";
     lore_stmt *stmt = NULL;
     lore_status status = lore_db_statement(db, mark, &stmt, err);
@@ -168,7 +171,8 @@ static bool is_current(const lore_index *index, const lore_snapshot *snapshot, l
     return false;
 }
 
-/* Whatever looks like a derived file and belongs to no mark. Failing to remove one only wastes space. */
+/* Whatever looks like a derived file and belongs to no mark. Failing to remove one only wastes
+ * space. */
 static void remove_strays(const lore_index *index, const lore_snapshot *snapshot)
 {
     lore_arena arena;
@@ -237,7 +241,8 @@ lore_status lore_index_publish_all(lore_index *index, bool is_repair, lore_error
             status = lore_fail(err, refreshed, "%s", why.message);
         }
     }
-    /* After a failed refresh the snapshot still uses the old files: strays then wait for the next time. */
+    /* After a failed refresh the snapshot still uses the old files: strays then wait for the next
+     * time. */
     if (status == LORE_OK && (has_moved || is_repair)) {
         snapshot = lore_index_acquire(index);
         remove_strays(index, snapshot);

@@ -2,13 +2,15 @@
  *
  * Invariants:
  * 1. index->current is always a whole snapshot; it is replaced under the lock, by one pointer.
- * 2. One thread at a time refreshes (is_refreshing); it works without the lock and may read `current` freely, because
- *    nobody else replaces it.
+ * 2. One thread at a time refreshes (is_refreshing); it works without the lock and may read
+ * `current` freely, because nobody else replaces it.
  * 3. A snapshot is made inside one read transaction, so it is the state of one commit.
- * 4. A commit of this process refreshes before it returns; a commit of another process is noticed by acquire, which compares
- *    sequence numbers. A refresh that fails leaves the old snapshot and is_stale, and the next acquire tries again.
+ * 4. A commit of this process refreshes before it returns; a commit of another process is noticed
+ * by acquire, which compares sequence numbers. A refresh that fails leaves the old snapshot and
+ * is_stale, and the next acquire tries again.
  *
- * A thread holds at most one reader: the pool is bounded, and two threads with one each, wanting another, would wait for ever. */
+ * A thread holds at most one reader: the pool is bounded, and two threads with one each, wanting
+ * another, would wait for ever. */
 #include "index/index_int.h"
 
 #include "base/clock.h"
@@ -18,7 +20,8 @@
 #include <string.h>
 
 enum {
-    READERS_MAX = 32,        /* connections at once; each is three file descriptors and up to 8 MiB of cache */
+    READERS_MAX =
+        32, /* connections at once; each is three file descriptors and up to 8 MiB of cache */
     READERS_IDLE_MAX = 8,    /* kept open */
     READER_WAIT_MS = 30000,  /* for one of them to become free */
     REFRESH_ATTEMPTS_MAX = 4 /* while another process publishes under our feet */
@@ -120,6 +123,9 @@ void lore_reader_close_all(lore_index *index)
 lore_status lore_reader_take_scan(lore_index *index, lore_reader **reader, lore_error *err)
 {
     lore_reader *taken = NULL;
+    if (index->backend == NULL) {
+        return lore_fail(err, LORE_ERR_UNSUPPORTED, "the index was opened without dense search");
+    }
     lore_status status = lore_reader_take(index, &taken, err);
     if (status != LORE_OK) {
         return status;
@@ -259,8 +265,8 @@ static lore_status read_meta(lore_index *index, lore_db *db, lore_snapshot *next
     if (status == LORE_OK && dim > 0) {
         int32_t known = atomic_load_explicit(&index->dim, memory_order_relaxed);
         if (is_foreign || (known != 0 && known != dim)) {
-            return lore_fail(err, LORE_ERR_INVALID,
-                             "'%s' now holds the vectors of another encoder", index->path);
+            return lore_fail(err, LORE_ERR_INVALID, "'%s' now holds the vectors of another encoder",
+                             index->path);
         }
         atomic_store_explicit(&index->dim, (int32_t)dim, memory_order_relaxed);
     }
@@ -309,7 +315,8 @@ static lore_status make_snapshot(lore_index *index, lore_db *db, bool may_rebuil
         status = read_meta(index, db, made, err);
     }
     for (int32_t i = 0; i < count && status == LORE_OK; i++) {
-        status = next_view(index, db, index->current, &states[i], may_rebuild, &made->views[i], err);
+        status =
+            next_view(index, db, index->current, &states[i], may_rebuild, &made->views[i], err);
         if (status == LORE_OK) {
             made->view_count++;
             made->chunks += states[i].chunks;
@@ -340,8 +347,9 @@ static lore_status read_sequence(lore_db *db, int64_t *sequence, lore_error *err
     return status;
 }
 
-/* A file may vanish between reading its mark and opening it, when another process publishes: then the mark has moved on and
- * the next attempt finds the new file. Where the mark stands still the file is really lost. */
+/* A file may vanish between reading its mark and opening it, when another process publishes: then
+ * the mark has moved on and the next attempt finds the new file. Where the mark stands still the
+ * file is really lost. */
 static lore_status try_refresh(lore_index *index, lore_db *db, lore_snapshot **snapshot,
                                lore_error *err)
 {
@@ -398,7 +406,8 @@ lore_status lore_index_refresh(lore_index *index, lore_error *err)
     return status;
 }
 
-/* Has another process committed since? Only readers need to ask: while we hold the folder, nobody else writes. */
+/* Has another process committed since? Only readers need to ask: while we hold the folder, nobody
+ * else writes. */
 static lore_status is_behind(lore_index *index, int64_t known, bool *out, lore_error *err)
 {
     int64_t sequence = known;
@@ -444,8 +453,7 @@ lore_status lore_snapshot_select(lore_snapshot *snapshot, const lore_search_opti
 {
     if (options->count > snapshot->index->config->limits.candidates_max) {
         return lore_fail(err, LORE_ERR_LIMIT, "%d candidates are more than candidates_max (%lld)",
-                         options->count,
-                         (long long)snapshot->index->config->limits.candidates_max);
+                         options->count, (long long)snapshot->index->config->limits.candidates_max);
     }
     if (options->collection_count == 0) {
         *views = snapshot->views;

@@ -1,7 +1,9 @@
-/* What a query reads: an immutable, reference-counted view of the vectors, beside short reads of the database.
+/* What a query reads: an immutable, reference-counted view of the vectors, beside short reads of
+ * the database.
  *
- * Dense search covers the published vectors and the exact tail of everything committed since; dead rows are never returned. Candidates
- * whose rows were deleted after the snapshot was taken drop out when their chunks are loaded. Thread: any. */
+ * Dense search covers the published vectors and the exact tail of everything committed since; dead
+ * rows are never returned. Candidates whose rows were deleted after the snapshot was taken drop out
+ * when their chunks are loaded. Thread: any. */
 #ifndef LORE_INDEX_SNAPSHOT_H
 #define LORE_INDEX_SNAPSHOT_H
 
@@ -9,19 +11,23 @@
 #include "index/store.h"
 
 typedef struct lore_snapshot lore_snapshot;
-lore_snapshot *lore_index_acquire(lore_index *index); /* never NULL: the current one; notices commits of another process */
-void lore_snapshot_release(lore_snapshot *snapshot);  /* accepts NULL */
-int64_t lore_snapshot_sequence(const lore_snapshot *snapshot); /* number of the last commit it covers */
+/* The current one, never NULL. Notices commits of another process. */
+lore_snapshot *lore_index_acquire(lore_index *index);
+void lore_snapshot_release(lore_snapshot *snapshot); /* accepts NULL */
+/* Number of the last commit it covers; publications count. */
+int64_t lore_snapshot_sequence(const lore_snapshot *snapshot);
 int64_t lore_snapshot_chunks(const lore_snapshot *snapshot);
 
-/* A parsed metadata filter, the OpenAI vector-store grammar: eq ne gt gte lt lte in nin, and, or. In the arena. */
+/* A parsed metadata filter, the OpenAI vector-store grammar: eq ne gt gte lt lte in nin, and, or.
+ * In the arena. Messages name the path: filter.filters[1].key ... */
 typedef struct lore_filter lore_filter;
-LORE_MUST_USE lore_status lore_filter_parse(const lore_json *json, const lore_limits *limits, lore_arena *arena,
-                                            const lore_filter **filter, lore_error *err); /* messages name filter.filters[1].key ... */
+LORE_MUST_USE lore_status lore_filter_parse(const lore_json *json, const lore_limits *limits,
+                                            lore_arena *arena, const lore_filter **filter,
+                                            lore_error *err);
 
 typedef struct lore_candidate {
-    int64_t chunk;   /* row id */
-    float score;     /* dense: cosine; lexical: BM25, larger is better */
+    int64_t chunk; /* row id */
+    float score;   /* dense: cosine; lexical: BM25, larger is better */
 } lore_candidate;
 typedef struct lore_candidates {
     lore_candidate *items; /* best first, ties by chunk id */
@@ -29,35 +35,47 @@ typedef struct lore_candidates {
 } lore_candidates;
 
 typedef struct lore_search_options {
-    const lore_str *collections; /* names; unknown ones are LORE_ERR_NOT_FOUND */
-    int32_t collection_count;
+    const lore_str *collections; /* unknown ones are LORE_ERR_NOT_FOUND */
+    int32_t collection_count;    /* 0: all */
     const lore_filter *filter;   /* NULL: all */
     int32_t count;               /* candidates wanted */
 } lore_search_options;
 
-LORE_MUST_USE lore_status lore_search_dense(lore_snapshot *snapshot, const float *query, const lore_search_options *options,
-                                            lore_arena *arena, lore_candidates *found, lore_error *err);
-/* Lexical: terms of the question (see lexical.h), OR-ed, BM25. A question without any term finds nothing. */
-LORE_MUST_USE lore_status lore_search_text(lore_snapshot *snapshot, lore_str question, const lore_search_options *options,
-                                           lore_arena *arena, lore_candidates *found, lore_error *err);
-/* How many chunks of the snapshot's database hold each word (folded as lore_word is; stemmed inside). For idf weights. */
-LORE_MUST_USE lore_status lore_term_rows(lore_snapshot *snapshot, const lore_str *words, int32_t count, int64_t *rows, lore_error *err);
-/* Exact cosine scores of given chunks (rows without a vector or dead: NaN), and BM25-free statistics are not offered on purpose. */
-LORE_MUST_USE lore_status lore_score_dense(lore_snapshot *snapshot, const float *query, const int64_t *chunks, int32_t count,
-                                           float *scores, lore_error *err);
+/* Nearest by cosine. query: f32 [dim], unit length; not finite: LORE_ERR_INVALID. */
+LORE_MUST_USE lore_status lore_search_dense(lore_snapshot *snapshot, const float *query,
+                                            const lore_search_options *options, lore_arena *arena,
+                                            lore_candidates *found, lore_error *err);
+/* Lexical: terms of the question (see lexical.h), OR-ed, BM25. A question without any term finds
+ * nothing. */
+LORE_MUST_USE lore_status lore_search_text(lore_snapshot *snapshot, lore_str question,
+                                           const lore_search_options *options, lore_arena *arena,
+                                           lore_candidates *found, lore_error *err);
+/* How many chunks of all collections hold each word (folded as lore_word is; stemmed inside). For
+ * idf weights. */
+LORE_MUST_USE lore_status lore_term_rows(lore_snapshot *snapshot, const lore_str *words,
+                                         int32_t count, int64_t *rows, lore_error *err);
+/* Cosine scores of given chunks, the same as lore_search_dense gives; NaN for rows that are dead or
+ * have no vector. */
+LORE_MUST_USE lore_status lore_score_dense(lore_snapshot *snapshot, const float *query,
+                                           const int64_t *chunks, int32_t count, float *scores,
+                                           lore_error *err);
 
 typedef struct lore_chunk {
     int64_t row, document_row;
-    int32_t ordinal;                  /* place in its document, from 0 */
+    int32_t ordinal; /* place in its document, from 0 */
     lore_str collection, document_id, title, source, url, heading, metadata;
-    lore_str text;                    /* document text [start, end) */
+    lore_str text; /* document text [start, end) */
     size_t start, end;
 } lore_chunk;
-/* Loads in one read transaction; chunks that are gone are left out, so *found_count <= count; order kept. Strings in the arena. */
-LORE_MUST_USE lore_status lore_load_chunks(lore_snapshot *snapshot, const int64_t *rows, int32_t count, lore_arena *arena,
-                                           lore_chunk *chunks, int32_t *found_count, lore_error *err);
+/* Loads in one read transaction; chunks that are gone are left out, so *found_count <= count; order
+ * kept. Strings in the arena. */
+LORE_MUST_USE lore_status lore_load_chunks(lore_snapshot *snapshot, const int64_t *rows,
+                                           int32_t count, lore_arena *arena, lore_chunk *chunks,
+                                           int32_t *found_count, lore_error *err);
 /* All chunks of one document, in order. */
-LORE_MUST_USE lore_status lore_load_document_chunks(lore_snapshot *snapshot, lore_str collection, lore_str document_id, lore_arena *arena,
-                                                    lore_chunk **chunks, int32_t *count, lore_error *err);
+LORE_MUST_USE lore_status lore_load_document_chunks(lore_snapshot *snapshot, lore_str collection,
+                                                    lore_str document_id, lore_arena *arena,
+                                                    lore_chunk **chunks, int32_t *count,
+                                                    lore_error *err);
 
 #endif

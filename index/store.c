@@ -1,26 +1,14 @@
-/* The data folder: opening it, and the one writer.
+/* The data folder: its lock, its database, and whether both are what they should be.
  *
- * A write transaction: begin takes the database's write lock and reads the counters; put and delete change rows;
- * commit stores the counters, makes it durable, and brings the snapshot forward before it returns. The states:
- *
- *   closed --begin--> open --put, delete--> open --commit--> closed      (commit without changes writes nothing)
- *                      |  --something fails--> failed --rollback--> closed
- *
- * What the caller gave wrongly (LORE_ERR_INVALID, _LIMIT, _NOT_FOUND) is found before anything is written: that
- * document is refused and the transaction goes on. Any other failure may leave rows half changed; then everything but
- * rollback is refused, commit included.
- *
- * The full-text tables are contentless: to take a row out, FTS5 must be told the very texts that were put in. They are read
- * from the tables in the same transaction, before those lose them. */
+ * Opening to write: make the folder, take the lock, open or create the database, check that the
+ * vectors are this encoder's, make the first snapshot, repair derived files. Opening to read: the
+ * same without making anything. */
 #include "index/index_int.h"
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "base/utf8.h"
 
 #include <assert.h>
-#include <errno.h>
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -29,7 +17,8 @@ enum {
     APPLICATION = 0x4C4F5245, /* "LORE" */
     FORMAT = 1,               /* formats.md; raise it where an old folder can no longer be read */
     DIM_MAX = 65536,
-    LOCK_ATTEMPTS = 10, /* a process that only asks who holds the folder has the lock for an instant */
+    LOCK_ATTEMPTS =
+        10, /* a process that only asks who holds the folder has the lock for an instant */
     LOCK_PAUSE_MS = 20
 };
 
@@ -47,32 +36,21 @@ static const char schema[] =
     "  vec_checksum INTEGER NOT NULL DEFAULT 0, ann_size INTEGER, ann_checksum INTEGER);"
     "CREATE TABLE documents(id INTEGER PRIMARY KEY AUTOINCREMENT, collection INTEGER NOT NULL,"
     "  external_id TEXT NOT NULL, source TEXT NOT NULL, title TEXT NOT NULL, url TEXT NOT NULL,"
-    "  metadata TEXT NOT NULL, media TEXT NOT NULL, hash BLOB NOT NULL, updated_ms INTEGER NOT NULL,"
-    "  first_chunk INTEGER NOT NULL, chunk_count INTEGER NOT NULL, UNIQUE(collection, external_id));"
+    "  metadata TEXT NOT NULL, media TEXT NOT NULL, hash BLOB NOT NULL, updated_ms INTEGER NOT "
+    "NULL,"
+    "  first_chunk INTEGER NOT NULL, chunk_count INTEGER NOT NULL, UNIQUE(collection, "
+    "external_id));"
     "CREATE TABLE texts(document INTEGER PRIMARY KEY, runs BLOB NOT NULL, text BLOB NOT NULL);"
-    "CREATE TABLE chunks(id INTEGER PRIMARY KEY, document INTEGER NOT NULL, ordinal INTEGER NOT NULL,"
+    "CREATE TABLE chunks(id INTEGER PRIMARY KEY, document INTEGER NOT NULL, ordinal INTEGER NOT "
+    "NULL,"
     "  start INTEGER NOT NULL, end INTEGER NOT NULL, heading TEXT NOT NULL);"
-    "CREATE TABLE vectors(chunk INTEGER PRIMARY KEY, collection INTEGER NOT NULL, data BLOB NOT NULL);"
+    "CREATE TABLE vectors(chunk INTEGER PRIMARY KEY, collection INTEGER NOT NULL, data BLOB NOT "
+    "NULL);"
     "CREATE INDEX vectors_by_collection ON vectors(collection);"
     "CREATE TABLE deletions(collection INTEGER, sequence INTEGER, first_chunk INTEGER,"
     "  chunk_count INTEGER, PRIMARY KEY(collection, sequence, first_chunk)) WITHOUT ROWID;"
     "PRAGMA application_id=0x4C4F5245; PRAGMA user_version=1;";
 static_assert(FORMAT == 1, "the schema sets user_version");
-
-static lore_status read_number(lore_db *db, const char *sql, int64_t *value, lore_error *err)
-{
-    lore_stmt *stmt = NULL;
-    bool has_row = false;
-    lore_status status = lore_db_statement(db, sql, &stmt, err);
-    if (status == LORE_OK) {
-        status = lore_stmt_step(stmt, &has_row, err);
-    }
-    if (status == LORE_OK && has_row) {
-        *value = lore_column_int(stmt, 0);
-        lore_stmt_reset(stmt);
-    }
-    return status;
-}
 
 /* Is it ours, and of this version? *is_empty: there is nothing in it yet. */
 static lore_status check_schema(lore_index *index, lore_db *db, bool *is_empty, lore_error *err)
@@ -81,12 +59,12 @@ static lore_status check_schema(lore_index *index, lore_db *db, bool *is_empty, 
     static const char *const application = "PRAGMA application_id";
     static const char *const version = "PRAGMA user_version";
     int64_t table_count = 0, id = 0, format = 0;
-    lore_status status = read_number(db, tables, &table_count, err);
+    lore_status status = lore_db_number(db, tables, &table_count, err);
     if (status == LORE_OK) {
-        status = read_number(db, application, &id, err);
+        status = lore_db_number(db, application, &id, err);
     }
     if (status == LORE_OK) {
-        status = read_number(db, version, &format, err);
+        status = lore_db_number(db, version, &format, err);
     }
     if (status != LORE_OK) {
         return status;
@@ -96,7 +74,8 @@ static lore_status check_schema(lore_index *index, lore_db *db, bool *is_empty, 
         return LORE_OK;
     }
     if (id != APPLICATION) {
-        return lore_fail(err, LORE_ERR_CORRUPT, "'%s' is a database of something else", index->path);
+        return lore_fail(err, LORE_ERR_CORRUPT, "'%s' is a database of something else",
+                         index->path);
     }
     if (format != FORMAT) {
         return lore_fail(err, LORE_ERR_UNSUPPORTED,
@@ -115,7 +94,7 @@ static lore_status create_schema(lore_index *index, lore_error *err)
         status = lore_db_exec(index->writer, schema, err);
     }
     if (status == LORE_OK) {
-        status = insert_collection(index, LORE_STR("default"), err);
+        status = lore_collection_insert(index, LORE_STR("default"), err);
     }
     if (status == LORE_OK) {
         status = lore_db_exec(index->writer, "COMMIT", err);
@@ -126,26 +105,8 @@ static lore_status create_schema(lore_index *index, lore_error *err)
     return status;
 }
 
-static lore_status put_meta(lore_db *db, lore_str key, const char *text, int64_t number,
-                            lore_error *err)
-{
-    static const char *const sql = "INSERT OR REPLACE INTO meta VALUES(?1, ?2)";
-    lore_stmt *stmt = NULL;
-    lore_status status = lore_db_statement(db, sql, &stmt, err);
-    if (status != LORE_OK) {
-        return status;
-    }
-    lore_bind_text(stmt, 1, key);
-    if (text != NULL) {
-        lore_bind_text(stmt, 2, lore_str_from(text));
-    } else {
-        lore_bind_int(stmt, 2, number);
-    }
-    return lore_stmt_run(stmt, err);
-}
-
-/* From now on the vectors are this encoder's. Files of another vector length are forgotten with it; they are empty,
- * because so is the table of vectors. */
+/* From now on the vectors are this encoder's. Files of another vector length are forgotten with it;
+ * they are empty, because so is the table of vectors. */
 static lore_status adopt_encoder(lore_index *index, const lore_index_options *options,
                                  lore_error *err)
 {
@@ -156,10 +117,10 @@ static lore_status adopt_encoder(lore_index *index, const lore_index_options *op
     lore_db *db = index->writer;
     lore_status status = lore_db_exec(db, "BEGIN IMMEDIATE", err);
     if (status == LORE_OK) {
-        status = put_meta(db, LORE_STR("encoder"), options->encoder, 0, err);
+        status = lore_meta_put(db, LORE_STR("encoder"), options->encoder, 0, err);
     }
     if (status == LORE_OK) {
-        status = put_meta(db, LORE_STR("dim"), NULL, options->dim, err);
+        status = lore_meta_put(db, LORE_STR("dim"), NULL, options->dim, err);
     }
     if (status == LORE_OK) {
         status = lore_db_exec(db, reset, err);
@@ -195,8 +156,7 @@ static lore_status check_encoder(lore_index *index, lore_db *db, const lore_inde
     lore_str stored = lore_column_bytes(stmt, 0);
     int64_t dim = lore_column_int(stmt, 1);
     bool has_vectors = lore_column_int(stmt, 2) != 0;
-    bool is_same =
-        lore_str_equal(stored, lore_str_from(options->encoder)) && dim == options->dim;
+    bool is_same = lore_str_equal(stored, lore_str_from(options->encoder)) && dim == options->dim;
     if (!is_same && has_vectors) {
         status = lore_fail(err, LORE_ERR_INVALID,
                            "'%s' holds vectors of encoder '" LORE_STR_FMT
@@ -326,8 +286,8 @@ static lore_status index_new(const char *folder, const lore_index_options *optio
     lore_lock_init(&made->lock);
     made->config = options->config;
     made->backend = options->backend;
-    made->is_device = options->backend != NULL &&
-                      lore_backend_get_kind(options->backend) == LORE_BACKEND_CUDA;
+    made->is_device =
+        options->backend != NULL && lore_backend_get_kind(options->backend) == LORE_BACKEND_CUDA;
     made->is_writer = options->is_writer;
     int length = snprintf(made->folder, sizeof made->folder, "%s", folder);
     snprintf(made->path, sizeof made->path, "%s/lore.db", made->folder);
@@ -395,7 +355,7 @@ void lore_index_close(lore_index *index)
     lore_reader_close_all(index);
     if (index->writer != NULL) {
         lore_index_rollback(index);
-        forget_text_statements(index);
+        lore_text_forget(index);
         lore_db_close(index->writer);
     }
     lore_file_unlock(index->lock_fd);

@@ -1,9 +1,11 @@
-/* The truth on disk: one SQLite database of collections, documents, chunks, vectors and the full-text index.
+/* The truth on disk: one SQLite database of collections, documents, chunks, vectors and the
+ * full-text index.
  *
- * A write transaction is begin .. commit on the one writer; after commit returns, what it holds is durable
- * (synchronous=FULL) and found by the next snapshot. Replacing or deleting a document takes its chunks, vectors and full-text rows
- * out in the same transaction. Document and chunk row ids are never used twice. Tables and formats: docs/formats.md.
- * Thread: writing functions from one thread at a time (the owner of the data folder's lock); reading ones any. */
+ * A write transaction is begin .. commit on the one writer; after commit returns, what it holds is
+ * durable (synchronous=FULL) and found by the next snapshot. Replacing or deleting a document takes
+ * its chunks, vectors and full-text rows out in the same transaction. Document and chunk row ids
+ * are never used twice. Tables and formats: docs/formats.md. Thread: writing functions from one
+ * thread at a time (the owner of the data folder's lock); reading ones any. */
 #ifndef LORE_INDEX_STORE_H
 #define LORE_INDEX_STORE_H
 
@@ -15,91 +17,119 @@
 typedef struct lore_index lore_index;
 
 typedef struct lore_index_options {
-    const lore_config *config;   /* borrowed until close */
-    lore_backend *backend;       /* scans run on it; borrowed */
-    bool is_writer;              /* take the data folder's lock: LORE_ERR_BUSY names the holder */
-    const char *encoder;         /* fingerprint of the embedder; vectors of another one make opening fail with LORE_ERR_INVALID
-                                    unless the index is empty; NULL: do not care (doctor, documents list) */
-    int32_t dim;                 /* of the embedder's vectors; 0 with encoder NULL */
+    const lore_config *config; /* borrowed until close */
+    lore_backend *backend;     /* scans run on it; borrowed; NULL: no dense search */
+    bool is_writer;            /* take the data folder's lock: LORE_ERR_BUSY names the holder */
+    const char *encoder; /* fingerprint of the embedder; vectors of another one make opening fail
+                            with LORE_ERR_INVALID unless the index is empty; NULL: do not care
+                            (doctor, documents list) */
+    int32_t dim;         /* of the embedder's vectors; 0 with encoder NULL */
 } lore_index_options;
 
-/* Opens (and creates, when writing) the folder. Missing or damaged derived files are rebuilt from the database; a damaged
- * database is LORE_ERR_CORRUPT that names the file. A reader of a folder that does not exist: LORE_ERR_NOT_FOUND. */
-LORE_MUST_USE lore_status lore_index_open(const char *folder, const lore_index_options *options, lore_index **index, lore_error *err);
+/* Opens (and creates, when writing) the folder. Missing or damaged derived files are rebuilt from
+ * the database; a damaged database is LORE_ERR_CORRUPT that names the file. A reader of a folder
+ * that does not exist: LORE_ERR_NOT_FOUND. */
+LORE_MUST_USE lore_status lore_index_open(const char *folder, const lore_index_options *options,
+                                          lore_index **index, lore_error *err);
 void lore_index_close(lore_index *index);
-/* What the lock file says about the process that holds the folder (its socket address), empty when none. */
+/* Append who holds the folder for writing: the address that was announced, "process 4711" where
+ * none was, nothing where nobody does. */
 LORE_MUST_USE lore_status lore_index_holder(const char *folder, lore_buf *holder, lore_error *err);
 /* Write the address of the serving process into the lock file (writer only). */
 LORE_MUST_USE lore_status lore_index_announce(lore_index *index, lore_str address, lore_error *err);
 
-typedef struct lore_chunk_row {      /* to write */
-    size_t start, end;               /* bytes of the document's text */
-    lore_str heading;                /* "Reset > Factory reset" */
-    const float *vector;             /* f32 [dim], unit length */
+typedef struct lore_chunk_row { /* to write */
+    size_t start, end;          /* bytes of the document's text */
+    lore_str heading;           /* "Reset > Factory reset" */
+    const float *vector;        /* f32 [dim], unit length */
 } lore_chunk_row;
 
-typedef struct lore_offset_run {     /* text [text, next run's text) came from the source at [source, ...) byte for byte */
-    uint32_t text, source;           /* where the run is not verbatim (entities, folded white space) is_exact is 0 */
+/* The text from `text` to the next run's came from the source at `source`: byte for byte where
+ * is_exact is 1; where it is 0 something was folded (entities, white space). */
+typedef struct lore_offset_run {
+    uint32_t text, source;
     uint32_t is_exact;
 } lore_offset_run;
 
 typedef struct lore_document_row {
-    lore_str id;                     /* external id, unique in its collection: "d_..." or the client's own */
-    lore_str source;                 /* path or URL, may be empty */
+    lore_str id;     /* external id, unique in its collection: "d_..." or the client's own */
+    lore_str source; /* path or URL, may be empty */
     lore_str title;
     lore_str url;
-    lore_str metadata;               /* JSON object text, "" = none */
-    lore_str media;                  /* "text/markdown" ... */
-    uint8_t hash[32];                /* SHA-256 of raw bytes, metadata, title and ingest settings: unchanged means skip */
-    lore_str text;                   /* cleaned */
+    lore_str metadata; /* JSON object text, "" = none */
+    lore_str media;    /* "text/markdown" ... */
+    uint8_t hash[32];  /* SHA-256 of raw bytes, metadata, title, settings: unchanged means skip */
+    lore_str text;     /* cleaned */
     const lore_offset_run *runs;
     int32_t run_count;
     const lore_chunk_row *chunks;
     int32_t chunk_count;
 } lore_document_row;
 
-/* Writing. All of begin..commit on one thread. Any failure: rollback, then the database is as at begin. */
+/* Writing. All of begin..commit on one thread. A document that is refused (LORE_ERR_INVALID,
+ * _LIMIT, _NOT_FOUND) leaves the transaction as it was: go on with the next. After any other
+ * failure only lore_index_rollback is left; then the database is as at begin. A failed commit has
+ * rolled back; one without changes writes nothing. */
 LORE_MUST_USE lore_status lore_index_begin(lore_index *index, lore_error *err);
-LORE_MUST_USE lore_status lore_index_put_document(lore_index *index, lore_str collection, const lore_document_row *document,
+LORE_MUST_USE lore_status lore_index_put_document(lore_index *index, lore_str collection,
+                                                  const lore_document_row *document,
                                                   bool *was_replaced, lore_error *err);
 /* *found false when there is none. */
-LORE_MUST_USE lore_status lore_index_delete_document(lore_index *index, lore_str collection, lore_str id, bool *found, lore_error *err);
+LORE_MUST_USE lore_status lore_index_delete_document(lore_index *index, lore_str collection,
+                                                     lore_str id, bool *found, lore_error *err);
 LORE_MUST_USE lore_status lore_index_commit(lore_index *index, lore_error *err);
 void lore_index_rollback(lore_index *index);
-/* Collections. Names: 1..128 bytes of letters, digits, '-', '_', '.'; "default" is made by the first open. */
-LORE_MUST_USE lore_status lore_index_create_collection(lore_index *index, lore_str name, lore_error *err); /* existing: LORE_OK */
-LORE_MUST_USE lore_status lore_index_delete_collection(lore_index *index, lore_str name, bool *found, lore_error *err);
-/* Settings of a collection. fusion_weight NaN: the config's; refusal "": the default text. LORE_ERR_NOT_FOUND names it. */
-LORE_MUST_USE lore_status lore_index_tune_collection(lore_index *index, lore_str name, double fusion_weight, lore_str refusal, lore_error *err);
-/* Fold the tail into the derived files (vec-*.i8, ann-*.faiss above ann_min_vectors) crash-safely. Cheap when there is
- * nothing to do; does nothing while the tail is small. */
+/* Collections. Names: 1..128 bytes of letters, digits, '-', '_', '.'; "default" is made by the
+ * first open. */
+LORE_MUST_USE lore_status lore_index_create_collection(lore_index *index, lore_str name,
+                                                       lore_error *err); /* existing: LORE_OK */
+LORE_MUST_USE lore_status lore_index_delete_collection(lore_index *index, lore_str name,
+                                                       bool *found, lore_error *err);
+/* Settings of a collection. fusion_weight NaN: the config's; refusal "": the default text.
+ * LORE_ERR_NOT_FOUND names it. */
+LORE_MUST_USE lore_status lore_index_tune_collection(lore_index *index, lore_str name,
+                                                     double fusion_weight, lore_str refusal,
+                                                     lore_error *err);
+/* Fold the tail into the derived files (vec-*.i8, ann-*.faiss above ann_min_vectors) crash-safely.
+ * Cheap when there is nothing to do; does nothing while the tail is small. */
 LORE_MUST_USE lore_status lore_index_publish(lore_index *index, lore_error *err);
 
 /* Reading for listings and for ingest's skip test (own short read transaction each). */
 typedef struct lore_collection_info {
     lore_str name;
     int64_t documents, chunks, created_ms;
-    double fusion_weight;            /* NaN: none stored, use the config's */
-    lore_str refusal;                /* empty: default text */
+    double fusion_weight; /* NaN: none stored, use the config's */
+    lore_str refusal;     /* empty: default text */
 } lore_collection_info;
-LORE_MUST_USE lore_status lore_index_collections(lore_index *index, lore_arena *arena, lore_collection_info **list, int32_t *count, lore_error *err);
-LORE_MUST_USE lore_status lore_index_document_hash(lore_index *index, lore_str collection, lore_str id, uint8_t hash[32], bool *found, lore_error *err);
+LORE_MUST_USE lore_status lore_index_collections(lore_index *index, lore_arena *arena,
+                                                 lore_collection_info **list, int32_t *count,
+                                                 lore_error *err);
+LORE_MUST_USE lore_status lore_index_document_hash(lore_index *index, lore_str collection,
+                                                   lore_str id, uint8_t hash[32], bool *found,
+                                                   lore_error *err);
 
 typedef struct lore_document_info {
     int64_t row;
-    lore_str id, source, title, url, metadata, media, text;  /* text only where asked */
+    lore_str id, source, title, url, metadata, media, text; /* text only where asked */
     int64_t text_bytes, chunks, updated_ms;
-    const lore_offset_run *runs;                              /* with the text */
+    const lore_offset_run *runs; /* with the text */
     int32_t run_count;
 } lore_document_info;
 /* LORE_ERR_NOT_FOUND names it. */
-LORE_MUST_USE lore_status lore_index_get_document(lore_index *index, lore_str collection, lore_str id, bool with_text, lore_arena *arena, lore_document_info *document, lore_error *err);
-/* A page in order of id, ids > cursor (empty: from the start); at most `limit`. *next is empty at the end. source_prefix, where not
- * empty, keeps documents whose source starts with it (for --prune). */
-LORE_MUST_USE lore_status lore_index_list_documents(lore_index *index, lore_str collection, lore_str cursor, lore_str source_prefix, int32_t limit,
-                                                    lore_arena *arena, lore_document_info **list, int32_t *count, lore_str *next, lore_error *err);
+LORE_MUST_USE lore_status lore_index_get_document(lore_index *index, lore_str collection,
+                                                  lore_str id, bool with_text, lore_arena *arena,
+                                                  lore_document_info *document, lore_error *err);
+/* A page in order of id, ids > cursor (empty: from the start); at most `limit`. *next is empty at
+ * the end. source_prefix, where not empty, keeps documents whose source starts with it (for
+ * --prune). */
+LORE_MUST_USE lore_status lore_index_list_documents(lore_index *index, lore_str collection,
+                                                    lore_str cursor, lore_str source_prefix,
+                                                    int32_t limit, lore_arena *arena,
+                                                    lore_document_info **list, int32_t *count,
+                                                    lore_str *next, lore_error *err);
 
-/* Byte offset of the cleaned text to the byte offset of the source; the run's start where it is not verbatim. */
+/* Byte offset of the cleaned text to the byte offset of the source; the run's start where it is not
+ * verbatim. */
 size_t lore_offset_to_source(const lore_offset_run *runs, int32_t count, size_t text_offset);
 
 #endif

@@ -2,15 +2,16 @@
  * lore_rank(table), and lore_allowed(rowid) for filters.
  *
  * The tokenizer is the walk of lexical.c; FTS5's own porter stemmer is put around it
- * (tokenize='porter lore'). A query sets what lore_rank and lore_allowed work with before it runs; both read memory of
- * the caller's, so nothing is copied into SQLite. */
+ * (tokenize='porter lore'). A query sets what lore_rank and lore_allowed work with before it runs;
+ * both read memory of the caller's, so nothing is copied into SQLite. */
 #include "index/index_int.h"
 
 #include <limits.h>
 #include <sqlite3.h>
 
 struct lore_fts {
-    fts5_tokenizer porter; /* methods of FTS5's stemmer, and one of it over our walk, for questions */
+    fts5_tokenizer
+        porter; /* methods of FTS5's stemmer, and one of it over our walk, for questions */
     Fts5Tokenizer *stemmer;
     const int64_t *allowed;
     int64_t allowed_count;
@@ -20,7 +21,8 @@ struct lore_fts {
 
 /* ---- the tokenizer ---- */
 
-typedef int (*token_sink)(void *context, int flags, const char *token, int size, int start, int end);
+typedef int (*token_sink)(void *context, int flags, const char *token, int size, int start,
+                          int end);
 
 typedef struct token_walk {
     token_sink sink;
@@ -32,8 +34,8 @@ typedef struct token_walk {
 static bool pass_token(void *self, const lore_word *word)
 {
     token_walk *walk = self;
-    /* A pair stands at the place of its second character, so that it does not lengthen the document for
-     * BM25. In questions pairs stand alone. */
+    /* A pair stands at the place of its second character, so that it does not lengthen the document
+     * for BM25. In questions pairs stand alone. */
     int flags = word->is_bigram && !walk->is_query ? FTS5_TOKEN_COLOCATED : 0;
     walk->code = walk->sink(walk->context, flags, word->text.ptr, (int)word->text.len,
                             (int)word->start, (int)word->end);
@@ -68,8 +70,9 @@ static int tokenizer_run(Fts5Tokenizer *tokenizer, void *context, int flags, con
 
 /* ---- lore_rank(table): BM25 ---- */
 
-/* The words of the current row. FTS5 would look them up in a table of its own, with a statement a row: nine tenths of the
- * time of its bm25(). The caller has them in memory; only rows that it does not know yet are looked up. */
+/* The words of the current row. FTS5 would look them up in a table of its own, with a statement a
+ * row: nine tenths of the time of its bm25(). The caller has them in memory; only rows that it does
+ * not know yet are looked up. */
 static int row_length(const Fts5ExtensionApi *api, Fts5Context *fts, const lore_ranking *ranking,
                       int *length)
 {
@@ -92,8 +95,9 @@ static int average_length(const Fts5ExtensionApi *api, Fts5Context *context, lor
     return code;
 }
 
-/* sum over phrases of idf * f (k + 1) / (f + k (1 - b + b length / average)), f the occurrences weighted by column; k and b
- * as in FTS5's own (Robertson and Zaragoza 2009, "BM25 and beyond", section 3). */
+/* sum over phrases of idf * f (k + 1) / (f + k (1 - b + b length / average)), f the occurrences
+ * weighted by column; k and b as in FTS5's own (Robertson and Zaragoza 2009, "BM25 and beyond",
+ * section 3). */
 static void rank_function(const Fts5ExtensionApi *api, Fts5Context *row, sqlite3_context *context,
                           int count, sqlite3_value **values)
 {
@@ -149,14 +153,14 @@ static int pass_term(void *context, int flags, const char *token, int size, int 
 }
 
 lore_status lore_fts_terms(lore_fts *fts, lore_str question, lore_term_visit visit, void *self,
-                          lore_error *err)
+                           lore_error *err)
 {
     if (question.len > INT_MAX) {
         return lore_fail(err, LORE_ERR_LIMIT, "a question of %zu bytes is too long", question.len);
     }
     term_walk walk = {visit, self};
     int code = fts->porter.xTokenize(fts->stemmer, &walk, FTS5_TOKENIZE_QUERY, question.ptr,
-                                    (int)question.len, pass_term);
+                                     (int)question.len, pass_term);
     if (code != SQLITE_OK && code != SQLITE_DONE) {
         return lore_fail(err, code == SQLITE_NOMEM ? LORE_ERR_NOMEM : LORE_ERR_IO,
                          "cannot read the words of the question: %s", sqlite3_errstr(code));

@@ -1,20 +1,22 @@
 /* Lexical search: the terms of a question, OR-ed, ranked by BM25.
  *
- * FTS5 visits every row that holds any term, so cost is the sum of the terms' row counts. In a large collection terms are
- * taken from the rarest until a budget of rows is spent; the common ones left out carry almost no weight in BM25
- * anyway. In a small collection nothing is left out: there the common terms are what tells rows apart (dropping terms in 5 %
- * of the rows costs cranfield a third of its nDCG). Nothing else is dropped: "to be or not" is four terms.
+ * FTS5 visits every row that holds any term, so cost is the sum of the terms' row counts. In a
+ * large collection terms are taken from the rarest until a budget of rows is spent; the common ones
+ * left out carry almost no weight in BM25 anyway. In a small collection nothing is left out: there
+ * the common terms are what tells rows apart (dropping terms in 5 % of the rows costs cranfield a
+ * third of its nDCG). Nothing else is dropped: "to be or not" is four terms.
  *
- * A term counts once however often it is asked for. Every collection has a table of its own: row counts and average
- * lengths are its own, and a query does not pay for other collections.
+ * A term counts once however often it is asked for. Every collection has a table of its own: row
+ * counts and average lengths are its own, and a query does not pay for other collections.
  *
- * FTS5's bm25() spends nine tenths of its time looking up the length of each row and counts the rows of each term anew
- * for each query. Ours takes lengths from the view and counts from a cache that lasts until the collection's next commit.
- * The inverse frequency is log(1 + (N - n + .5) / (n + .5)), which stays positive: FTS5's is cut to nothing for a term in half of
- * the rows, and in a handbook about routers that is "router".
+ * FTS5's bm25() spends nine tenths of its time looking up the length of each row and counts the
+ * rows of each term anew for each query. Ours takes lengths from the view and counts from a cache
+ * that lasts until the collection's next commit. The inverse frequency is log(1 + (N - n + .5) / (n
+ * + .5)), which stays positive: FTS5's is cut to nothing for a term in half of the rows, and in a
+ * handbook about routers that is "router".
  *
- * The query string is made of slices of the question in double quotes, never of bare words, so nothing in it
- * is an operator of FTS5. */
+ * The query string is made of slices of the question in double quotes, never of bare words, so
+ * nothing in it is an operator of FTS5. */
 #include "index/index_int.h"
 
 #include <math.h>
@@ -23,10 +25,10 @@
 #include <string.h>
 
 typedef struct term {
-    lore_str stem;       /* as the index holds it; in the arena */
-    lore_str slice;      /* of the question, which gives the stem again */
-    int32_t place;       /* among the distinct terms of the question */
-    int64_t rows;        /* of the collection that hold it, where looked up */
+    lore_str stem;  /* as the index holds it; in the arena */
+    lore_str slice; /* of the question, which gives the stem again */
+    int32_t place;  /* among the distinct terms of the question */
+    int64_t rows;   /* of the collection that hold it, where looked up */
 } term;
 
 typedef struct term_set {
@@ -34,7 +36,8 @@ typedef struct term_set {
     lore_str question;
     term *items;
     int32_t count, cap;
-    int32_t *table; /* open addressing: index + 1 of an item, 0 empty; [table_size], a power of two */
+    int32_t
+        *table; /* open addressing: index + 1 of an item, 0 empty; [table_size], a power of two */
     size_t table_size;
     bool has_failed;
 } term_set;
@@ -196,8 +199,8 @@ static int by_rows(const void *left, const void *right)
     return a->place - b->place;
 }
 
-/* Sort the terms; those from *first on, *kept of them, are to be asked for. The others occur nowhere, or are too
- * common or too many. */
+/* Sort the terms; those from *first on, *kept of them, are to be asked for. The others occur
+ * nowhere, or are too common or too many. */
 static void choose_terms(const lore_limits *limits, const text_state *state, term *terms,
                          int32_t count, int32_t *first, int32_t *kept)
 {
@@ -350,8 +353,8 @@ static lore_status search_rows(lore_index *index, lore_db *db, const text_state 
     return status;
 }
 
-/* One read transaction a collection, so that counts and rows fit together. Ended by COMMIT: a rollback would take the
- * temporary table with it. On failure lore_reader_give rolls back. */
+/* One read transaction a collection, so that counts and rows fit together. Ended by COMMIT: a
+ * rollback would take the temporary table with it. On failure lore_reader_give rolls back. */
 static lore_status search_collection(lore_index *index, lore_db *db, const lore_vectors *view,
                                      const term_set *set, const lore_filter *filter, lore_top *top,
                                      lore_error *err)
@@ -375,8 +378,7 @@ static lore_status search_collections(lore_snapshot *snapshot, lore_db *db, lore
     term_set set;
     lore_status status = read_terms(db, question, arena, &set, err);
     for (int32_t i = 0; i < count && status == LORE_OK && set.count > 0; i++) {
-        status =
-            search_collection(snapshot->index, db, views[i], &set, options->filter, top, err);
+        status = search_collection(snapshot->index, db, views[i], &set, options->filter, top, err);
     }
     return status;
 }
@@ -421,7 +423,8 @@ lore_status lore_search_text(lore_snapshot *snapshot, lore_str question,
 
 /* ---- how common words are, for idf weights outside ---- */
 
-/* Add the collection's rows of each word to rows[]. A word that is several terms counts as its rarest. */
+/* Add the collection's rows of each word to rows[]. A word that is several terms counts as its
+ * rarest. */
 static lore_status add_counts(lore_index *index, lore_db *db, const lore_vectors *view,
                               term_set *sets, int32_t count, int64_t *rows, lore_error *err)
 {
@@ -456,7 +459,8 @@ lore_status lore_term_rows(lore_snapshot *snapshot, const lore_str *words, int32
         status = read_terms(reader->db, words[i], &arena, &sets[i], err);
     }
     for (int32_t v = 0; status == LORE_OK && v < snapshot->view_count; v++) {
-        status = add_counts(snapshot->index, reader->db, snapshot->views[v], sets, count, rows, err);
+        status =
+            add_counts(snapshot->index, reader->db, snapshot->views[v], sets, count, rows, err);
     }
     lore_reader_give(snapshot->index, reader);
     lore_arena_destroy(&arena);

@@ -1,20 +1,16 @@
 /* The published int8 vectors of a collection as a file: formats.md §2.
  *
- * Written front to back through a staging buffer that sums the checksum as it goes, so nothing is read
- * back and memory does not grow with the collection. Opening maps the file and reads every byte of it once: what a scan
- * will do anyway, and what tells a damaged file from a good one before it answers a question. */
+ * Written front to back through a staging buffer that sums the checksum as it goes, so nothing is
+ * read back and memory does not grow with the collection. Opening maps the file and reads every
+ * byte of it once: what a scan will do anyway, and what tells a damaged file from a good one before
+ * it answers a question. */
 #include "index/index_int.h"
 
 #include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
-enum {
-    HEADER_BYTES = 64,
-    FOOTER_BYTES = 16,
-    SECTION_ALIGN = 64,
-    STAGING_BYTES = 256 * 1024
-};
+enum { HEADER_BYTES = 64, FOOTER_BYTES = 16, SECTION_ALIGN = 64, STAGING_BYTES = 256 * 1024 };
 
 static const char magic_begin[8] = {'L', 'O', 'R', 'E', 'V', 'E', 'C', '1'};
 static const char magic_end[8] = {'L', 'O', 'R', 'E', 'E', 'N', 'D', '1'};
@@ -25,12 +21,13 @@ typedef struct vec_header {
     int64_t count, collection, generation, sequence, chunk, zero_2;
 } vec_header;
 static_assert(sizeof(vec_header) == HEADER_BYTES, "formats.md §2");
-static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the files are little-endian, and so are we");
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
+              "the files are little-endian, and so are we");
 
 /* ---- checksum ---- */
 
-/* Eight bytes a step ("slicing"; Kounavis and Berry 2005). The tables are made where they are used: 2,048 short
- * loops are nothing beside a file, and there is no global state to guard. */
+/* Eight bytes a step ("slicing"; Kounavis and Berry 2005). The tables are made where they are used:
+ * 2,048 short loops are nothing beside a file, and there is no global state to guard. */
 typedef struct crc_tables {
     uint64_t table[8][256];
 } crc_tables;
@@ -229,8 +226,15 @@ lore_status lore_vec_file_write(const char *path, const lore_part *parts, int32_
     w->at = w->staged = 0;
     w->crc = 0;
     make_tables(&w->tables);
-    vec_header header = {{0}, dim, 0, count, published->collection, published->generation,
-                         published->sequence, published->chunk, 0};
+    vec_header header = {{0},
+                         dim,
+                         0,
+                         count,
+                         published->collection,
+                         published->generation,
+                         published->sequence,
+                         published->chunk,
+                         0};
     memcpy(header.magic, magic_begin, sizeof magic_begin);
     lore_status status = lore_file_begin(path, &w->fd, err);
     if (status == LORE_OK) {

@@ -1,14 +1,19 @@
-/* One collection's vectors at one moment: the published base, the tail of segments committed since, the dead of both.
+/* One collection's vectors at one moment: the published base, the tail of segments committed since,
+ * the dead of both.
  *
  * Invariants:
  * 1. A view never changes once it is in a snapshot; the next one shares its segments and dead sets.
- * 2. Chunk ids ascend from part to part: ids are handed out in order, and a part is what came after the one before.
- * 3. Every vector of the collection that is in the database at the view's commit is live in exactly one part.
- * 4. Each tail segment has at least twice the live rows of the next one, so thousands of small commits leave a dozen
- *    segments, and each row is copied a logarithmic number of times. The base is never merged here: publishing does that.
+ * 2. Chunk ids ascend from part to part: ids are handed out in order, and a part is what came after
+ * the one before.
+ * 3. Every vector of the collection that is in the database at the view's commit is live in exactly
+ * one part.
+ * 4. Each tail segment has at least twice the live rows of the next one, so thousands of small
+ * commits leave a dozen segments, and each row is copied a logarithmic number of times. The base is
+ * never merged here: publishing does that.
  *
- * A view is loaded (files, then the rows they do not cover) or advanced (the rows of the commits since). Either way what is
- * new comes from SQLite, in one read transaction, quantised from the stored f16: both ways give the same bytes. */
+ * A view is loaded (files, then the rows they do not cover) or advanced (the rows of the commits
+ * since). Either way what is new comes from SQLite, in one read transaction, quantised from the
+ * stored f16: both ways give the same bytes. */
 #include "index/index_int.h"
 
 #include "base/log.h"
@@ -93,7 +98,8 @@ static lore_status count_rows(lore_db *db, int64_t collection, int64_t first_chu
     return status;
 }
 
-/* The word counts of a row as FTS5 keeps them: a varint a column (7 bits a byte, high bits first). */
+/* The word counts of a row as FTS5 keeps them: a varint a column (7 bits a byte, high bits first).
+ */
 static int32_t sum_lengths(lore_str sizes)
 {
     uint64_t sum = 0, value = 0;
@@ -120,7 +126,8 @@ static lore_status fill(lore_segment *segment, lore_stmt *stmt, int64_t cap, flo
         }
         lore_str half = lore_column_bytes(stmt, 1);
         if (half.len != size || segment->count == cap) {
-            return lore_fail(err, LORE_ERR_CORRUPT, "the vector of chunk %lld has %zu bytes, not %zu",
+            return lore_fail(err, LORE_ERR_CORRUPT,
+                             "the vector of chunk %lld has %zu bytes, not %zu",
                              (long long)lore_column_int(stmt, 0), half.len, size);
         }
         for (int32_t i = 0; i < segment->dim; i++) {
@@ -224,7 +231,8 @@ static lore_status add_rows(lore_index *index, lore_db *db, lore_vectors *view, 
     return add_part(index, view, segment, err);
 }
 
-/* Mark what was deleted after a commit. Ids that no part knows (rows born and dead since) change nothing. */
+/* Mark what was deleted after a commit. Ids that no part knows (rows born and dead since) change
+ * nothing. */
 static lore_status apply_deletions(lore_db *db, lore_vectors *view, int64_t sequence,
                                    lore_error *err)
 {
@@ -266,7 +274,8 @@ static void drop_parts(lore_vectors *view, int32_t from)
     view->part_count = from;
 }
 
-/* Restore invariant 4: merge the tail from the first segment that is too small for what follows it. */
+/* Restore invariant 4: merge the tail from the first segment that is too small for what follows it.
+ */
 static lore_status merge_tail(lore_index *index, lore_vectors *view, lore_error *err)
 {
     int32_t first = view->has_base ? 1 : 0;
@@ -296,7 +305,8 @@ static lore_status merge_tail(lore_index *index, lore_vectors *view, lore_error 
     return add_part(index, view, merged, err);
 }
 
-/* The published files. What cannot be used is left out and noted; only a lack of memory is a failure. */
+/* The published files. What cannot be used is left out and noted; only a lack of memory is a
+ * failure. */
 static lore_status add_base(lore_index *index, lore_vectors *view, bool may_rebuild,
                             lore_error *err)
 {

@@ -95,6 +95,11 @@ LORE_MUST_USE lore_status lore_clean_markdown(lore_builder *builder, size_t from
 LORE_MUST_USE lore_status lore_clean_html(lore_builder *builder, size_t from,
                                           const lore_limits *limits, lore_error *err);
 
+/* markdown_mask.c: text with what publishing tools add overwritten by LORE_MARKDOWN_MASK, a copy of
+ * the same length in the arena; text itself where there is nothing. ptr NULL: out of memory. */
+enum { LORE_MARKDOWN_MASK = '\x01' };
+lore_str lore_mask_additions(lore_str text, lore_arena *arena);
+
 /* front_matter.c: the end of a YAML ("---") or TOML ("+++") block at the start of text, 0 where
  * there is none; *title is borrowed from text, without quotes, "" if not given. */
 size_t lore_front_matter(lore_str text, lore_str *title);

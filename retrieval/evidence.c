@@ -7,6 +7,7 @@
 #include "retrieval/evidence.h"
 
 #include "base/clock.h"
+#include "base/utf8.h"
 #include "index/lexical.h"
 #include "models/sentence.h"
 
@@ -18,6 +19,7 @@ enum {
     TERMS_MAX = 128,          /* distinct words of a question that count; the bits of a term_set */
     SENTENCES_MAX = 2048,     /* of all passages; the best passages come first, so the tail is what is lost */
     EMBEDDED_MAX = 48,        /* sentences that get a vector of their own, by lexical score; the others borrow their passage's */
+    LABEL_WORDS_MAX = 8,      /* a line of so few words without a full stop or a figure is a label */
     SENTENCE_WORDS_MAX = 512  /* words of one sentence that the support check compares */
 };
 
@@ -209,12 +211,52 @@ static bool is_known(const drafts *found, const lore_hits *hits, int32_t hit, si
     return false;
 }
 
+/* Bytes of a list marker at the start: "- ", "* ", "3. ", "12) ". It is layout, not part of what is said. */
+static size_t marker_bytes(lore_str sentence)
+{
+    size_t at = 0;
+    while (at < sentence.len && at < 3 && sentence.ptr[at] >= '0' && sentence.ptr[at] <= '9') {
+        at++;
+    }
+    bool is_bullet = at == 0 && sentence.len > 2 && (sentence.ptr[0] == '-' || sentence.ptr[0] == '*');
+    bool is_number = at > 0 && at + 2 < sentence.len && (sentence.ptr[at] == '.' || sentence.ptr[at] == ')');
+    return (is_bullet || is_number) && sentence.ptr[at + 1] == ' ' ? at + 2 : 0;
+}
+
+static bool count_word(void *self, const lore_word *word)
+{
+    int32_t *count = self;
+    *count += !word->is_bigram;
+    return *count <= LABEL_WORDS_MAX;
+}
+
+/* A heading, a table's head, a lone link: few words, no full stop, no figure. It names things and answers nothing. */
+static bool is_label(lore_str sentence)
+{
+    size_t last = sentence.len;
+    int32_t words = 0;
+    if (lore_utf8_is_punct(lore_utf8_prev(sentence, &last))) {
+        return false;
+    }
+    for (size_t i = 0; i < sentence.len; i++) {
+        if (sentence.ptr[i] >= '0' && sentence.ptr[i] <= '9') {
+            return false;
+        }
+    }
+    return lore_words_each(sentence, count_word, &words, NULL) == LORE_OK && words <= LABEL_WORDS_MAX;
+}
+
 static lore_status split_hit(const question_terms *terms, const lore_hits *hits, int32_t hit, drafts *found, lore_error *err)
 {
     const lore_chunk *chunk = &hits->items[hit].chunk;
     size_t at = 0;
     lore_span span = {0};
     while (found->count < SENTENCES_MAX && lore_sentence_next(chunk->text, &at, &span)) {
+        lore_str sentence = lore_str_slice(chunk->text, span.start, span.end);
+        if (is_label(sentence)) {
+            continue;
+        }
+        span.start += marker_bytes(sentence);
         if (is_known(found, hits, hit, chunk->start + span.start)) {
             continue;
         }
@@ -344,14 +386,15 @@ static lore_status fill_dense(const lore_retriever *retriever, const lore_hits *
 
 /* ---- the two linear models ---- */
 
+/* Equal weights: regression on the public sets gave nothing that carried over to help-centre text (docs/evaluation.md). */
 static float rank_score(const features *f)
 {
-    return 0.3F * f->own + 0.25F * f->headed + 0.05F * f->around + 0.25F * f->sentence_cosine + 0.15F * f->fused;
+    return 0.2F * (f->own + f->headed + f->around + f->sentence_cosine + f->fused);
 }
 
 static float support_score(const features *f)
 {
-    return 0.25F * f->own + 0.25F * f->headed + 0.25F * f->passage + 0.25F * f->sentence_cosine;
+    return 0.25F * f->headed + 0.15F * f->passage + 0.6F * f->sentence_cosine;
 }
 
 static int by_rank(const void *a, const void *b)

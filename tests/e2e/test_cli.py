@@ -144,6 +144,12 @@ class CliTest(unittest.TestCase):
         self.lore("models", "info", "--dir", str(self.docs), code=1, words="config.json")
         self.lore("models", "info", "--dir", "/nowhere", code=1, words="/nowhere")
 
+    def test_bench(self):
+        figures = self.json("bench", "ops", "--case-ms", "1", "--only", "decode qkv 1x")["ops"]
+        self.assertTrue(figures and all(figure["best_us"] > 0 for figure in figures))
+        self.lore("bench", "nothing", code=2)
+        self.lore("bench", "--isa", "mmx", code=2, words="mmx")
+
     # ---- ingest ----
 
     def test_ingest(self):

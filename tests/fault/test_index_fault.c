@@ -1,5 +1,6 @@
-/* The index under faults: killed in the middle of commits and publications, out of memory at any point, files that
- * cannot grow. Whatever was acknowledged is there afterwards, whole; whatever was not is there whole or not at all. */
+/* The index under faults: killed in the middle of commits and publications, out of memory at any
+ * point, files that cannot grow. Whatever was acknowledged is there afterwards, whole; whatever was
+ * not is there whole or not at all. */
 #include "base/log.h"
 #include "tests/unit/index_fixture.h"
 
@@ -40,7 +41,8 @@ static bool write_round(lore_index *index, int64_t round, lore_error *err)
     return lore_index_commit(index, err) == LORE_OK;
 }
 
-/* The child: rounds from `first` on, each acknowledged through the pipe, a publication now and then, until killed. */
+/* The child: rounds from `first` on, each acknowledged through the pipe, a publication now and
+ * then, until killed. */
 static void write_for_ever(fixture *f, int64_t first, int out)
 {
     lore_error err;
@@ -229,8 +231,8 @@ static lore_status write_all(fixture *f, lore_error *err)
                          (uint64_t)i + 1, NULL, err);
     }
     if (status == LORE_OK) {
-        status = lore_index_delete_document(f->index, LORE_STR("default"), LORE_STR("d0"), &found,
-                                            err);
+        status =
+            lore_index_delete_document(f->index, LORE_STR("default"), LORE_STR("d0"), &found, err);
     }
     if (status == LORE_OK) {
         return lore_index_commit(f->index, err);
@@ -328,7 +330,8 @@ TEST(out_of_memory_anywhere)
 
 /* ---- files that cannot grow ---- */
 
-/* In a child with a limit on file size: writes fail as on a full disk, then the limit goes and all is well. */
+/* In a child with a limit on file size: writes fail as on a full disk, then the limit goes and all
+ * is well. */
 static int fill_up(fixture *f)
 {
     lore_error err;

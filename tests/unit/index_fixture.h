@@ -76,7 +76,8 @@ CHECK_UNUSED static void fix_vector(uint64_t seed, float out[FIX_DIM])
     fix_vector_of(seed, out, FIX_DIM);
 }
 
-/* A document whose text is cut into chunk_count equal pieces; chunk i has the vector of seed + i. */
+/* A document whose text is cut into chunk_count equal pieces; chunk i has the vector of seed + i.
+ */
 CHECK_UNUSED static lore_status fix_put(lore_index *index, const char *collection, const char *id,
                                         const char *text, const char *metadata, int32_t chunk_count,
                                         uint64_t seed, bool *was_replaced, lore_error *err)

@@ -142,7 +142,8 @@ TEST(small_ones)
     lore_segment_release(part.segment);
 }
 
-/* A failing sync or rename leaves nothing behind; a folder that is not there is an error with words. */
+/* A failing sync or rename leaves nothing behind; a folder that is not there is an error with
+ * words. */
 TEST(failing_writes)
 {
     lore_error err;

@@ -27,7 +27,9 @@ static void check_line(const char *source, const char *expected)
 TEST(folds_blanks)
 {
     check_line("  two   blanks\tand a tab  ", "two blanks and a tab");
-    check_line("no\xC2\xA0" "break\xE3\x80\x80wide", "no break wide");
+    check_line("no\xC2\xA0"
+               "break\xE3\x80\x80wide",
+               "no break wide");
     check_line("soft\n   wrapped", "soft wrapped");
     check_line("\xE8\xBD\xAF\n\xE6\x8D\xA2", "\xE8\xBD\xAF\xE6\x8D\xA2");
     check_line("\xE8\xBD\xAF \n next", "\xE8\xBD\xAF next");
@@ -36,11 +38,17 @@ TEST(folds_blanks)
 
 TEST(drops_invisible)
 {
-    check_line("so\xC2\xAD" "ft hy\xE2\x80\x8B" "phen\xEF\xBB\xBF", "soft hyphen");
+    check_line("so\xC2\xAD"
+               "ft hy\xE2\x80\x8B"
+               "phen\xEF\xBB\xBF",
+               "soft hyphen");
     check_line("bell\x07 and \x1B[1mbold\x7F", "bell and [1mbold");
-    check_line("a\xE2\x80\x8D" "b", "ab");
+    check_line("a\xE2\x80\x8D"
+               "b",
+               "ab");
     /* A family emoji keeps its joiners. */
-    check_line("\xF0\x9F\x91\xA9\xE2\x80\x8D\xF0\x9F\x91\xA7", "\xF0\x9F\x91\xA9\xE2\x80\x8D\xF0\x9F\x91\xA7");
+    check_line("\xF0\x9F\x91\xA9\xE2\x80\x8D\xF0\x9F\x91\xA7",
+               "\xF0\x9F\x91\xA9\xE2\x80\x8D\xF0\x9F\x91\xA7");
 }
 
 /* Composition changes as few bytes as it must, also when an invisible character stands between. */

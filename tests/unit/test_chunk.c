@@ -18,8 +18,9 @@ static cut cut_markdown(const char *source, lore_chunk_options options)
     lore_arena_init(&c.arena, 0);
     c.clean = clean_literal(&c.arena, LORE_MEDIA_MARKDOWN, source);
     int32_t tokens = fake_tokens(c.clean.text, &c.arena, &starts);
-    CHECK_OK(lore_chunk_document(&c.clean, starts, tokens, &options, &c.arena, &c.rows, &c.count, &err),
-             &err);
+    CHECK_OK(
+        lore_chunk_document(&c.clean, starts, tokens, &options, &c.arena, &c.rows, &c.count, &err),
+        &err);
     return c;
 }
 
@@ -87,8 +88,8 @@ TEST(announcement_goes_with_its_list)
     lore_arena_destroy(&c.arena);
 }
 
-/* A sentence beyond the window is cut at words, Chinese between characters, and one that has neither
- * between characters all the same. */
+/* A sentence beyond the window is cut at words, Chinese between characters, and one that has
+ * neither between characters all the same. */
 TEST(long_sentences)
 {
     cut c = cut_markdown("aa bb cc dd ee ff gg hh ii jj kk ll mm nn\n", OPTIONS(4, 1, 5));

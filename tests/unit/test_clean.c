@@ -12,7 +12,9 @@ TEST(media_types)
               LORE_MEDIA_MARKDOWN);
     CHECK_INT(lore_media_of(LORE_STR(""), LORE_STR("<!DOCTYPE html><p>x")), LORE_MEDIA_HTML);
     CHECK_INT(lore_media_of(LORE_STR(".md"), LORE_STR("a\0b")), LORE_MEDIA_AUTO);
-    CHECK_INT(lore_media_of(LORE_STR("x"), LORE_STR("\xFF\xFE" "a\0")), LORE_MEDIA_TEXT);
+    CHECK_INT(lore_media_of(LORE_STR("x"), LORE_STR("\xFF\xFE"
+                                                    "a\0")),
+              LORE_MEDIA_TEXT);
     CHECK_STR(lore_str_from(lore_media_name(LORE_MEDIA_HTML)), "text/html");
 }
 
@@ -57,7 +59,9 @@ TEST(refusals)
     char longer[LORE_TITLE_BYTES_MAX + 2];
     memset(longer, 'x', sizeof longer);
     lore_arena_init(&arena, 0);
-    lore_raw_document raw = {.source = LORE_STR("x.bin"), .bytes = LORE_STR("\x7F" "ELF\0\0")};
+    lore_raw_document raw = {.source = LORE_STR("x.bin"),
+                             .bytes = LORE_STR("\x7F"
+                                               "ELF\0\0")};
     CHECK_FAILS(try_clean(&arena, &raw, &clean, &err), LORE_ERR_INVALID, &err, "neither");
     raw.media = LORE_MEDIA_TEXT;
     CHECK_FAILS(try_clean(&arena, &raw, &clean, &err), LORE_ERR_INVALID, &err, "NUL");

@@ -82,7 +82,8 @@ TEST(failures)
                 "/nowhere/at/all.db");
 }
 
-/* A folder that cannot be written to can be read, where the system enforces that at all (not for root). */
+/* A folder that cannot be written to can be read, where the system enforces that at all (not for
+ * root). */
 TEST(read_only_folder)
 {
     fixture f;

@@ -1,4 +1,5 @@
-/* Dense search over base and tail, with FAISS and without: the same answers, and only living ones. */
+/* Dense search over base and tail, with FAISS and without: the same answers, and only living ones.
+ */
 #include "tests/unit/index_fixture.h"
 
 enum { DOCUMENTS = 400, CHUNKS = 50 };
@@ -51,7 +52,8 @@ static double agreement(fixture *a, fixture *b, const lore_filter *filter)
             CHECK(i == 0 || left_scores[i] <= left_scores[i - 1]);
             for (int32_t j = 0; j < right_count; j++) {
                 if (left[i] == right[j]) {
-                    CHECK_NEAR(left_scores[i], right_scores[j], 0); /* the same rows, the same sums */
+                    CHECK_NEAR(left_scores[i], right_scores[j],
+                               0); /* the same rows, the same sums */
                     hits++;
                 }
             }
@@ -60,7 +62,8 @@ static double agreement(fixture *a, fixture *b, const lore_filter *filter)
     return (double)hits / (double)all;
 }
 
-/* The same work in an index with FAISS and one without. Random vectors are the hardest data for lists. */
+/* The same work in an index with FAISS and one without. Random vectors are the hardest data for
+ * lists. */
 TEST(ann_agrees_with_exact)
 {
     lore_error err;
@@ -85,13 +88,13 @@ TEST(ann_agrees_with_exact)
     CHECK(ann.index->current->views[0]->ann != NULL);
     CHECK(agreement(&exact, &ann, NULL) >= .99);
 
-    CHECK_OK(lore_json_parse(LORE_STR("{\"type\":\"eq\",\"key\":\"rare\",\"value\":true}"), 8, &json,
-                             &err),
+    CHECK_OK(lore_json_parse(LORE_STR("{\"type\":\"eq\",\"key\":\"rare\",\"value\":true}"), 8,
+                             &json, &err),
              &err);
     CHECK_OK(lore_filter_parse(json, &exact.config.limits, &arena, &rare, &err), &err);
     lore_json_free(json);
-    CHECK_OK(lore_json_parse(LORE_STR("{\"type\":\"eq\",\"key\":\"rare\",\"value\":false}"), 8, &json,
-                             &err),
+    CHECK_OK(lore_json_parse(LORE_STR("{\"type\":\"eq\",\"key\":\"rare\",\"value\":false}"), 8,
+                             &json, &err),
              &err);
     CHECK_OK(lore_filter_parse(json, &exact.config.limits, &arena, &common, &err), &err);
     lore_json_free(json);
@@ -136,7 +139,8 @@ TEST(ann_full_of_dead)
     fix_destroy(&f);
 }
 
-/* Several collections are one ranking; naming one twice changes nothing; wrong queries are refused. */
+/* Several collections are one ranking; naming one twice changes nothing; wrong queries are refused.
+ */
 TEST(collections_and_refusals)
 {
     lore_error err;

@@ -15,8 +15,8 @@ TEST(identity)
     lore_prepared first = {0}, other = {0};
     bench_open(&b, "identity");
     lore_arena_init(&arena, 0);
-    lore_raw_document raw = {.source = LORE_STR("a.md"), .media = LORE_MEDIA_MARKDOWN,
-                             .bytes = LORE_STR("text")};
+    lore_raw_document raw = {
+        .source = LORE_STR("a.md"), .media = LORE_MEDIA_MARKDOWN, .bytes = LORE_STR("text")};
     identify(&b, raw, &arena, &first);
     CHECK_INT(first.id.len, 28);
     CHECK(lore_str_starts(first.id, LORE_STR("d_")));
@@ -59,11 +59,11 @@ TEST(refused_ids)
     bench_open(&b, "ids");
     lore_arena_init(&arena, 0);
     lore_raw_document raw = {.id = LORE_STR("a\nb"), .bytes = LORE_STR("x")};
-    CHECK_FAILS(lore_identify(&raw, &b.config, b.embedder, &arena, &prepared, &err), LORE_ERR_INVALID,
-                &err, "id");
+    CHECK_FAILS(lore_identify(&raw, &b.config, b.embedder, &arena, &prepared, &err),
+                LORE_ERR_INVALID, &err, "id");
     raw.id = LORE_STR("\xFF");
-    CHECK_FAILS(lore_identify(&raw, &b.config, b.embedder, &arena, &prepared, &err), LORE_ERR_INVALID,
-                &err, "id");
+    CHECK_FAILS(lore_identify(&raw, &b.config, b.embedder, &arena, &prepared, &err),
+                LORE_ERR_INVALID, &err, "id");
     b.config.limits.id_bytes_max = 2;
     raw.id = LORE_STR("abc");
     CHECK_FAILS(lore_identify(&raw, &b.config, b.embedder, &arena, &prepared, &err), LORE_ERR_LIMIT,
@@ -90,7 +90,9 @@ TEST(fits_the_window)
         for (int k = 0; k < 30; k++) {
             lore_buf_printf(&source, "Sentence %d has several words and a number %d. ", k, k * i);
         }
-        lore_buf_append(&source, LORE_STR("\n\n\xE9\x95\xBF\xE6\x8C\x89\xE6\x8C\x89\xE9\x92\xAE\xE3\x80\x82\n\n"));
+        lore_buf_append(
+            &source,
+            LORE_STR("\n\n\xE9\x95\xBF\xE6\x8C\x89\xE6\x8C\x89\xE9\x92\xAE\xE3\x80\x82\n\n"));
     }
     lore_raw_document raw = {.media = LORE_MEDIA_MARKDOWN, .bytes = lore_buf_str(&source)};
     CHECK_OK(lore_prepare(&raw, &b.config, b.embedder, &arena, &prepared, &err), &err);
@@ -119,34 +121,40 @@ TEST(one)
     char outcome = 0;
     bench_open(&b, "one");
     lore_arena_init(&arena, 0);
-    lore_raw_document raw = {.id = LORE_STR("manual"), .media = LORE_MEDIA_MARKDOWN,
+    lore_raw_document raw = {.id = LORE_STR("manual"),
+                             .media = LORE_MEDIA_MARKDOWN,
                              .bytes = LORE_STR("# T\n\nHold the button.\n")};
     lore_str where = LORE_STR("new-one");
-    CHECK_OK(lore_ingest_one(b.index, b.embedder, &b.config, where, &raw, &arena, &outcome, &id, &err),
-             &err);
+    CHECK_OK(
+        lore_ingest_one(b.index, b.embedder, &b.config, where, &raw, &arena, &outcome, &id, &err),
+        &err);
     CHECK_INT(outcome, 'a');
     CHECK_STR(id, "manual");
     check_stored(&b, "new-one", id, "Hold the button.");
-    CHECK_OK(lore_ingest_one(b.index, b.embedder, &b.config, where, &raw, &arena, &outcome, &id, &err),
-             &err);
+    CHECK_OK(
+        lore_ingest_one(b.index, b.embedder, &b.config, where, &raw, &arena, &outcome, &id, &err),
+        &err);
     CHECK_INT(outcome, 'u');
     raw.bytes = LORE_STR("# T\n\nPress it.\n");
-    CHECK_OK(lore_ingest_one(b.index, b.embedder, &b.config, where, &raw, &arena, &outcome, &id, &err),
-             &err);
+    CHECK_OK(
+        lore_ingest_one(b.index, b.embedder, &b.config, where, &raw, &arena, &outcome, &id, &err),
+        &err);
     CHECK_INT(outcome, 'r');
     check_stored(&b, "new-one", id, "Press it.");
     /* Refused documents leave the stored one alone. */
     raw.bytes = LORE_STR("a\0b");
-    CHECK_FAILS(lore_ingest_one(b.index, b.embedder, &b.config, where, &raw, &arena, &outcome, &id, &err),
-                LORE_ERR_INVALID, &err, "NUL");
+    CHECK_FAILS(
+        lore_ingest_one(b.index, b.embedder, &b.config, where, &raw, &arena, &outcome, &id, &err),
+        LORE_ERR_INVALID, &err, "NUL");
     check_stored(&b, "new-one", LORE_STR("manual"), "Press it.");
     raw.bytes = LORE_STR("x");
     CHECK_FAILS(lore_ingest_one(b.index, b.embedder, &b.config, LORE_STR("bad name!"), &raw, &arena,
                                 &outcome, &id, &err),
                 LORE_ERR_INVALID, &err, "");
     raw.bytes = LORE_STR(""); /* no text is legal */
-    CHECK_OK(lore_ingest_one(b.index, b.embedder, &b.config, where, &raw, &arena, &outcome, &id, &err),
-             &err);
+    CHECK_OK(
+        lore_ingest_one(b.index, b.embedder, &b.config, where, &raw, &arena, &outcome, &id, &err),
+        &err);
     check_stored(&b, "new-one", LORE_STR("manual"), "");
     lore_arena_destroy(&arena);
     bench_close(&b);

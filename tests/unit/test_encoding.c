@@ -3,9 +3,12 @@
 
 #include <iconv.h>
 
-#define CHINESE "长按按钮十秒，路由器会恢复出厂设置。恢复之后，请重新设置无线网络的名称和密码，然后重启设备。"
-#define TRADITIONAL "長按按鈕十秒，路由器會恢復出廠設定。恢復之後，請重新設定無線網路的名稱和密碼，然後重新啟動。"
-#define JAPANESE "ボタンを十秒間押すと、ルーターは工場出荷時の設定に戻ります。その後、無線の名前を設定してください。"
+#define CHINESE \
+    "长按按钮十秒，路由器会恢复出厂设置。恢复之后，请重新设置无线网络的名称和密码，然后重启设备。"
+#define TRADITIONAL \
+    "長按按鈕十秒，路由器會恢復出廠設定。恢復之後，請重新設定無線網路的名稱和密碼，然後重新啟動。"
+#define JAPANESE \
+    "ボタンを十秒間押すと、ルーターは工場出荷時の設定に戻ります。その後、名前を設定してください。"
 
 static void encode(const char *charset, const char *utf8, lore_buf *out)
 {
@@ -42,7 +45,8 @@ TEST(recognises)
     check_decodes("GB18030", CHINESE CHINESE, LORE_MEDIA_TEXT);
     check_decodes("BIG5", TRADITIONAL TRADITIONAL, LORE_MEDIA_TEXT);
     check_decodes("SHIFT_JIS", JAPANESE JAPANESE, LORE_MEDIA_TEXT);
-    check_decodes("CP1252", "The caf\xC3\xA9 \xE2\x80\x9Cna\xC3\xAFve\xE2\x80\x9D costs 5 \xE2\x82\xAC.",
+    check_decodes("CP1252",
+                  "The caf\xC3\xA9 \xE2\x80\x9Cna\xC3\xAFve\xE2\x80\x9D costs 5 \xE2\x82\xAC.",
                   LORE_MEDIA_TEXT);
     check_decodes("UTF-16LE", "Hold the button. " CHINESE, LORE_MEDIA_TEXT);
     check_decodes("UTF-16BE", "Hold the button. " CHINESE, LORE_MEDIA_TEXT);
@@ -54,8 +58,9 @@ TEST(declared)
 {
     check_decodes("GB2312", "<meta charset=\"gb2312\"><p>\xE9\x87\x8D\xE5\x90\xAF</p>",
                   LORE_MEDIA_HTML);
-    check_decodes("KOI8-R", "<meta http-equiv=x content='text/html; charset=koi8-r'><p>"
-                            "\xD0\x9F\xD1\x80\xD0\xB8\xD0\xB2\xD0\xB5\xD1\x82</p>",
+    check_decodes("KOI8-R",
+                  "<meta http-equiv=x content='text/html; charset=koi8-r'><p>"
+                  "\xD0\x9F\xD1\x80\xD0\xB8\xD0\xB2\xD0\xB5\xD1\x82</p>",
                   LORE_MEDIA_HTML);
 }
 
@@ -65,7 +70,8 @@ TEST(byte_order_mark)
     lore_str text;
     lore_error err = {0};
     lore_arena_init(&arena, 0);
-    CHECK_OK(lore_decode(LORE_STR("\xEF\xBB\xBFhello"), LORE_MEDIA_TEXT, &arena, &text, &err), &err);
+    CHECK_OK(lore_decode(LORE_STR("\xEF\xBB\xBFhello"), LORE_MEDIA_TEXT, &arena, &text, &err),
+             &err);
     CHECK_STR(text, "hello");
     lore_arena_destroy(&arena);
 }
@@ -77,8 +83,9 @@ TEST(nearly_utf8)
     lore_str text;
     lore_error err = {0};
     lore_arena_init(&arena, 0);
-    CHECK_OK(lore_decode(LORE_STR(CHINESE CHINESE "\xE9\x87!"), LORE_MEDIA_TEXT, &arena, &text, &err),
-             &err);
+    CHECK_OK(
+        lore_decode(LORE_STR(CHINESE CHINESE "\xE9\x87!"), LORE_MEDIA_TEXT, &arena, &text, &err),
+        &err);
     CHECK(lore_str_ends(text, LORE_STR("\xEF\xBF\xBD!")));
     CHECK(lore_str_starts(text, LORE_STR(CHINESE)));
     lore_arena_destroy(&arena);
@@ -111,8 +118,7 @@ static lore_status decode_gb(void *self)
     lore_str text;
     lore_error err = {0};
     lore_arena_init(&arena, 0);
-    lore_status status =
-        lore_decode(lore_buf_str(self), LORE_MEDIA_TEXT, &arena, &text, &err);
+    lore_status status = lore_decode(lore_buf_str(self), LORE_MEDIA_TEXT, &arena, &text, &err);
     lore_arena_destroy(&arena);
     return status;
 }

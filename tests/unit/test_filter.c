@@ -90,13 +90,15 @@ TEST(lists_and_compounds)
     CHECK_PASSING("{\"type\":\"in\",\"key\":\"beta\",\"value\":[true,false]}", "ab");
     CHECK_PASSING("{\"type\":\"in\",\"key\":\"year\",\"value\":[]}", "");
     CHECK_PASSING("{\"type\":\"nin\",\"key\":\"year\",\"value\":[]}", "abcdef");
-    CHECK_PASSING("{\"type\":\"and\",\"filters\":[{\"type\":\"eq\",\"key\":\"product\",\"value\":\"R2\"},"
-                  "{\"type\":\"gte\",\"key\":\"year\",\"value\":2024}]}",
-                  "b");
-    CHECK_PASSING("{\"type\":\"or\",\"filters\":[{\"type\":\"eq\",\"key\":\"product\",\"value\":\"R1\"},"
-                  "{\"type\":\"and\",\"filters\":[{\"type\":\"ne\",\"key\":\"beta\",\"value\":false},"
-                  "{\"type\":\"eq\",\"key\":\"product\",\"value\":\"R2\"}]}]}",
-                  "ac");
+    CHECK_PASSING(
+        "{\"type\":\"and\",\"filters\":[{\"type\":\"eq\",\"key\":\"product\",\"value\":\"R2\"},"
+        "{\"type\":\"gte\",\"key\":\"year\",\"value\":2024}]}",
+        "b");
+    CHECK_PASSING(
+        "{\"type\":\"or\",\"filters\":[{\"type\":\"eq\",\"key\":\"product\",\"value\":\"R1\"},"
+        "{\"type\":\"and\",\"filters\":[{\"type\":\"ne\",\"key\":\"beta\",\"value\":false},"
+        "{\"type\":\"eq\",\"key\":\"product\",\"value\":\"R2\"}]}]}",
+        "ac");
     fix_destroy(&f);
 }
 
@@ -136,10 +138,12 @@ TEST(refusals)
         {"{\"type\":\"eq\",\"key\":\"a\",\"value\":[1]}", "filter.value must be"},
         {"{\"type\":\"in\",\"key\":\"a\",\"value\":1}", "filter.value must be an array"},
         {"{\"type\":\"in\",\"key\":\"a\",\"value\":[1,{}]}", "filter.value[1] must be"},
-        {"{\"type\":\"gt\",\"key\":\"a\",\"value\":true}", "filter.value must be a string or a number"},
+        {"{\"type\":\"gt\",\"key\":\"a\",\"value\":true}",
+         "filter.value must be a string or a number"},
         {"{\"type\":\"and\"}", "filter.filters must be an array"},
         {"{\"type\":\"or\",\"filters\":[]}", "filter.filters must be an array"},
-        {"{\"type\":\"and\",\"filters\":[{\"type\":\"eq\",\"key\":\"a\",\"value\":1},{\"type\":\"eq\"}]}",
+        {"{\"type\":\"and\",\"filters\":[{\"type\":\"eq\",\"key\":\"a\",\"value\":1},{\"type\":"
+         "\"eq\"}]}",
          "filter.filters[1].key"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {

@@ -12,8 +12,8 @@ static void check_matter(const char *text, const char *title, const char *rest)
 TEST(yaml)
 {
     check_matter("---\ntitle: A page\nid: 3\n---\nbody", "A page", "body");
-    check_matter("---\r\ntitle: \"It's: quoted\" # why\r\ntags:\r\n  - one\r\n---\r\nbody", "It's: quoted",
-                 "body");
+    check_matter("---\r\ntitle: \"It's: quoted\" # why\r\ntags:\r\n  - one\r\n---\r\nbody",
+                 "It's: quoted", "body");
     check_matter("---\n# comment\n\nslug: x\ntitle: plain # comment\n...\nbody", "plain", "body");
     check_matter("---\ntitle: >-\n  folded\n---\nbody", "", "body");
     check_matter("---\ntitle: 'open\n---\nbody", "", "body");

@@ -14,13 +14,15 @@ TEST(names)
 TEST(every_name_is_found)
 {
     static const char *const all[] = {
-        "a", "abbr", "article", "aside", "b", "blockquote", "body", "br", "button", "caption", "code",
-        "col", "dd", "details", "div", "dl", "dt", "em", "fieldset", "figure", "footer", "form", "h1",
-        "head", "header", "hr", "html", "i", "iframe", "img", "input", "kbd", "li", "link", "main",
-        "meta", "nav", "noscript", "ol", "option", "p", "pre", "ruby", "s", "samp", "section",
-        "select", "source", "span", "strong", "sub", "summary", "sup", "svg", "table", "tbody", "td",
-        "template", "textarea", "tfoot", "th", "thead", "time", "title", "tr", "track", "tt", "u",
-        "ul", "var", "video", "wbr"};
+        "a",      "abbr",     "article",  "aside",   "b",      "blockquote", "body",   "br",
+        "button", "caption",  "code",     "col",     "dd",     "details",    "div",    "dl",
+        "dt",     "em",       "fieldset", "figure",  "footer", "form",       "h1",     "head",
+        "header", "hr",       "html",     "i",       "iframe", "img",        "input",  "kbd",
+        "li",     "link",     "main",     "meta",    "nav",    "noscript",   "ol",     "option",
+        "p",      "pre",      "ruby",     "s",       "samp",   "section",    "select", "source",
+        "span",   "strong",   "sub",      "summary", "sup",    "svg",        "table",  "tbody",
+        "td",     "template", "textarea", "tfoot",   "th",     "thead",      "time",   "title",
+        "tr",     "track",    "tt",       "u",       "ul",     "var",        "video",  "wbr"};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         if (lore_html_tag(lore_str_from(all[i])) == LORE_TAG_UNKNOWN) {
             CHECK_STOP("'%s' is not found", all[i]);

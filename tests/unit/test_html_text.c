@@ -14,7 +14,8 @@ static void html(const char *source, const char *text)
 
 TEST(lines)
 {
-    html("<p>One <b>two</b>\n three<br>four</p><div>five</div>six", "One two three\nfour\nfive\nsix");
+    html("<p>One <b>two</b>\n three<br>four</p><div>five</div>six",
+         "One two three\nfour\nfive\nsix");
     html("<ul><li>a<li><p>b</p><ol start=3><li>c<li>d</ol></ul>", "- a\n- b\n3. c\n4. d");
     html("<pre>int x;\n\n  y &lt; z;</pre>", "int x;\n  y < z;");
     html("<p>\xE4\xB8\xAD\n\xE6\x96\x87</p>", "\xE4\xB8\xAD\xE6\x96\x87");
@@ -52,7 +53,8 @@ TEST(content_stays)
     html("<form>" PROSE "</form>", PROSE_TEXT);
     html("<article><header><p>By me</p></header>" PROSE "<footer>Written in May</footer></article>",
          "By me\n" PROSE_TEXT "\nWritten in May");
-    html("<p class='cookie'>How to delete cookies.</p>" PROSE, "How to delete cookies.\n" PROSE_TEXT);
+    html("<p class='cookie'>How to delete cookies.</p>" PROSE,
+         "How to delete cookies.\n" PROSE_TEXT);
 }
 
 TEST(main_part)
@@ -67,12 +69,15 @@ TEST(main_part)
 
 TEST(titles)
 {
-    check_text(LORE_MEDIA_HTML, "<title>Reset | Help</title><h1>Reset</h1>" PROSE, "Reset", PROSE_TEXT);
-    check_text(LORE_MEDIA_HTML, "<title>Help - Reset</title><h1>Reset</h1>" PROSE, "Reset", PROSE_TEXT);
+    check_text(LORE_MEDIA_HTML, "<title>Reset | Help</title><h1>Reset</h1>" PROSE, "Reset",
+               PROSE_TEXT);
+    check_text(LORE_MEDIA_HTML, "<title>Help - Reset</title><h1>Reset</h1>" PROSE, "Reset",
+               PROSE_TEXT);
     check_text(LORE_MEDIA_HTML, "<title>A | B</title><h1>C</h1>" PROSE, "A | B", "C\n" PROSE_TEXT);
-    check_text(LORE_MEDIA_HTML,
-               "<title>Page &ndash; Site</title><meta property='og:site_name' content='Site'>" PROSE,
-               "Page", PROSE_TEXT);
+    check_text(
+        LORE_MEDIA_HTML,
+        "<title>Page &ndash; Site</title><meta property='og:site_name' content='Site'>" PROSE,
+        "Page", PROSE_TEXT);
     check_text(LORE_MEDIA_HTML, "<meta property='og:title' content='Shared'>" PROSE, "Shared",
                PROSE_TEXT);
     check_text(LORE_MEDIA_HTML, "<h1>Only <i>heading</i></h1>" PROSE, "Only heading", PROSE_TEXT);

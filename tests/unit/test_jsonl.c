@@ -39,22 +39,24 @@ TEST(refusals)
     lore_raw_document raw;
     lore_arena_init(&arena, 0);
     CHECK_FAILS(parse(&arena, "{\"id\":\"x\"}", &raw, &err), LORE_ERR_INVALID, &err, "missing");
-    CHECK_FAILS(parse(&arena, "{\"text\":\"x\",\"html\":\"y\"}", &raw, &err), LORE_ERR_INVALID, &err,
-                "text and html");
+    CHECK_FAILS(parse(&arena, "{\"text\":\"x\",\"html\":\"y\"}", &raw, &err), LORE_ERR_INVALID,
+                &err, "text and html");
     CHECK_FAILS(parse(&arena, "{\"text\":5}", &raw, &err), LORE_ERR_INVALID, &err, "text");
-    CHECK_FAILS(parse(&arena, "{\"text\":\"x\",\"id\":7}", &raw, &err), LORE_ERR_INVALID, &err, "id");
-    CHECK_FAILS(parse(&arena, "{\"text\":\"x\",\"metadata\":[]}", &raw, &err), LORE_ERR_INVALID, &err,
-                "metadata");
+    CHECK_FAILS(parse(&arena, "{\"text\":\"x\",\"id\":7}", &raw, &err), LORE_ERR_INVALID, &err,
+                "id");
+    CHECK_FAILS(parse(&arena, "{\"text\":\"x\",\"metadata\":[]}", &raw, &err), LORE_ERR_INVALID,
+                &err, "metadata");
     CHECK_FAILS(parse(&arena, "[1]", &raw, &err), LORE_ERR_INVALID, &err, "object");
     CHECK_FAILS(parse(&arena, "{\"text\":\"x\"", &raw, &err), LORE_ERR_INVALID, &err, "");
     lore_limits small = LIMITS;
     small.metadata_bytes_max = 10;
     small.id_bytes_max = 3;
-    CHECK_FAILS(lore_raw_from_json(LORE_STR("{\"text\":\"x\",\"metadata\":{\"key\":\"long value\"}}"),
-                                   &small, &arena, &raw, &err),
-                LORE_ERR_LIMIT, &err, "metadata");
-    CHECK_FAILS(lore_raw_from_json(LORE_STR("{\"text\":\"x\",\"id\":\"abcd\"}"), &small, &arena, &raw,
-                                   &err),
+    CHECK_FAILS(
+        lore_raw_from_json(LORE_STR("{\"text\":\"x\",\"metadata\":{\"key\":\"long value\"}}"),
+                           &small, &arena, &raw, &err),
+        LORE_ERR_LIMIT, &err, "metadata");
+    CHECK_FAILS(lore_raw_from_json(LORE_STR("{\"text\":\"x\",\"id\":\"abcd\"}"), &small, &arena,
+                                   &raw, &err),
                 LORE_ERR_LIMIT, &err, "id");
     lore_arena_destroy(&arena);
 }
@@ -66,12 +68,14 @@ TEST(merge)
     lore_error err = {0};
     lore_str merged;
     lore_arena_init(&arena, 0);
-    CHECK_OK(lore_metadata_merge(LORE_STR("{\"a\":1,\"b\":\"x\"}"), LORE_STR("{\"b\":2,\"c\":{\"d\":null}}"),
-                                 &LIMITS, &arena, &merged, &err),
+    CHECK_OK(lore_metadata_merge(LORE_STR("{\"a\":1,\"b\":\"x\"}"),
+                                 LORE_STR("{\"b\":2,\"c\":{\"d\":null}}"), &LIMITS, &arena, &merged,
+                                 &err),
              &err);
     CHECK_STR(merged, "{\"a\":1,\"b\":\"x\",\"c\":{\"d\":null}}");
-    CHECK_OK(lore_metadata_merge(LORE_STR(""), LORE_STR("{\"b\":2}"), &LIMITS, &arena, &merged, &err),
-             &err);
+    CHECK_OK(
+        lore_metadata_merge(LORE_STR(""), LORE_STR("{\"b\":2}"), &LIMITS, &arena, &merged, &err),
+        &err);
     CHECK_STR(merged, "{\"b\":2}");
     CHECK_FAILS(lore_metadata_merge(LORE_STR("{}"), LORE_STR("[]"), &LIMITS, &arena, &merged, &err),
                 LORE_ERR_INVALID, &err, "metadata");

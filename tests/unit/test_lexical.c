@@ -66,7 +66,8 @@ TEST(apostrophes)
     CHECK_WALK("a'sb", "a|sb|");
 }
 
-/* Runs of scripts without spaces: characters and pairs; for questions pairs, or the one character. */
+/* Runs of scripts without spaces: characters and pairs; for questions pairs, or the one character.
+ */
 TEST(cjk_runs)
 {
     CHECK_WALK("人工智能", "人|工|人工|智|工智|能|智能|");
@@ -123,7 +124,8 @@ static bool ask_again(void *self, const lore_word *word)
 TEST(slices_give_the_word)
 {
     lore_error err;
-    lore_str text = LORE_STR("The Café's naïve 人工智能 ｶﾞｷﾞ ภาษาไทย 東京タワー x² ﬁne don't ２０２４年 Ⅷ ½");
+    lore_str text =
+        LORE_STR("The Café's naïve 人工智能 ｶﾞｷﾞ ภาษาไทย 東京タワー x² ﬁne don't ２０２４年 Ⅷ ½");
     CHECK_OK(lore_words_each_query(text, ask_again, &text, &err), &err);
 }
 

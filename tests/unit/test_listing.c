@@ -41,9 +41,9 @@ TEST(document_reads_back)
     CHECK_OK(lore_index_commit(f.index, &err), &err);
 
     lore_document_info info;
-    CHECK_OK(lore_index_get_document(f.index, LORE_STR("default"), row.id, true, &arena, &info,
-                                     &err),
-             &err);
+    CHECK_OK(
+        lore_index_get_document(f.index, LORE_STR("default"), row.id, true, &arena, &info, &err),
+        &err);
     CHECK_STR(info.id, "d_1");
     CHECK_STR(info.source, "kb/reset.md");
     CHECK_STR(info.title, "Résumé");

@@ -51,7 +51,8 @@ TEST(raw_html)
 {
     md("<div class=\"x\">\n  <p>Text &amp; more</p>\n  <ul><li>one</li><li>two</li></ul>\n</div>\n",
        "Text & more\n- one\n- two");
-    md("<!-- a\ncomment --> visible\n\n<script>\nvar a = '<p>';\n</script>\n\nafter", "visible\nafter");
+    md("<!-- a\ncomment --> visible\n\n<script>\nvar a = '<p>';\n</script>\n\nafter",
+       "visible\nafter");
     md("<h2>Title</h2>\n<table><tr><td>a</td><td>b</td></tr></table>", "Title\na | b");
     md("See <title> and <link>, not <button>this</button>.\n\n<svg><text>x</text></svg>\n\nnext",
        "See <title> and <link>, not this.\nnext");
@@ -104,8 +105,9 @@ static lore_status clean_once(void *self)
     lore_error err = {0};
     lore_clean_document clean;
     lore_raw_document raw = {.media = LORE_MEDIA_MARKDOWN,
-                             .bytes = LORE_STR("# A {#b}\n\n1. x\n2. [y](#z)\n\n| a | b |\n|-|-|\n|1|2|"
-                                               "\n\n<p>raw</p>\n\n## C\n\nd\n")};
+                             .bytes =
+                                 LORE_STR("# A {#b}\n\n1. x\n2. [y](#z)\n\n| a | b |\n|-|-|\n|1|2|"
+                                          "\n\n<p>raw</p>\n\n## C\n\nd\n")};
     lore_status status = lore_clean(&raw, &LIMITS, &arena, &clean, &err);
     lore_arena_destroy(&arena);
     return status;

@@ -70,8 +70,8 @@ static void make_folder(char folder[256], const char *name, int count)
     CHECK_OK(lore_dir_make(folder, &err), &err);
     for (int i = 0; i < count; i++) {
         snprintf(file, sizeof file, "%03d.md", i);
-        snprintf(content, sizeof content, "# Document %d\n\nIt speaks of number %d.\n\n## More\n\nText.\n",
-                 i, i * i);
+        snprintf(content, sizeof content,
+                 "# Document %d\n\nIt speaks of number %d.\n\n## More\n\nText.\n", i, i * i);
         write_document(folder, file, content);
     }
 }
@@ -156,10 +156,12 @@ TEST(failures_stay_alone)
     lore_buf_init(&o.failures, 0);
     bench_open(&b, "fail-data");
     make_folder(folder, "fail", 2);
-    write_document(folder, "l.jsonl", "{\"id\":\"l1\",\"text\":\"One.\"}\n{\"id\":\"l2\",\"text\":\"Two.\"}\n");
+    write_document(folder, "l.jsonl",
+                   "{\"id\":\"l1\",\"text\":\"One.\"}\n{\"id\":\"l2\",\"text\":\"Two.\"}\n");
     lore_ingest_options options = {.self = &o, .failed = on_failed, .is_pruning = true};
     CHECK_INT(run_folder(&b, folder, options).added, 4);
-    write_document(folder, "l.jsonl", "{\"id\":\"l1\",\"text\":\"One.\"}\n{\"id\":\"l2\",\"text\":5}\n");
+    write_document(folder, "l.jsonl",
+                   "{\"id\":\"l1\",\"text\":\"One.\"}\n{\"id\":\"l2\",\"text\":5}\n");
     const char *paths[] = {folder, "/no/such/file.md"};
     CHECK_OK(run_paths(&b, paths, 2, options, &counts, &err), &err);
     CHECK_INT(counts.failed, 2);
@@ -181,18 +183,18 @@ TEST(cancelled)
     lore_ingest_counts counts;
     bench_open(&b, "cancel-data");
     b.config.commit_documents = 4;
-    make_folder(folder, "cancel", 400);
+    make_folder(folder, "cancel", 200);
     const char *path = folder;
     lore_ingest_options options = {
         .self = &o, .progress = on_progress, .is_cancelled = is_cancelled, .is_pruning = true};
     CHECK_FAILS(run_paths(&b, &path, 1, options, &counts, &err), LORE_ERR_CANCELLED, &err, "kept");
     int64_t kept = bench_documents(&b);
     CHECK_INT(kept, counts.added);
-    CHECK(kept < 400);
+    CHECK(kept < 200);
     CHECK_INT(counts.deleted, 0);
     counts = run_folder(&b, folder, (lore_ingest_options){0});
     CHECK_INT(counts.unchanged, kept);
-    CHECK_INT(bench_documents(&b), 400);
+    CHECK_INT(bench_documents(&b), 200);
     bench_close(&b);
 }
 
@@ -216,7 +218,8 @@ TEST(order)
             rows[i] = i + 1;
         }
         lore_snapshot *snapshot = lore_index_acquire(b.index);
-        CHECK_OK(lore_load_chunks(snapshot, rows, 64, &arena, chunks[round], &counts[round], &err), &err);
+        CHECK_OK(lore_load_chunks(snapshot, rows, 64, &arena, chunks[round], &counts[round], &err),
+                 &err);
         lore_snapshot_release(snapshot);
         bench_close(&b);
     }
@@ -240,7 +243,8 @@ typedef struct slow_feed {
 static void *feed_slowly(void *self)
 {
     slow_feed *f = self;
-    const char *first = "{\"id\":\"a\",\"text\":\"First.\"}\n", *second = "{\"id\":\"b\",\"text\":\"Second.\"}\n";
+    const char *first = "{\"id\":\"a\",\"text\":\"First.\"}\n",
+               *second = "{\"id\":\"b\",\"text\":\"Second.\"}\n";
     if (write(f->fd, first, strlen(first)) > 0) {
         for (int i = 0; i < 100 && f->found_early == 0; i++) {
             usleep(50000);
@@ -274,8 +278,8 @@ TEST(lands_early)
     lore_ingest_options options = {0};
     CHECK_OK(lore_source_open(&source_options, &b.config.limits, &source, &err), &err);
     CHECK_INT(pthread_create(&thread, NULL, feed_slowly, &f), 0);
-    CHECK_OK(lore_ingest_run(b.index, b.embedder, &b.config, source, &source_options, &options, &counts,
-                             &err),
+    CHECK_OK(lore_ingest_run(b.index, b.embedder, &b.config, source, &source_options, &options,
+                             &counts, &err),
              &err);
     pthread_join(thread, NULL);
     CHECK_INT(counts.added, 2);
@@ -324,8 +328,8 @@ TEST(without_memory)
         lore_ingest_options options = {.is_dry = n % 2 == 0};
         CHECK_OK(lore_source_open(&source_options, &b.config.limits, &source, &err), &err);
         lore_mem_fail_at(n, false);
-        (void)!lore_ingest_run(b.index, b.embedder, &b.config, source, &source_options, &options, &counts,
-                               &err);
+        (void)!lore_ingest_run(b.index, b.embedder, &b.config, source, &source_options, &options,
+                               &counts, &err);
         lore_mem_fail_at(0, false);
         lore_source_close(source);
     }
@@ -352,11 +356,12 @@ static void *put_some(void *self)
         char id[32], outcome = 0;
         lore_str stored;
         snprintf(id, sizeof id, "put%d", p->first + i);
-        lore_raw_document raw = {.id = lore_str_from(id), .media = LORE_MEDIA_TEXT,
+        lore_raw_document raw = {.id = lore_str_from(id),
+                                 .media = LORE_MEDIA_TEXT,
                                  .bytes = LORE_STR("Some words here.")};
         lore_arena_reset(&arena);
-        p->status = lore_ingest_one(p->b->index, p->b->embedder, &p->b->config, LORE_STR("default"), &raw,
-                                    &arena, &outcome, &stored, &err);
+        p->status = lore_ingest_one(p->b->index, p->b->embedder, &p->b->config, LORE_STR("default"),
+                                    &raw, &arena, &outcome, &stored, &err);
     }
     lore_arena_destroy(&arena);
     return NULL;
@@ -368,7 +373,7 @@ TEST(beside_puts)
     char folder[256];
     pthread_t threads[2];
     bench_open(&b, "puts-data");
-    make_folder(folder, "puts", 60);
+    make_folder(folder, "puts", 30);
     putter putters[2] = {{&b, 0, LORE_OK}, {&b, 100, LORE_OK}};
     for (int i = 0; i < 2; i++) {
         CHECK_INT(pthread_create(&threads[i], NULL, put_some, &putters[i]), 0);
@@ -378,8 +383,8 @@ TEST(beside_puts)
         pthread_join(threads[i], NULL);
         CHECK_INT(putters[i].status, LORE_OK);
     }
-    CHECK_INT(counts.added, 60);
-    CHECK_INT(bench_documents(&b), 80);
+    CHECK_INT(counts.added, 30);
+    CHECK_INT(bench_documents(&b), 50);
     bench_close(&b);
 }
 

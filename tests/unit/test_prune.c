@@ -39,8 +39,10 @@ static void put(bench *b, const char *id, const char *source)
     lore_str stored;
     char outcome = 0;
     lore_arena_init(&arena, 0);
-    lore_raw_document raw = {.id = lore_str_from(id), .source = lore_str_from(source),
-                             .media = LORE_MEDIA_TEXT, .bytes = LORE_STR("Some text.")};
+    lore_raw_document raw = {.id = lore_str_from(id),
+                             .source = lore_str_from(source),
+                             .media = LORE_MEDIA_TEXT,
+                             .bytes = LORE_STR("Some text.")};
     CHECK_OK(lore_ingest_one(b->index, b->embedder, &b->config, LORE_STR("default"), &raw, &arena,
                              &outcome, &stored, &err),
              &err);
@@ -75,8 +77,13 @@ TEST(prunes)
     snprintf(source, sizeof source, "%s/locked", folder);
     lore_str kept = lore_str_from(source);
     const char *paths[] = {folder, "/no/such/folder"};
-    lore_prune_options options = {.collection = LORE_STR("default"), .paths = paths, .path_count = 2,
-                                  .seen = &seen, .kept_roots = &kept, .kept_count = 1, .is_dry = true};
+    lore_prune_options options = {.collection = LORE_STR("default"),
+                                  .paths = paths,
+                                  .path_count = 2,
+                                  .seen = &seen,
+                                  .kept_roots = &kept,
+                                  .kept_count = 1,
+                                  .is_dry = true};
     CHECK_OK(lore_prune(b.index, &options, &deleted, &err), &err);
     CHECK_INT(deleted, 1);
     CHECK_INT(bench_documents(&b), 5);
@@ -90,7 +97,8 @@ TEST(prunes)
     CHECK_INT(bench_documents(&b), 4);
     bool found = true;
     uint8_t hash[32];
-    CHECK_OK(lore_index_document_hash(b.index, LORE_STR("default"), LORE_STR("gone.md"), hash, &found, &err),
+    CHECK_OK(lore_index_document_hash(b.index, LORE_STR("default"), LORE_STR("gone.md"), hash,
+                                      &found, &err),
              &err);
     CHECK(!found);
     lore_id_set_destroy(&seen);

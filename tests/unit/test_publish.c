@@ -1,4 +1,5 @@
-/* Publishing: when it happens, what it leaves, and that failing or crashing in the middle loses nothing. */
+/* Publishing: when it happens, what it leaves, and that failing or crashing in the middle loses
+ * nothing. */
 #include "base/log.h"
 #include "tests/unit/index_fixture.h"
 
@@ -53,7 +54,8 @@ static void put_many(fixture *f, int first, int documents)
     CHECK_OK(lore_index_commit(f->index, &err), &err);
 }
 
-/* Documents `first` to `last` are found by the vectors of their chunks, in the base and in the tail. */
+/* Documents `first` to `last` are found by the vectors of their chunks, in the base and in the
+ * tail. */
 static void check_found(fixture *f, int first, int last)
 {
     for (int i = first; i <= last; i++) {
@@ -74,7 +76,8 @@ static const lore_vectors *view_of(const fixture *f)
     return f->index->current->views[0];
 }
 
-/* A small tail is left alone, a large one becomes a file, a tenth more a new file; the old one goes. */
+/* A small tail is left alone, a large one becomes a file, a tenth more a new file; the old one
+ * goes. */
 TEST(when_it_is_worth_it)
 {
     fixture f;
@@ -92,7 +95,7 @@ TEST(when_it_is_worth_it)
     int64_t sequence = f.index->current->sequence;
     CHECK_OK(lore_index_publish(f.index, &err), &err);
     CHECK_INT(f.index->current->sequence, sequence); /* nothing to do, nothing done */
-    put_many(&f, 300, 25); /* 1,250 more: below a tenth */
+    put_many(&f, 300, 25);                           /* 1,250 more: below a tenth */
     CHECK_OK(lore_index_publish(f.index, &err), &err);
     CHECK_FILES(&f, "vec-1-1.i8|");
     check_found(&f, 290, 324);
@@ -105,9 +108,9 @@ TEST(when_it_is_worth_it)
     for (int i = 0; i < 80; i++) {
         char id[16];
         snprintf(id, sizeof id, "d%d", i);
-        CHECK_OK(lore_index_delete_document(f.index, LORE_STR("default"), lore_str_from(id), NULL,
-                                            &err),
-                 &err);
+        CHECK_OK(
+            lore_index_delete_document(f.index, LORE_STR("default"), lore_str_from(id), NULL, &err),
+            &err);
     }
     CHECK_OK(lore_index_commit(f.index, &err), &err);
     CHECK_INT(lore_vectors_dead(view_of(&f)), 4000);
@@ -192,7 +195,8 @@ TEST(rebuilding_is_exact)
     fix_destroy(&f);
 }
 
-/* Any write, sync or rename that fails is an error; the index goes on with what it had, open or reopened. */
+/* Any write, sync or rename that fails is an error; the index goes on with what it had, open or
+ * reopened. */
 TEST(failing_writes)
 {
     fixture f;

@@ -3,8 +3,8 @@
 
 #include "models/sentence.h"
 
-/* text holds the expected sentences separated by '~', which is taken out for the test; blanks around
- * it stay. */
+/* text holds the expected sentences separated by '~', which is taken out for the test; blanks
+ * around it stay. */
 static void check_cut(const char *marked)
 {
     char text[1024];

@@ -1,5 +1,5 @@
-/* Snapshots: what a commit did is seen, an old snapshot stays as it was, another process's commits are noticed, and
- * random work agrees with a model in memory. */
+/* Snapshots: what a commit did is seen, an old snapshot stays as it was, another process's commits
+ * are noticed, and random work agrees with a model in memory. */
 #include "base/log.h"
 #include "tests/unit/index_fixture.h"
 
@@ -68,7 +68,8 @@ TEST(small_commits_stay_cheap)
     fix_destroy(&f);
 }
 
-/* A reader in another process sees a commit as soon as the writer says it is done, publications and all. */
+/* A reader in another process sees a commit as soon as the writer says it is done, publications and
+ * all. */
 TEST(two_processes)
 {
     enum { ROUNDS = 60 };
@@ -89,9 +90,11 @@ TEST(two_processes)
             is_good = lore_index_begin(f.index, &err) == LORE_OK;
             for (int j = 0; j < 4 && is_good; j++) { /* document j of the round has 64 chunks */
                 snprintf(id, sizeof id, "d%d", (4 * i + j) % 40);
-                is_good = fix_put(f.index, "default", id, "pears and plums in a long long text that "
-                                  "is cut into sixty-four pieces of which none is empty", "", 64,
-                                  (uint64_t)(1000 * (4 * i + j)) + 1, NULL, &err) == LORE_OK;
+                is_good =
+                    fix_put(f.index, "default", id,
+                            "pears and plums in a long long text that "
+                            "is cut into sixty-four pieces of which none is empty",
+                            "", 64, (uint64_t)(1000 * (4 * i + j)) + 1, NULL, &err) == LORE_OK;
             }
             is_good = is_good && lore_index_commit(f.index, &err) == LORE_OK &&
                       (i % 7 != 6 || lore_index_publish(f.index, &err) == LORE_OK) &&
@@ -195,7 +198,8 @@ static void *search_on(void *self)
             status = lore_fail(&s->err, LORE_ERR_CORRUPT, "%d candidates", dense.count);
         }
         if (status == LORE_OK) {
-            status = lore_search_text(snapshot, LORE_STR("pears"), &options, &arena, &text, &s->err);
+            status =
+                lore_search_text(snapshot, LORE_STR("pears"), &options, &arena, &text, &s->err);
         }
         for (int32_t i = 0; i < 10 && status == LORE_OK; i++) {
             rows[i] = dense.items[i].chunk;
@@ -221,12 +225,15 @@ TEST(searching_while_writing)
     f.config.ann_min_vectors = 2000;
     fix_open(&f, true);
     CHECK_OK(lore_db_exec(f.index->writer, "PRAGMA synchronous=OFF", &err), &err);
-    fix_put_one(f.index, "default", "first", "many pears in a text of sixty-four pieces, so long "
-                "that none of them is empty", "", 64, 1);
+    fix_put_one(f.index, "default", "first",
+                "many pears in a text of sixty-four pieces, so long "
+                "that none of them is empty",
+                "", 64, 1);
     for (int i = 0; i < SEARCHERS; i++) {
         searchers[i] = (searcher){.index = f.index, .is_over = &is_over};
-        CHECK_OK(lore_thread_start(&searchers[i].thread, "searcher", search_on, &searchers[i], &err),
-                 &err);
+        CHECK_OK(
+            lore_thread_start(&searchers[i].thread, "searcher", search_on, &searchers[i], &err),
+            &err);
     }
     lore_status status = LORE_OK;
     for (int i = 0; i < 120 && status == LORE_OK; i++) {
@@ -234,9 +241,10 @@ TEST(searching_while_writing)
         snprintf(id, sizeof id, "d%d", i % 60);
         status = lore_index_begin(f.index, &err);
         if (status == LORE_OK) {
-            status = fix_put(f.index, "default", id, "many pears in a text of sixty-four pieces, so "
-                             "long that none of them is empty", "", 64, (uint64_t)i * 64, NULL,
-                             &err);
+            status = fix_put(f.index, "default", id,
+                             "many pears in a text of sixty-four pieces, so "
+                             "long that none of them is empty",
+                             "", 64, (uint64_t)i * 64, NULL, &err);
         }
         if (status == LORE_OK) {
             status = lore_index_commit(f.index, &err);
@@ -295,8 +303,7 @@ static void check_model(const fixture *f, const model *m, uint64_t *state)
     uint64_t seed = lore_random_next(state);
     fix_vector(seed, query);
     float best = model_best(m, collection, query, &count);
-    int32_t found =
-        fix_dense(f->index, model_names[collection], seed, NULL, chunks, scores, 4);
+    int32_t found = fix_dense(f->index, model_names[collection], seed, NULL, chunks, scores, 4);
     CHECK_INT(found, count < 4 ? count : 4);
     if (found > 0) {
         CHECK_NEAR(scores[0], best, .02);
@@ -332,8 +339,9 @@ static void model_step(fixture *f, model *m, uint64_t *state)
         uint64_t seed = lore_random_next(state) >> 8;
         int32_t chunks = 1 + (int32_t)(lore_random_next(state) % 5);
         snprintf(text, sizeof text, "w%llux and several words besides", (unsigned long long)seed);
-        CHECK_OK(fix_put(f->index, model_names[collection], id, text, "", chunks, seed, &flag, &err),
-                 &err);
+        CHECK_OK(
+            fix_put(f->index, model_names[collection], id, text, "", chunks, seed, &flag, &err),
+            &err);
         m->chunks[collection][d] = chunks;
         m->seeds[collection][d] = seed;
         if (strlen(text) / (size_t)chunks < 25) { /* its word is cut: make the document one chunk */
@@ -387,9 +395,9 @@ TEST(random_work_agrees_with_a_model)
             memset(m.chunks[1], 0, sizeof m.chunks[1]);
         }
     }
-    CHECK_OK(lore_db_exec(f.index->writer, "INSERT INTO text_1(text_1) VALUES('integrity-check')",
-                          &err),
-             &err);
+    CHECK_OK(
+        lore_db_exec(f.index->writer, "INSERT INTO text_1(text_1) VALUES('integrity-check')", &err),
+        &err);
     fix_destroy(&f);
 }
 

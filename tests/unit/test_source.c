@@ -28,10 +28,11 @@ static void walk(lore_source *source, lore_buf *out)
         }
         if (status != LORE_OK) {
             CHECK(err.message[0] != '\0');
-            lore_buf_printf(out, LORE_STR_FMT "|!%s\n", LORE_STR_ARG(name), lore_status_name(status));
+            lore_buf_printf(out, LORE_STR_FMT "|!%s\n", LORE_STR_ARG(name),
+                            lore_status_name(status));
         } else {
-            lore_buf_printf(out, LORE_STR_FMT "|" LORE_STR_FMT "|" LORE_STR_FMT "\n", LORE_STR_ARG(name),
-                            LORE_STR_ARG(raw.id), LORE_STR_ARG(raw.bytes));
+            lore_buf_printf(out, LORE_STR_FMT "|" LORE_STR_FMT "|" LORE_STR_FMT "\n",
+                            LORE_STR_ARG(name), LORE_STR_ARG(raw.id), LORE_STR_ARG(raw.bytes));
         }
     }
     lore_arena_destroy(&arena);
@@ -80,7 +81,8 @@ TEST(folders)
     make("kb/a.txt", "A");
     make("kb/sub/c.html", "C");
     make("kb/README", "R");
-    make("kb/binary", "\x7F" "ELF\x01\x02");
+    make("kb/binary", "\x7F"
+                      "ELF\x01\x02");
     write_file(in_temp("kb/blob"), LORE_STR("a\0b"));
     make("kb/image.png", "P");
     make("kb/.secret.md", "S");
@@ -91,9 +93,11 @@ TEST(folders)
     CHECK_INT(symlink("../outside", in_temp("kb/out")), 0);
     CHECK_INT(symlink("../outside/e.md", in_temp("kb/link.md")), 0);
     CHECK_INT(symlink("nowhere.md", in_temp("kb/dangling.md")), 0);
-    check_walk(in_temp("kb"), "kb/README||R\nkb/a.txt||A\nkb/b.md||B\nkb/binary||\x7F" "ELF\x01\x02\n"
+    check_walk(in_temp("kb"), "kb/README||R\nkb/a.txt||A\nkb/b.md||B\nkb/binary||\x7F"
+                              "ELF\x01\x02\n"
                               "kb/link.md||E\nkb/sub/c.html||C\n");
-    check_walk(in_temp("kb//"), "kb/README||R\nkb/a.txt||A\nkb/b.md||B\nkb/binary||\x7F" "ELF\x01\x02\n"
+    check_walk(in_temp("kb//"), "kb/README||R\nkb/a.txt||A\nkb/b.md||B\nkb/binary||\x7F"
+                                "ELF\x01\x02\n"
                                 "kb/link.md||E\nkb/sub/c.html||C\n");
     const char *path = in_temp("kb");
     lore_buf found;
@@ -126,8 +130,9 @@ TEST(lines)
 {
     make("docs.jsonl", "\xEF\xBB\xBF{\"id\":\"x\",\"text\":\"one\"}\r\n\n  \n{broken\n"
                        "{\"text\":\"two\"}\n{\"text\":\"last\"}");
-    check_walk(in_temp("docs.jsonl"), "docs.jsonl#1|x|one\ndocs.jsonl#4|!invalid\ndocs.jsonl#5||two\n"
-                                      "docs.jsonl#6||last\n");
+    check_walk(in_temp("docs.jsonl"),
+               "docs.jsonl#1|x|one\ndocs.jsonl#4|!invalid\ndocs.jsonl#5||two\n"
+               "docs.jsonl#6||last\n");
     make("empty.jsonl", "");
     check_walk(in_temp("empty.jsonl"), "");
     lore_error err = {0};
@@ -138,7 +143,8 @@ TEST(lines)
     lore_source *source = open_paths(&path, 1, &LIMITS);
     lore_arena_init(&arena, 0);
     CHECK_OK(lore_source_next(source, &arena, &raw, &done, &err), &err);
-    CHECK_FAILS(lore_source_next(source, &arena, &raw, &done, &err), LORE_ERR_INVALID, &err, "line 4");
+    CHECK_FAILS(lore_source_next(source, &arena, &raw, &done, &err), LORE_ERR_INVALID, &err,
+                "line 4");
     lore_arena_destroy(&arena);
     lore_source_close(source);
 }
@@ -268,7 +274,8 @@ TEST(metadata)
     make("m.md", "M");
     const char *path = in_temp("m.md");
     lore_source_options options = {.paths = &path, .path_count = 1, .metadata = LORE_STR("[1]")};
-    CHECK_FAILS(lore_source_open(&options, &LIMITS, &source, &err), LORE_ERR_INVALID, &err, "metadata");
+    CHECK_FAILS(lore_source_open(&options, &LIMITS, &source, &err), LORE_ERR_INVALID, &err,
+                "metadata");
     options.metadata = LORE_STR("{\"product\":\"R2\"}");
     CHECK_OK(lore_source_open(&options, &LIMITS, &source, &err), &err);
     lore_arena_init(&arena, 0);
@@ -286,7 +293,8 @@ static lore_status walk_once(void *self)
     lore_arena arena;
     lore_raw_document raw;
     bool done = false;
-    lore_source_options options = {.paths = self, .path_count = 2, .metadata = LORE_STR("{\"a\":1}")};
+    lore_source_options options = {
+        .paths = self, .path_count = 2, .metadata = LORE_STR("{\"a\":1}")};
     lore_status status = lore_source_open(&options, &LIMITS, &source, &err);
     lore_arena_init(&arena, 0);
     while (status == LORE_OK && !done) {

@@ -1,4 +1,5 @@
-/* What we add to full-text search: terms of questions, lengths of CJK runs, allowed rows. Ranking: test_text_search.c. */
+/* What we add to full-text search: terms of questions, lengths of CJK runs, allowed rows. Ranking:
+ * test_text_search.c. */
 #include "tests/unit/index_fixture.h"
 
 static lore_db *open_fresh(const char *name)
@@ -30,8 +31,9 @@ TEST(terms_of_questions)
     lore_error err;
     terms t = {""};
     lore_db *db = open_fresh("terms.db");
-    CHECK_OK(lore_fts_terms(lore_db_fts(db), LORE_STR("Resetting the ROUTERS' Cafés 人工智能 работы"), keep_term,
-                           &t, &err),
+    CHECK_OK(lore_fts_terms(lore_db_fts(db),
+                            LORE_STR("Resetting the ROUTERS' Cafés 人工智能 работы"), keep_term, &t,
+                            &err),
              &err);
     CHECK_STR(lore_str_from(t.text), "reset|the|router|cafe|人工|工智|智能|работы|");
     t.text[0] = '\0';
@@ -47,11 +49,12 @@ TEST(lengths_of_runs)
     lore_stmt *stmt = NULL;
     bool has_row = false;
     lore_db *db = open_fresh("lengths.db");
-    CHECK_OK(lore_db_exec(db,
-                          "CREATE VIRTUAL TABLE f USING fts5(a, content='', tokenize='porter lore');"
-                          "INSERT INTO f(rowid, a) VALUES(1, '人工智能 ab')",
-                          &err),
-             &err);
+    CHECK_OK(
+        lore_db_exec(db,
+                     "CREATE VIRTUAL TABLE f USING fts5(a, content='', tokenize='porter lore');"
+                     "INSERT INTO f(rowid, a) VALUES(1, '人工智能 ab')",
+                     &err),
+        &err);
     CHECK_OK(lore_stmt_new(db, "SELECT sz FROM f_docsize", &stmt, &err), &err);
     CHECK_OK(lore_stmt_step(stmt, &has_row, &err), &err);
     CHECK_INT(lore_column_bytes(stmt, 0).ptr[0], 5);

@@ -11,17 +11,24 @@ static void text(const char *source, const char *expected)
 
 TEST(paragraphs)
 {
-    text("This paragraph was wrapped by an editor at some\r\ncolumn, so its lines belong together.\r\n"
+    text("This paragraph was wrapped by an editor at some\r\ncolumn, so its lines belong "
+         "together.\r\n"
          "\r\nNext one.",
          "This paragraph was wrapped by an editor at some column, so its lines belong together.\n"
          "Next one.");
-    text("\xE8\xB7\xAF\xE7\x94\xB1\xE5\x99\xA8\xE8\xB7\xAF\xE7\x94\xB1\xE5\x99\xA8\xE8\xB7\xAF\xE7\x94"
-         "\xB1\xE5\x99\xA8\xE8\xB7\xAF\xE7\x94\xB1\xE5\x99\xA8\xE8\xB7\xAF\xE7\x94\xB1\xE5\x99\xA8\xE8"
-         "\xB7\xAF\xE7\x94\xB1\xE5\x99\xA8\xE8\xB7\xAF\xE7\x94\xB1\xE5\x99\xA8\n\xE9\x87\x8D\xE5\x90\xAF"
+    text("\xE8\xB7\xAF\xE7\x94\xB1\xE5\x99\xA8\xE8\xB7\xAF\xE7\x94\xB1\xE5\x99\xA8\xE8\xB7\xAF\xE7"
+         "\x94"
+         "\xB1\xE5\x99\xA8\xE8\xB7\xAF\xE7\x94\xB1\xE5\x99\xA8\xE8\xB7\xAF\xE7\x94\xB1\xE5\x99\xA8"
+         "\xE8"
+         "\xB7\xAF\xE7\x94\xB1\xE5\x99\xA8\xE8\xB7\xAF\xE7\x94\xB1\xE5\x99\xA8\n\xE9\x87\x8D\xE5"
+         "\x90\xAF"
          "\xE3\x80\x82",
-         "\xE8\xB7\xAF\xE7\x94\xB1\xE5\x99\xA8\xE8\xB7\xAF\xE7\x94\xB1\xE5\x99\xA8\xE8\xB7\xAF\xE7\x94"
-         "\xB1\xE5\x99\xA8\xE8\xB7\xAF\xE7\x94\xB1\xE5\x99\xA8\xE8\xB7\xAF\xE7\x94\xB1\xE5\x99\xA8\xE8"
-         "\xB7\xAF\xE7\x94\xB1\xE5\x99\xA8\xE8\xB7\xAF\xE7\x94\xB1\xE5\x99\xA8\xE9\x87\x8D\xE5\x90\xAF"
+         "\xE8\xB7\xAF\xE7\x94\xB1\xE5\x99\xA8\xE8\xB7\xAF\xE7\x94\xB1\xE5\x99\xA8\xE8\xB7\xAF\xE7"
+         "\x94"
+         "\xB1\xE5\x99\xA8\xE8\xB7\xAF\xE7\x94\xB1\xE5\x99\xA8\xE8\xB7\xAF\xE7\x94\xB1\xE5\x99\xA8"
+         "\xE8"
+         "\xB7\xAF\xE7\x94\xB1\xE5\x99\xA8\xE8\xB7\xAF\xE7\x94\xB1\xE5\x99\xA8\xE9\x87\x8D\xE5\x90"
+         "\xAF"
          "\xE3\x80\x82");
     text("Dear customer,\nplease call us.\nYours", "Dear customer,\nplease call us.\nYours");
     text("", "");
@@ -40,7 +47,8 @@ TEST(lists)
 
 TEST(preformatted)
 {
-    text("Name      Price\nApple     1.00\nPear      2.00\n\nThe code is this one here, see below.\n\n"
+    text("Name      Price\nApple     1.00\nPear      2.00\n\nThe code is this one here, see "
+         "below.\n\n"
          "    if (x) {\n        y();\n    }\n",
          "Name      Price\nApple     1.00\nPear      2.00\nThe code is this one here, see below.\n"
          "    if (x) {\n        y();\n    }");
@@ -64,17 +72,20 @@ static void check_headings(const char *source, const char *title, const char *he
 
 TEST(headings)
 {
-    check_headings("The Manual\n==========\n\nintro text.\n\nReset\n-----\n\ntext.\n\nCare\n----\n\ntext.\n",
-                   "The Manual", "[][Reset][Care]");
+    check_headings(
+        "The Manual\n==========\n\nintro text.\n\nReset\n-----\n\ntext.\n\nCare\n----\n\ntext.\n",
+        "The Manual", "[][Reset][Care]");
     check_headings("One\n===\n\ntext.\n\nTwo\n===\n\ntext.\n\nSub\n---\n\ntext.\n", "",
                    "[One][Two][Two > Sub]");
     check_headings("=====\nTitle\n=====\n\nPart\n----\n\ntext.\n", "Title", "[Part]");
-    check_headings("A short title line\n\nThen the text follows here.\n", "A short title line", "[]");
-    check_headings("Some text first.\n\n2.1 Setting up\n\ntext.\n\nWARNINGS AND LIMITS\n\ntext.\n", "",
-                   "[][2.1 Setting up][WARNINGS AND LIMITS]");
-    check_headings("\xE5\x89\x8D\xE8\xA8\x80\xE3\x80\x82\n\n\xE7\xAC\xAC\xE4\xB8\x80\xE7\xAB\xA0 \xE5\xAE\x89"
-                   "\xE8\xA3\x85\n\n\xE6\xAD\xA3\xE6\x96\x87\xE3\x80\x82\n",
-                   "", "[][\xE7\xAC\xAC\xE4\xB8\x80\xE7\xAB\xA0 \xE5\xAE\x89\xE8\xA3\x85]");
+    check_headings("A short title line\n\nThen the text follows here.\n", "A short title line",
+                   "[]");
+    check_headings("Some text first.\n\n2.1 Setting up\n\ntext.\n\nWARNINGS AND LIMITS\n\ntext.\n",
+                   "", "[][2.1 Setting up][WARNINGS AND LIMITS]");
+    check_headings(
+        "\xE5\x89\x8D\xE8\xA8\x80\xE3\x80\x82\n\n\xE7\xAC\xAC\xE4\xB8\x80\xE7\xAB\xA0 \xE5\xAE\x89"
+        "\xE8\xA3\x85\n\n\xE6\xAD\xA3\xE6\x96\x87\xE3\x80\x82\n",
+        "", "[][\xE7\xAC\xAC\xE4\xB8\x80\xE7\xAB\xA0 \xE5\xAE\x89\xE8\xA3\x85]");
     /* Items of a list are none. */
     check_headings("Text here.\n\n1. Open\n\n2. Close\n\nEnd of it.\n", "", "[]");
 }

@@ -1,4 +1,5 @@
-/* Lexical search: BM25 to the digit, stems, CJK, the row budget, and that a question is never a query language. */
+/* Lexical search: BM25 to the digit, stems, CJK, the row budget, and that a question is never a
+ * query language. */
 #include "tests/unit/index_fixture.h"
 
 static fixture f;
@@ -45,7 +46,8 @@ static const char *asked(const char *question)
 /* The formula, computed by hand: three texts of 4, 2 and 6 words. */
 TEST(scores_are_bm25)
 {
-    const char *const texts[] = {"apple pear plum fig", "apple apple", "pear pear pear fig fig kiwi"};
+    const char *const texts[] = {"apple pear plum fig", "apple apple",
+                                 "pear pear pear fig fig kiwi"};
     int64_t chunks[8];
     float scores[8];
     open_texts("bm25", texts, 3);
@@ -93,9 +95,10 @@ TEST(columns)
 
 TEST(stems_and_scripts)
 {
-    const char *const texts[] = {"How to reset the routers", "重置路由器的方法",
-                                 "人工智能与机器学习", "東京都は首都です", "京都の寺",
-                                 "Café Straße naïve", "인공지능과 서울", "การรีเซ็ตเราเตอร์"};
+    const char *const texts[] = {
+        "How to reset the routers", "重置路由器的方法", "人工智能与机器学习",
+        "東京都は首都です",         "京都の寺",         "Café Straße naïve",
+        "인공지능과 서울",          "การรีเซ็ตเราเตอร์"};
     open_texts("scripts", texts, 8);
     CHECK_ASKED("resetting a router", "1");
     CHECK_ASKED("路由器怎么重置？", "2");
@@ -131,9 +134,9 @@ TEST(questions_are_not_queries)
     lore_search_options options = {NULL, 0, NULL, 4};
     lore_arena_init(&arena, 0);
     lore_snapshot *snapshot = lore_index_acquire(f.index);
-    CHECK_OK(lore_search_text(snapshot, (lore_str){"alpha\0beta", 10}, &options, &arena, &found,
-                              &err),
-             &err);
+    CHECK_OK(
+        lore_search_text(snapshot, (lore_str){"alpha\0beta", 10}, &options, &arena, &found, &err),
+        &err);
     CHECK_INT(found.count, 2); /* NUL separates; no collection named means all */
     lore_str nowhere = LORE_STR("nowhere");
     options = (lore_search_options){&nowhere, 1, NULL, 4};
@@ -147,7 +150,8 @@ TEST(questions_are_not_queries)
     fix_destroy(&f);
 }
 
-/* In a small collection every term counts; in a large one the common ones go first, never the last. */
+/* In a small collection every term counts; in a large one the common ones go first, never the last.
+ */
 TEST(row_budget)
 {
     const char *const texts[] = {"the the rare one", "the other", "the middle", "the middle way",
@@ -207,5 +211,27 @@ TEST(long_question)
     fix_destroy(&f);
 }
 
-CHECK_MAIN(scores_are_bm25, columns, stems_and_scripts, questions_are_not_queries, row_budget,
-           old_snapshot, long_question)
+/* Words are counted by what the index makes of them, over all collections. */
+TEST(rows_of_words)
+{
+    const char *const texts[] = {"apple pear", "apples", "重置路由器", "路由"};
+    const lore_str words[] = {LORE_STR("apple"), LORE_STR("pears"), LORE_STR("plum"),
+                              LORE_STR("路由"), LORE_STR("")};
+    lore_error err;
+    int64_t rows[5];
+    open_texts("rows", texts, 4);
+    CHECK_OK(lore_index_create_collection(f.index, LORE_STR("other"), &err), &err);
+    fix_put_one(f.index, "other", "x", "apple pie", "", 1, 1);
+    lore_snapshot *snapshot = lore_index_acquire(f.index);
+    CHECK_OK(lore_term_rows(snapshot, words, 5, rows, &err), &err);
+    CHECK_INT(rows[0], 3);
+    CHECK_INT(rows[1], 1);
+    CHECK_INT(rows[2], 0);
+    CHECK_INT(rows[3], 2);
+    CHECK_INT(rows[4], 0);
+    lore_snapshot_release(snapshot);
+    fix_destroy(&f);
+}
+
+CHECK_MAIN(scores_are_bm25, rows_of_words, columns, stems_and_scripts, questions_are_not_queries,
+           row_budget, old_snapshot, long_question)

@@ -1,4 +1,5 @@
-/* Views: advancing commit by commit and loading at once give the same vectors; rows that do not fit are refused. */
+/* Views: advancing commit by commit and loading at once give the same vectors; rows that do not fit
+ * are refused. */
 #include "base/log.h"
 #include "tests/unit/index_fixture.h"
 
