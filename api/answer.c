@@ -21,11 +21,11 @@
 #include <string.h>
 
 enum {
-    CITATIONS_MAX = 64,    /* sentences of one answer; an answer that is longer ends there with
-                              finish_reason length */
-    QUOTED_MAX = 3,        /* sentences of an extractive answer at most */
-    POLL_MS = 50,          /* how often a waiting answer looks after its client and its deadline */
-    FOLLOW_UP_BYTES = 48   /* a question as short as this is read together with the one before it */
+    CITATIONS_MAX = 64,  /* sentences of one answer; an answer that is longer ends there with
+                            finish_reason length */
+    QUOTED_MAX = 3,      /* sentences of an extractive answer at most */
+    POLL_MS = 50,        /* how often a waiting answer looks after its client and its deadline */
+    FOLLOW_UP_BYTES = 48 /* a question as short as this is read together with the one before it */
 };
 
 typedef struct writing {
@@ -174,15 +174,16 @@ static bool is_runner_up(const lore_evidence *evidence, int32_t i, double ratio)
 static bool is_cited(const lore_answer *answer, const lore_sentence *sentence)
 {
     for (int32_t i = 0; i < answer->citation_count; i++) {
-        if (answer->citations[i].hit == sentence->hit && answer->citations[i].start == sentence->start) {
+        if (answer->citations[i].hit == sentence->hit &&
+            answer->citations[i].start == sentence->start) {
             return true;
         }
     }
     return false;
 }
 
-/* Quote the best sentence, and the next ones that are nearly as good: where the ranking cannot tell, the reader can. Sentences that
- * the answer already quotes are not said again. */
+/* Quote the best sentence, and the next ones that are nearly as good: where the ranking cannot
+ * tell, the reader can. Sentences that the answer already quotes are not said again. */
 static lore_status quote_best(writing *w, lore_error *err)
 {
     for (int32_t i = 0; i < w->evidence.count && w->answer->citation_count < QUOTED_MAX; i++) {
@@ -373,7 +374,8 @@ static lore_status judge_pending(writing *w, bool is_end, verdict *outcome, lore
     return LORE_OK;
 }
 
-/* The last event ends the text: what belongs to a stop string is cut off it, a character that was never completed is not. */
+/* The last event ends the text: what belongs to a stop string is cut off it, a character that was
+ * never completed is not. */
 static void end_text(writing *w, lore_detok *detok, const lore_token_event *event)
 {
     if (event->finish == LORE_FINISH_NONE) {
@@ -472,8 +474,10 @@ static lore_status write_answer(writing *w, lore_error *err)
                                    ? lore_finish_name(finish)
                                : outcome == VERDICT_FULL ? "length"
                                                          : "stop";
-    /* A model that needs the guard often stops at one of several sentences that are equally likely to be the answer. */
-    bool is_strict = w->answerer->config->guard && lore_engine_info(w->answerer->engine)->needs_guard;
+    /* A model that needs the guard often stops at one of several sentences that are equally likely
+     * to be the answer. */
+    bool is_strict =
+        w->answerer->config->guard && lore_engine_info(w->answerer->engine)->needs_guard;
     return is_strict ? quote_best(w, err) : LORE_OK;
 }
 

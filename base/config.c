@@ -102,12 +102,12 @@ enum { PATH_CAP = 1024 };
     INTEGER(ann_min_vectors, 200000, 1, 1000000000,                                                \
             "vectors of a collection above which an approximate index replaces the scan")          \
     INTEGER(ann_probe, 32, 1, 65536, "lists of the approximate index that one search reads")       \
-    NUMBER(refuse_below, 0.265, 0.0, 1.0, "evidence score below which a question is not answered")  \
-    NUMBER(guard_ratio, 0.95, 0.0, 1.0,                                                             \
+    NUMBER(refuse_below, 0.265, 0.0, 1.0, "evidence score below which a question is not answered") \
+    NUMBER(guard_ratio, 0.95, 0.0, 1.0,                                                            \
            "share of the best evidence score that each sentence of an answer must reach")          \
-    NUMBER(extract_ratio, 0.85, 0.0, 1.0,                                                           \
+    NUMBER(extract_ratio, 0.85, 0.0, 1.0,                                                          \
            "a second sentence joins an extractive answer when it scores this share of the first")  \
-    INTEGER(evidence_hits, 10, 1, 200, "passages whose sentences are ranked")                      \
+    INTEGER(evidence_hits, 6, 1, 200, "passages whose sentences are ranked")                       \
     FLAG(guard, true, "hold each sentence of the decoder against the evidence")                    \
     INTEGER(evidence_passages, 3, 1, 64, "passages that the prompt holds")                         \
     INTEGER(evidence_sentences, 3, 1, 64, "sentences of each of these passages")                   \

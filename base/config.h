@@ -94,7 +94,7 @@ typedef struct lore_config {
     double guard_ratio;    /* an answer sentence must score this share of the best evidence */
     double extract_ratio;  /* a second sentence joins an extractive answer when it scores this share
                               of the first */
-    int64_t evidence_hits; /* 10 passages whose sentences are ranked */
+    int64_t evidence_hits; /* 6 passages whose sentences are ranked */
     int64_t evidence_passages;  /* 3 passages in the prompt */
     int64_t evidence_sentences; /* 3 sentences of each */
     int64_t max_tokens;         /* 256: default answer length */

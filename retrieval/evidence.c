@@ -1,9 +1,12 @@
-/* Evidence: which sentence of the passages answers the question, how surely, and what an answer may lean on.
+/* Evidence: which sentence of the passages answers the question, how surely, and what an answer may
+ * lean on.
  *
- * A sentence is described by a few numbers in [0, 1]: the idf-weighted share of the question's words that it holds itself, that it holds
- * together with its title and headings, that its neighbourhood holds, the cosines of sentence and passage with the question, and the passage's fused
- * score. Two linear models over them, fitted by logistic regression on public question sets (docs/evaluation.md), give the rank score and the support of
- * an answer. Words are those of the full-text index, so that a term means the same everywhere. */
+ * A sentence is described by a few numbers in [0, 1]: the idf-weighted share of the question's
+ * words that it holds itself, that it holds together with its title and headings, that its
+ * neighbourhood holds, the cosines of sentence and passage with the question, and the passage's
+ * fused score. Two linear models over them, fitted by logistic regression on public question sets
+ * (docs/evaluation.md), give the rank score and the support of an answer. Words are those of the
+ * full-text index, so that a term means the same everywhere. */
 #include "retrieval/evidence.h"
 
 #include "base/clock.h"
@@ -16,28 +19,35 @@
 #include <string.h>
 
 enum {
-    TERMS_MAX = 128,          /* distinct words of a question that count; the bits of a term_set */
-    SENTENCES_MAX = 2048,     /* of all passages; the best passages come first, so the tail is what is lost */
-    EMBEDDED_MAX = 48,        /* sentences that get a vector of their own, by lexical score; the others borrow their passage's */
-    LABEL_WORDS_MAX = 8,      /* a line of so few words without a full stop or a figure is a label */
-    SENTENCE_WORDS_MAX = 512  /* words of one sentence that the support check compares */
+    TERMS_MAX = 128, /* distinct words of a question that count; the bits of a term_set */
+    SENTENCES_MAX =
+        2048, /* of all passages; the best passages come first, so the tail is what is lost */
+    EMBEDDED_MAX = 48,   /* sentences that get a vector of their own, by lexical score; the others
+                            borrow their passage's */
+    LABEL_WORDS_MAX = 8, /* a line of so few words without a full stop or a figure is a label */
 };
 
-/* Weight of words that carry little of a question's meaning. They still count: "how long" differs from "how". */
+/* A handful of chunks says nothing about which words are rare: a smaller collection counts as one
+ * of so many. */
+static const double IDF_ROWS_MIN = 500.0;
+
+/* Weight of words that carry little of a question's meaning. They still count: "how long" differs
+ * from "how". */
 static const float FUNCTION_WORD_WEIGHT = 0.25F;
 
 /* ---- words ---- */
 
 static const char *const FUNCTION_WORDS[] = {
-    "a",    "about", "after", "all",   "am",    "an",    "and",   "any",   "are",   "as",    "at",    "be",
-    "been", "but",   "by",    "can",   "could", "did",   "do",    "does",  "for",   "from",  "get",   "had",
-    "has",  "have",  "he",    "how",   "i",     "if",    "in",    "is",    "it",    "its",   "me",    "my",
-    "must", "need",  "no",    "not",   "of",    "on",    "or",    "our",   "should", "so",   "than",  "that",
-    "the",  "their", "them",  "then",  "there", "they",  "this",  "to",    "want",  "was",   "we",    "were",
-    "what", "when",  "where", "which", "who",   "why",   "will",  "with",  "would", "you",   "your",  "many",
-    "much", "long",  "one",   "s",     "t",     "什么",  "怎么",  "如何",  "多少",  "是否",  "可以",  "哪里",
-    "哪些", "哪个",  "为什",  "怎样",  "多久",  "几个",  "吗",    "呢",    "的",    "了",    "是",    "么办",
-    "我的", "我们",  "你们",  "是什",  "能不",  "不能",  "有没",  "没有",  "需要",  "怎么",
+    "a",      "about", "after", "all",  "am",   "an",    "and",  "any",   "are",   "as",   "at",
+    "be",     "been",  "but",   "by",   "can",  "could", "did",  "do",    "does",  "for",  "from",
+    "get",    "had",   "has",   "have", "he",   "how",   "i",    "if",    "in",    "is",   "it",
+    "its",    "me",    "my",    "must", "need", "no",    "not",  "of",    "on",    "or",   "our",
+    "should", "so",    "than",  "that", "the",  "their", "them", "then",  "there", "they", "this",
+    "to",     "want",  "was",   "we",   "were", "what",  "when", "where", "which", "who",  "why",
+    "will",   "with",  "would", "you",  "your", "many",  "much", "long",  "one",   "s",    "t",
+    "什么",   "怎么",  "如何",  "多少", "是否", "可以",  "哪里", "哪些",  "哪个",  "为什", "怎样",
+    "多久",   "几个",  "吗",    "呢",   "的",   "了",    "是",   "么办",  "我的",  "我们", "你们",
+    "是什",   "能不",  "不能",  "有没", "没有", "需要",  "怎么",
 };
 
 static bool is_function_word(lore_str word)
@@ -50,11 +60,13 @@ static bool is_function_word(lore_str word)
     return false;
 }
 
-/* Bytes of an English word without its plainest endings, so that "updates", "updated" and "updating" are one. Coarser than the
- * full-text index's stemmer, which nothing here has to agree with. */
+/* Bytes of an English word without its plainest endings, so that "updates", "updated" and
+ * "updating" are one. Coarser than the full-text index's stemmer, which nothing here has to agree
+ * with. */
 static size_t stem_bytes(lore_str word)
 {
-    static const lore_str ENDINGS[] = {{"ing", 3}, {"ies", 3}, {"ed", 2}, {"es", 2}, {"ly", 2}, {"e", 1}, {"s", 1}, {"y", 1}};
+    static const lore_str ENDINGS[] = {{"ing", 3}, {"ies", 3}, {"ed", 2}, {"es", 2},
+                                       {"ly", 2},  {"e", 1},   {"s", 1},  {"y", 1}};
     enum { STEM_BYTES_MIN = 3 };
     for (size_t i = 0; i < sizeof ENDINGS / sizeof ENDINGS[0]; i++) {
         if (word.len >= STEM_BYTES_MIN + ENDINGS[i].len && lore_str_ends(word, ENDINGS[i])) {
@@ -102,9 +114,10 @@ static bool add_term(void *self, const lore_word *word)
     return terms->count < TERMS_MAX;
 }
 
-/* Words of the question with their weights. A CJK run's single characters say little beside its bigrams: they count as weak. */
-static lore_status collect_terms(lore_snapshot *snapshot, lore_str question, lore_arena *arena, question_terms *terms,
-                                 lore_error *err)
+/* Words of the question with their weights. A CJK run's single characters say little beside its
+ * bigrams: they count as weak. */
+static lore_status collect_terms(lore_snapshot *snapshot, lore_str question, lore_arena *arena,
+                                 question_terms *terms, lore_error *err)
 {
     *terms = (question_terms){.arena = arena};
     lore_status status = lore_words_each(question, add_term, terms, err);
@@ -119,7 +132,7 @@ static lore_status collect_terms(lore_snapshot *snapshot, lore_str question, lor
     if (status != LORE_OK) {
         return status;
     }
-    double total_rows = (double)lore_snapshot_chunks(snapshot);
+    double total_rows = fmax((double)lore_snapshot_chunks(snapshot), IDF_ROWS_MIN);
     for (int32_t i = 0; i < terms->count; i++) {
         double n = (double)rows[i] < total_rows ? (double)rows[i] : total_rows;
         double idf = log(1.0 + (total_rows - n + 0.5) / (n + 0.5));
@@ -152,7 +165,8 @@ static bool find_term(void *self, const lore_word *word)
     return true;
 }
 
-static lore_status terms_in(const question_terms *terms, lore_str text, term_set *set, lore_error *err)
+static lore_status terms_in(const question_terms *terms, lore_str text, term_set *set,
+                            lore_error *err)
 {
     term_finder finder = {.terms = terms};
     lore_status status = lore_words_each(text, find_term, &finder, err);
@@ -181,7 +195,8 @@ static float coverage(const question_terms *terms, term_set set)
 /* ---- sentences ---- */
 
 typedef struct features {
-    float own, headed, around, passage; /* coverage by the sentence; with title and headings; with its neighbours; by the chunk */
+    float own, headed, around, passage; /* coverage by the sentence; with title and headings; with
+                                           its neighbours; by the chunk */
     float sentence_cosine, passage_cosine, fused;
 } features;
 
@@ -194,8 +209,8 @@ typedef struct draft {
 typedef struct drafts {
     draft *items;
     int32_t count;
-    term_set *headings;  /* [hits] */
-    int32_t *first;      /* [hits + 1]: drafts of hit h are first[h] .. first[h + 1] - 1 */
+    term_set *headings; /* [hits] */
+    int32_t *first;     /* [hits + 1]: drafts of hit h are first[h] .. first[h + 1] - 1 */
 } drafts;
 
 /* Overlapping chunks show a sentence twice: the better hit keeps it. */
@@ -211,15 +226,18 @@ static bool is_known(const drafts *found, const lore_hits *hits, int32_t hit, si
     return false;
 }
 
-/* Bytes of a list marker at the start: "- ", "* ", "3. ", "12) ". It is layout, not part of what is said. */
+/* Bytes of a list marker at the start: "- ", "* ", "3. ", "12) ". It is layout, not part of what is
+ * said. */
 static size_t marker_bytes(lore_str sentence)
 {
     size_t at = 0;
     while (at < sentence.len && at < 3 && sentence.ptr[at] >= '0' && sentence.ptr[at] <= '9') {
         at++;
     }
-    bool is_bullet = at == 0 && sentence.len > 2 && (sentence.ptr[0] == '-' || sentence.ptr[0] == '*');
-    bool is_number = at > 0 && at + 2 < sentence.len && (sentence.ptr[at] == '.' || sentence.ptr[at] == ')');
+    bool is_bullet =
+        at == 0 && sentence.len > 2 && (sentence.ptr[0] == '-' || sentence.ptr[0] == '*');
+    bool is_number =
+        at > 0 && at + 2 < sentence.len && (sentence.ptr[at] == '.' || sentence.ptr[at] == ')');
     return (is_bullet || is_number) && sentence.ptr[at + 1] == ' ' ? at + 2 : 0;
 }
 
@@ -230,7 +248,8 @@ static bool count_word(void *self, const lore_word *word)
     return *count <= LABEL_WORDS_MAX;
 }
 
-/* A heading, a table's head, a lone link: few words, no full stop, no figure. It names things and answers nothing. */
+/* A heading, a table's head, a lone link: few words, no full stop, no figure. It names things and
+ * answers nothing. */
 static bool is_label(lore_str sentence)
 {
     size_t last = sentence.len;
@@ -243,10 +262,12 @@ static bool is_label(lore_str sentence)
             return false;
         }
     }
-    return lore_words_each(sentence, count_word, &words, NULL) == LORE_OK && words <= LABEL_WORDS_MAX;
+    return lore_words_each(sentence, count_word, &words, NULL) == LORE_OK &&
+           words <= LABEL_WORDS_MAX;
 }
 
-static lore_status split_hit(const question_terms *terms, const lore_hits *hits, int32_t hit, drafts *found, lore_error *err)
+static lore_status split_hit(const question_terms *terms, const lore_hits *hits, int32_t hit,
+                             drafts *found, lore_error *err)
 {
     const lore_chunk *chunk = &hits->items[hit].chunk;
     size_t at = 0;
@@ -274,8 +295,8 @@ static lore_status split_hit(const question_terms *terms, const lore_hits *hits,
     return LORE_OK;
 }
 
-static lore_status split_hits(const question_terms *terms, const lore_hits *hits, lore_arena *arena, drafts *found,
-                              lore_error *err)
+static lore_status split_hits(const question_terms *terms, const lore_hits *hits, lore_arena *arena,
+                              drafts *found, lore_error *err)
 {
     found->items = LORE_PUSH(arena, draft, SENTENCES_MAX);
     found->headings = LORE_PUSH(arena, term_set, hits->count + 1);
@@ -347,12 +368,13 @@ static int by_lexical(const void *a, const void *b)
 
 static lore_str sentence_in_context(lore_arena *arena, const lore_chunk *chunk, lore_str sentence)
 {
-    return lore_str_printf(arena, LORE_STR_FMT "%s" LORE_STR_FMT "\n" LORE_STR_FMT, LORE_STR_ARG(chunk->title),
-                           chunk->heading.len > 0 ? " > " : "", LORE_STR_ARG(chunk->heading), LORE_STR_ARG(sentence));
+    return lore_str_printf(arena, LORE_STR_FMT "%s" LORE_STR_FMT "\n" LORE_STR_FMT,
+                           LORE_STR_ARG(chunk->title), chunk->heading.len > 0 ? " > " : "",
+                           LORE_STR_ARG(chunk->heading), LORE_STR_ARG(sentence));
 }
 
-static lore_status fill_dense(const lore_retriever *retriever, const lore_hits *hits, drafts *found, lore_arena *arena,
-                              lore_error *err)
+static lore_status fill_dense(const lore_retriever *retriever, const lore_hits *hits, drafts *found,
+                              lore_arena *arena, lore_error *err)
 {
     int32_t dim = lore_embedder_dim(retriever->embedder);
     int32_t count = found->count < EMBEDDED_MAX ? found->count : EMBEDDED_MAX;
@@ -386,7 +408,8 @@ static lore_status fill_dense(const lore_retriever *retriever, const lore_hits *
 
 /* ---- the two linear models ---- */
 
-/* Equal weights: regression on the public sets gave nothing that carried over to help-centre text (docs/evaluation.md). */
+/* Equal weights: regression on the public sets gave nothing that carried over to help-centre text
+ * (docs/evaluation.md). */
 static float rank_score(const features *f)
 {
     return 0.2F * (f->own + f->headed + f->around + f->sentence_cosine + f->fused);
@@ -410,7 +433,8 @@ static int by_rank(const void *a, const void *b)
     return (x->sentence.start > y->sentence.start) - (x->sentence.start < y->sentence.start);
 }
 
-static lore_status rank(drafts *found, const lore_hits *hits, lore_arena *arena, lore_evidence *evidence, lore_error *err)
+static lore_status rank(drafts *found, const lore_hits *hits, lore_arena *arena,
+                        lore_evidence *evidence, lore_error *err)
 {
     for (int32_t i = 0; i < found->count; i++) {
         draft *d = &found->items[i];
@@ -438,8 +462,9 @@ static lore_status rank(drafts *found, const lore_hits *hits, lore_arena *arena,
     return LORE_OK;
 }
 
-lore_status lore_evidence_rank(const lore_retriever *retriever, lore_str question, const lore_hits *hits, lore_arena *arena,
-                               lore_evidence *evidence, lore_error *err)
+lore_status lore_evidence_rank(const lore_retriever *retriever, lore_str question,
+                               const lore_hits *hits, lore_arena *arena, lore_evidence *evidence,
+                               lore_error *err)
 {
     int64_t start_ns = lore_clock_ns();
     lore_evidence result = {0};
@@ -472,11 +497,13 @@ lore_status lore_evidence_rank(const lore_retriever *retriever, lore_str questio
 
 /* ---- the order of the passages ---- */
 
-lore_status lore_evidence_reorder(lore_evidence *evidence, lore_hits *hits, int32_t hits_max, lore_arena *arena, lore_error *err)
+lore_status lore_evidence_reorder(lore_evidence *evidence, lore_hits *hits, int32_t hits_max,
+                                  lore_arena *arena, lore_error *err)
 {
     int32_t kept = evidence->passage_count < hits_max ? evidence->passage_count : hits_max;
     lore_hit *items = LORE_PUSH(arena, lore_hit, kept + 1);
-    int32_t *place = LORE_PUSH(arena, int32_t, hits->count + 1); /* old hit -> new hit + 1; 0: dropped */
+    int32_t *place =
+        LORE_PUSH(arena, int32_t, hits->count + 1); /* old hit -> new hit + 1; 0: dropped */
     if (items == NULL || place == NULL) {
         return lore_fail(err, LORE_ERR_NOMEM, "no memory for %d passages", kept);
     }
@@ -504,8 +531,8 @@ lore_status lore_evidence_reorder(lore_evidence *evidence, lore_hits *hits, int3
 
 /* ---- the prompt's view of a passage ---- */
 
-lore_str lore_evidence_passage(const lore_evidence *evidence, const lore_hits *hits, int32_t hit, int32_t sentences_max,
-                               lore_arena *arena)
+lore_str lore_evidence_passage(const lore_evidence *evidence, const lore_hits *hits, int32_t hit,
+                               int32_t sentences_max, lore_arena *arena)
 {
     const lore_chunk *chunk = &hits->items[hit].chunk;
     const lore_sentence **chosen = LORE_PUSH(arena, const lore_sentence *, sentences_max + 1);
@@ -526,94 +553,11 @@ lore_str lore_evidence_passage(const lore_evidence *evidence, const lore_hits *h
     }
     lore_str text = chunk->heading.len == 0
                         ? lore_str_copy(arena, chunk->title)
-                        : lore_str_printf(arena, LORE_STR_FMT " > " LORE_STR_FMT, LORE_STR_ARG(chunk->title),
-                                          LORE_STR_ARG(chunk->heading));
+                        : lore_str_printf(arena, LORE_STR_FMT " > " LORE_STR_FMT,
+                                          LORE_STR_ARG(chunk->title), LORE_STR_ARG(chunk->heading));
     for (int32_t i = 0; i < count && text.ptr != NULL; i++) {
-        text = lore_str_printf(arena, LORE_STR_FMT "\n" LORE_STR_FMT, LORE_STR_ARG(text), LORE_STR_ARG(chosen[i]->text));
+        text = lore_str_printf(arena, LORE_STR_FMT "\n" LORE_STR_FMT, LORE_STR_ARG(text),
+                               LORE_STR_ARG(chosen[i]->text));
     }
     return text;
-}
-
-/* ---- support of an answer's sentence ---- */
-
-typedef struct word_list {
-    uint64_t hash[SENTENCE_WORDS_MAX];
-    bool has_digit[SENTENCE_WORDS_MAX];
-    int32_t count;
-} word_list;
-
-static bool list_word(void *self, const lore_word *word)
-{
-    word_list *list = self;
-    if (word->is_bigram) {
-        return true;
-    }
-    list->hash[list->count] = lore_str_hash(word->text);
-    list->has_digit[list->count] = false;
-    for (size_t i = 0; i < word->text.len; i++) {
-        list->has_digit[list->count] |= word->text.ptr[i] >= '0' && word->text.ptr[i] <= '9';
-    }
-    return ++list->count < SENTENCE_WORDS_MAX;
-}
-
-static bool holds(const word_list *list, uint64_t hash)
-{
-    for (int32_t i = 0; i < list->count; i++) {
-        if (list->hash[i] == hash) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* Every number of the answer stands in the sentence: a quotation that changes a figure is no quotation. */
-static bool holds_numbers(const word_list *answer, const word_list *sentence)
-{
-    for (int32_t i = 0; i < answer->count; i++) {
-        if (answer->has_digit[i] && !holds(sentence, answer->hash[i])) {
-            return false;
-        }
-    }
-    return true;
-}
-
-/* Length of the longest common subsequence of words, by the usual table of two rows. */
-static int32_t common_words(const word_list *a, const word_list *b)
-{
-    int32_t rows[2][SENTENCE_WORDS_MAX + 1];
-    memset(rows, 0, sizeof rows);
-    for (int32_t i = 0; i < a->count; i++) {
-        int32_t *above = rows[i % 2];
-        int32_t *here = rows[(i + 1) % 2];
-        for (int32_t j = 0; j < b->count; j++) {
-            int32_t skip = above[j + 1] > here[j] ? above[j + 1] : here[j];
-            here[j + 1] = a->hash[i] == b->hash[j] ? above[j] + 1 : skip;
-        }
-    }
-    return rows[a->count % 2][b->count];
-}
-
-int32_t lore_evidence_support(const lore_evidence *evidence, lore_str answer_sentence, lore_arena *arena)
-{
-    static const double CARRIED_SHARE = 0.9; /* of the answer's words, in order; the rest is a slip of the pen */
-    word_list *answer = LORE_PUSH(arena, word_list, 1);
-    word_list *sentence = LORE_PUSH(arena, word_list, 1);
-    if (answer == NULL || sentence == NULL || lore_words_each(answer_sentence, list_word, answer, NULL) != LORE_OK ||
-        answer->count == 0 || answer->count == SENTENCE_WORDS_MAX) {
-        return -1; /* what cannot be checked is not supported */
-    }
-    int32_t best = -1;
-    int32_t best_common = 0;
-    for (int32_t i = 0; i < evidence->count; i++) {
-        sentence->count = 0;
-        if (lore_words_each(evidence->sentences[i].text, list_word, sentence, NULL) != LORE_OK) {
-            return -1;
-        }
-        int32_t common = common_words(answer, sentence);
-        if (common > best_common && (double)common >= CARRIED_SHARE * answer->count && holds_numbers(answer, sentence)) {
-            best = i;
-            best_common = common;
-        }
-    }
-    return best;
 }

@@ -1,5 +1,5 @@
-/* Fusion. Both lists are copied, put in order of chunk id and merged, so the input order cannot matter; the merged list is then sorted by
- * score. Lists hold a few hundred items at most. */
+/* Fusion. Both lists are copied, put in order of chunk id and merged, so the input order cannot
+ * matter; the merged list is then sorted by score. Lists hold a few hundred items at most. */
 #include "retrieval/fuse.h"
 
 #include <math.h>
@@ -71,12 +71,14 @@ static float normalised(float score, range r)
     return r.high > r.low ? (score - r.low) / (r.high - r.low) : 1.0F;
 }
 
-int32_t lore_fuse_scores(lore_candidates dense, lore_candidates text, double weight, lore_fused *fused)
+int32_t lore_fuse_scores(lore_candidates dense, lore_candidates text, double weight,
+                         lore_fused *fused)
 {
     LORE_ASSERT(weight >= 0.0 && weight <= 1.0);
     range dense_range = range_of(dense);
     range text_range = range_of(text);
-    /* BM25 has a natural zero, "no word in common"; a cosine has none, so its worst candidate stands in for it. */
+    /* BM25 has a natural zero, "no word in common"; a cosine has none, so its worst candidate
+     * stands in for it. */
     text_range.low = fminf(text_range.low, 0.0F);
     int32_t count = merge(dense, text, fused);
     for (int32_t i = 0; i < count; i++) {
@@ -100,7 +102,8 @@ static int32_t rank_of(float score, lore_candidates list)
     return rank;
 }
 
-int32_t lore_fuse_ranks(lore_candidates dense, lore_candidates text, double weight, lore_fused *fused)
+int32_t lore_fuse_ranks(lore_candidates dense, lore_candidates text, double weight,
+                        lore_fused *fused)
 {
     LORE_ASSERT(weight >= 0.0 && weight <= 1.0);
     int32_t count = merge(dense, text, fused);

@@ -1,4 +1,5 @@
-/* One question through both indexes of one snapshot. The walk is lore_retrieve at the end; everything above it is a step of it. */
+/* One question through both indexes of one snapshot. The walk is lore_retrieve at the end;
+ * everything above it is a step of it. */
 #include "retrieval/retrieve.h"
 
 #include "base/clock.h"
@@ -10,15 +11,17 @@
 #include <string.h>
 
 enum {
-    OVERFETCH = 2,           /* candidates loaded for each hit wanted: near-duplicates and rows deleted meanwhile drop out */
-    OVERFETCH_MIN = 8,       /* ... and so many more */
-    SHINGLE_WORDS = 3,       /* near-duplicate test: three-word shingles ... */
-    SHINGLES_MAX = 1024      /* ... of a chunk, the first so many */
+    OVERFETCH = 2,      /* candidates loaded for each hit wanted: near-duplicates and rows deleted
+                           meanwhile drop out */
+    OVERFETCH_MIN = 8,  /* ... and so many more */
+    SHINGLE_WORDS = 3,  /* near-duplicate test: three-word shingles ... */
+    SHINGLES_MAX = 1024 /* ... of a chunk, the first so many */
 };
-static const double NEAR_DUPLICATE_SHARE = 0.85; /* ... of which this share occurs in the better hit */
+static const double NEAR_DUPLICATE_SHARE =
+    0.85; /* ... of which this share occurs in the better hit */
 
-static lore_status embed_question(const lore_retriever *retriever, lore_str question, lore_arena *arena, lore_hits *hits,
-                                  lore_error *err)
+static lore_status embed_question(const lore_retriever *retriever, lore_str question,
+                                  lore_arena *arena, lore_hits *hits, lore_error *err)
 {
     int32_t dim = lore_embedder_dim(retriever->embedder);
     float *vector = lore_arena_push(arena, (size_t)dim * sizeof *vector);
@@ -33,7 +36,8 @@ static lore_status embed_question(const lore_retriever *retriever, lore_str ques
 }
 
 /* The dense share: asked for, or the first collection's own, or the config's. */
-static lore_status choose_weight(const lore_retriever *retriever, const lore_retrieve_options *options, lore_arena *arena,
+static lore_status choose_weight(const lore_retriever *retriever,
+                                 const lore_retrieve_options *options, lore_arena *arena,
                                  double *weight, lore_error *err)
 {
     *weight = options->weight >= 0.0 ? options->weight : retriever->config->fusion_weight;
@@ -44,7 +48,8 @@ static lore_status choose_weight(const lore_retriever *retriever, const lore_ret
     int32_t count = 0;
     lore_status status = lore_index_collections(retriever->index, arena, &list, &count, err);
     for (int32_t i = 0; status == LORE_OK && i < count; i++) {
-        if (lore_str_equal(list[i].name, options->search.collections[0]) && !isnan(list[i].fusion_weight)) {
+        if (lore_str_equal(list[i].name, options->search.collections[0]) &&
+            !isnan(list[i].fusion_weight)) {
             *weight = list[i].fusion_weight;
         }
     }
@@ -52,8 +57,8 @@ static lore_status choose_weight(const lore_retriever *retriever, const lore_ret
 }
 
 /* Give every fused candidate its exact cosine, so that scores can be compared and shown. */
-static lore_status fill_dense(lore_snapshot *snapshot, const float *query, lore_fused *fused, int32_t count,
-                              lore_arena *arena, lore_error *err)
+static lore_status fill_dense(lore_snapshot *snapshot, const float *query, lore_fused *fused,
+                              int32_t count, lore_arena *arena, lore_error *err)
 {
     int64_t *chunks = LORE_PUSH(arena, int64_t, count);
     float *scores = LORE_PUSH(arena, float, count);
@@ -128,8 +133,9 @@ static bool is_covered(const shingles *later, const shingles *earlier)
 }
 
 /* Keep the first hits_max chunks that a better one of another document does not already say. */
-static lore_status keep_distinct(const lore_chunk *chunks, int32_t count, const lore_retrieve_options *options,
-                                 const lore_fused *fused, lore_arena *arena, lore_hits *hits, lore_error *err)
+static lore_status keep_distinct(const lore_chunk *chunks, int32_t count,
+                                 const lore_retrieve_options *options, const lore_fused *fused,
+                                 lore_arena *arena, lore_hits *hits, lore_error *err)
 {
     shingles *kept = LORE_PUSH(arena, shingles, options->hits_max + 1);
     hits->items = LORE_PUSH(arena, lore_hit, options->hits_max);
@@ -139,7 +145,8 @@ static lore_status keep_distinct(const lore_chunk *chunks, int32_t count, const 
     int32_t f = 0;
     for (int32_t i = 0; i < count && hits->count < options->hits_max; i++) {
         while (fused[f].chunk != chunks[i].row) {
-            f++; /* loaded chunks keep the order of the fused list; the missing ones were deleted meanwhile */
+            f++; /* loaded chunks keep the order of the fused list; the missing ones were deleted
+                    meanwhile */
         }
         lore_status status = make_shingles(chunks[i].text, &kept[hits->count], err);
         if (status != LORE_OK) {
@@ -159,7 +166,8 @@ static lore_status keep_distinct(const lore_chunk *chunks, int32_t count, const 
 }
 
 static lore_status load_hits(lore_snapshot *snapshot, const lore_fused *fused, int32_t count,
-                             const lore_retrieve_options *options, lore_arena *arena, lore_hits *hits, lore_error *err)
+                             const lore_retrieve_options *options, lore_arena *arena,
+                             lore_hits *hits, lore_error *err)
 {
     int32_t wanted = options->hits_max * OVERFETCH + OVERFETCH_MIN;
     wanted = wanted < count ? wanted : count;
@@ -179,15 +187,16 @@ static lore_status load_hits(lore_snapshot *snapshot, const lore_fused *fused, i
     return keep_distinct(chunks, found, options, fused, arena, hits, err);
 }
 
-static lore_status search_both(const lore_retriever *retriever, lore_snapshot *snapshot, lore_str question,
-                               const lore_retrieve_options *options, double weight, lore_arena *arena,
-                               lore_hits *hits, lore_error *err)
+static lore_status search_both(const lore_retriever *retriever, lore_snapshot *snapshot,
+                               lore_str question, const lore_retrieve_options *options,
+                               double weight, lore_arena *arena, lore_hits *hits, lore_error *err)
 {
     lore_search_options search = options->search;
     search.count = (int32_t)retriever->config->limits.candidates_max;
     lore_candidates dense = {0};
     lore_candidates text = {0};
-    lore_status status = lore_search_dense(snapshot, hits->query_vector, &search, arena, &dense, err);
+    lore_status status =
+        lore_search_dense(snapshot, hits->query_vector, &search, arena, &dense, err);
     if (status == LORE_OK) {
         status = lore_search_text(snapshot, question, &search, arena, &text, err);
     }
@@ -196,7 +205,8 @@ static lore_status search_both(const lore_retriever *retriever, lore_snapshot *s
     }
     lore_fused *fused = LORE_PUSH(arena, lore_fused, dense.count + text.count);
     if (fused == NULL) {
-        return lore_fail(err, LORE_ERR_NOMEM, "no memory for %d candidates", dense.count + text.count);
+        return lore_fail(err, LORE_ERR_NOMEM, "no memory for %d candidates",
+                         dense.count + text.count);
     }
     int32_t count = retriever->config->fusion_rrf ? lore_fuse_ranks(dense, text, weight, fused)
                                                   : lore_fuse_scores(dense, text, weight, fused);
@@ -207,8 +217,9 @@ static lore_status search_both(const lore_retriever *retriever, lore_snapshot *s
     return load_hits(snapshot, fused, count, options, arena, hits, err);
 }
 
-lore_status lore_retrieve(const lore_retriever *retriever, lore_str question, const lore_retrieve_options *options,
-                          lore_arena *arena, lore_hits *hits, lore_error *err)
+lore_status lore_retrieve(const lore_retriever *retriever, lore_str question,
+                          const lore_retrieve_options *options, lore_arena *arena, lore_hits *hits,
+                          lore_error *err)
 {
     LORE_ASSERT(options->hits_max > 0);
     lore_hits found = {0};

@@ -8,9 +8,10 @@
 #include "models/embedder.h"
 
 typedef struct lore_hit {
-    lore_chunk chunk;      /* strings live in the caller's arena */
-    float score;           /* fused, [0, 1] */
-    float dense, lexical;  /* the retrievers' own; dense is always filled (scored exactly), lexical NaN when not found by it */
+    lore_chunk chunk;     /* strings live in the caller's arena */
+    float score;          /* fused, [0, 1] */
+    float dense, lexical; /* the retrievers' own; dense is always filled (scored exactly), lexical
+                             NaN when not found by it */
 } lore_hit;
 
 typedef struct lore_hits {
@@ -21,7 +22,7 @@ typedef struct lore_hits {
 } lore_hits;
 
 typedef struct lore_retriever {
-    lore_index *index;        /* all borrowed */
+    lore_index *index; /* all borrowed */
     lore_embedder *embedder;
     const lore_config *config;
 } lore_retriever;
@@ -32,8 +33,10 @@ typedef struct lore_retrieve_options {
     double weight;              /* dense share; negative: the collection's own, else the config's */
 } lore_retrieve_options;
 
-/* An empty index gives zero hits. Fails: LORE_ERR_NOT_FOUND (collection), LORE_ERR_IO, LORE_ERR_NOMEM. */
-LORE_MUST_USE lore_status lore_retrieve(const lore_retriever *retriever, lore_str question, const lore_retrieve_options *options,
-                                        lore_arena *arena, lore_hits *hits, lore_error *err);
+/* An empty index gives zero hits. Fails: LORE_ERR_NOT_FOUND (collection), LORE_ERR_IO,
+ * LORE_ERR_NOMEM. */
+LORE_MUST_USE lore_status lore_retrieve(const lore_retriever *retriever, lore_str question,
+                                        const lore_retrieve_options *options, lore_arena *arena,
+                                        lore_hits *hits, lore_error *err);
 
 #endif

@@ -1,4 +1,5 @@
-/* Fusion: each chunk once, scores in [0, 1], ties by chunk id, and the order of the input does not matter. */
+/* Fusion: each chunk once, scores in [0, 1], ties by chunk id, and the order of the input does not
+ * matter. */
 #include "tests/check.h"
 
 #include "base/clock.h"
@@ -55,7 +56,8 @@ static void shuffle(lore_candidate *items, int32_t count, uint64_t *seed)
     }
 }
 
-/* 500 random pairs of lists: any order of the input gives the same output, every chunk appears once, scores fall and stay in [0, 1]. */
+/* 500 random pairs of lists: any order of the input gives the same output, every chunk appears
+ * once, scores fall and stay in [0, 1]. */
 TEST(input_order_does_not_matter)
 {
     enum { COUNT = 40 };
@@ -72,7 +74,8 @@ TEST(input_order_does_not_matter)
         lore_fused first[2 * COUNT];
         lore_fused second[2 * COUNT];
         bool by_rank = round % 2 == 1;
-        int32_t (*fuse)(lore_candidates, lore_candidates, double, lore_fused *) = by_rank ? lore_fuse_ranks : lore_fuse_scores;
+        int32_t (*fuse)(lore_candidates, lore_candidates, double, lore_fused *) =
+            by_rank ? lore_fuse_ranks : lore_fuse_scores;
         int32_t count = fuse(list_of(dense, dense_count), list_of(text, text_count), 0.4, first);
         shuffle(dense, dense_count, &seed);
         shuffle(text, text_count, &seed);
@@ -89,4 +92,5 @@ TEST(input_order_does_not_matter)
     }
 }
 
-CHECK_MAIN(agreement_wins, weights_reach_both_ends, empty_lists_give_nothing, input_order_does_not_matter)
+CHECK_MAIN(agreement_wins, weights_reach_both_ends, empty_lists_give_nothing,
+           input_order_does_not_matter)

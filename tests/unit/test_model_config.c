@@ -32,7 +32,7 @@ TEST(decoders_are_read)
     CHECK_NEAR(c.eps, 1e-6, 1e-12);
     c = decoder(
         "{" LLAMA ", \"num_key_value_heads\": 2, \"head_dim\": 16, \"rms_norm_eps\": 1e-5, "
-                  "\"rope_theta\": 5e5, "
+        "\"rope_theta\": 5e5, "
         "\"rope_scaling\": null, \"tie_word_embeddings\": true, \"bos_token_id\": 1, "
         "\"eos_token_id\": [2, 3], "
         "\"torch_dtype\": \"bfloat16\", \"hidden_act\": \"silu\", \"attention_bias\": false}");
@@ -43,7 +43,7 @@ TEST(decoders_are_read)
     CHECK_INT(c.eos_ids[1], 3);
     CHECK_NEAR(c.rope_theta, 5e5, 0);
     c = decoder("{" LLAMA ", \"rope_parameters\": {\"rope_type\": \"default\", \"rope_theta\": "
-                          "7000}, \"eos_token_id\": 4}");
+                "7000}, \"eos_token_id\": 4}");
     CHECK_NEAR(c.rope_theta, 7000, 0);
     CHECK_INT(c.eos_ids[0], 4);
 }

@@ -1,0 +1,101 @@
+/* Support: which sentence of the evidence carries a sentence of an answer.
+ *
+ * A quotation may leave out words or slip in a letter case, but it keeps the order of the words and
+ * every figure. So the words of both, folded as the full-text index folds them, are compared by
+ * their longest common subsequence. */
+#include "index/lexical.h"
+#include "retrieval/evidence.h"
+
+#include <string.h>
+
+enum {
+    SENTENCE_WORDS_MAX =
+        512 /* words of one sentence that are compared; a longer answer sentence is not supported */
+};
+
+typedef struct word_list {
+    uint64_t hash[SENTENCE_WORDS_MAX];
+    bool has_digit[SENTENCE_WORDS_MAX];
+    int32_t count;
+} word_list;
+
+static bool list_word(void *self, const lore_word *word)
+{
+    word_list *list = self;
+    if (word->is_bigram) {
+        return true;
+    }
+    list->hash[list->count] = lore_str_hash(word->text);
+    list->has_digit[list->count] = false;
+    for (size_t i = 0; i < word->text.len; i++) {
+        list->has_digit[list->count] |= word->text.ptr[i] >= '0' && word->text.ptr[i] <= '9';
+    }
+    return ++list->count < SENTENCE_WORDS_MAX;
+}
+
+static bool holds(const word_list *list, uint64_t hash)
+{
+    for (int32_t i = 0; i < list->count; i++) {
+        if (list->hash[i] == hash) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Every number of the answer stands in the sentence: a quotation that changes a figure is no
+ * quotation. */
+static bool holds_numbers(const word_list *answer, const word_list *sentence)
+{
+    for (int32_t i = 0; i < answer->count; i++) {
+        if (answer->has_digit[i] && !holds(sentence, answer->hash[i])) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Length of the longest common subsequence of words, by the usual table of two rows. */
+static int32_t common_words(const word_list *a, const word_list *b)
+{
+    int32_t rows[2][SENTENCE_WORDS_MAX + 1];
+    memset(rows, 0, sizeof rows);
+    for (int32_t i = 0; i < a->count; i++) {
+        int32_t *above = rows[i % 2];
+        int32_t *here = rows[(i + 1) % 2];
+        for (int32_t j = 0; j < b->count; j++) {
+            int32_t skip = above[j + 1] > here[j] ? above[j + 1] : here[j];
+            here[j + 1] = a->hash[i] == b->hash[j] ? above[j] + 1 : skip;
+        }
+    }
+    return rows[a->count % 2][b->count];
+}
+
+int32_t lore_evidence_support(const lore_evidence *evidence, lore_str answer_sentence,
+                              lore_arena *arena)
+{
+    static const double CARRIED_SHARE =
+        0.9; /* of the answer's words, in order; the rest is a slip of the pen */
+    word_list *answer = LORE_PUSH(arena, word_list, 1);
+    word_list *sentence = LORE_PUSH(arena, word_list, 1);
+    if (answer == NULL || sentence == NULL ||
+        lore_words_each(answer_sentence, list_word, answer, NULL) != LORE_OK ||
+        answer->count == 0 || answer->count == SENTENCE_WORDS_MAX) {
+        return -1; /* what cannot be checked is not supported */
+    }
+    int32_t best = -1;
+    int32_t best_common = 0;
+    for (int32_t i = 0; i < evidence->count; i++) {
+        sentence->count = 0;
+        if (lore_words_each(evidence->sentences[i].text, list_word, sentence, NULL) != LORE_OK) {
+            return -1;
+        }
+        int32_t common = common_words(answer, sentence);
+        if (common > best_common && (double)common >= CARRIED_SHARE * answer->count &&
+            holds_numbers(answer, sentence)) {
+            best = i;
+            best_common = common;
+        }
+    }
+    return best;
+}
