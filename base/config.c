@@ -102,7 +102,7 @@ enum { PATH_CAP = 1024 };
     INTEGER(ann_min_vectors, 200000, 1, 1000000000,                                                \
             "vectors of a collection above which an approximate index replaces the scan")          \
     INTEGER(ann_probe, 32, 1, 65536, "lists of the approximate index that one search reads")       \
-    NUMBER(refuse_below, 0.265, 0.0, 1.0, "evidence score below which a question is not answered") \
+    NUMBER(refuse_below, 0.25, 0.0, 1.0, "evidence score below which a question is not answered") \
     NUMBER(guard_ratio, 0.95, 0.0, 1.0,                                                            \
            "share of the best evidence score that each sentence of an answer must reach")          \
     NUMBER(extract_ratio, 0.85, 0.0, 1.0,                                                          \

@@ -207,7 +207,7 @@ static lore_status open_reader(lore_index *index, const lore_index_options *opti
     return status;
 }
 
-static lore_status write_lock_note(int fd, lore_str address, lore_error *err)
+static lore_status write_lock_note(const lore_index *index, lore_str address, lore_error *err)
 {
     char note[1024];
     int length = snprintf(note, sizeof note, "process %lld\n%s" LORE_STR_FMT "%s",
@@ -216,7 +216,8 @@ static lore_status write_lock_note(int fd, lore_str address, lore_error *err)
     if (length < 0 || (size_t)length >= sizeof note) {
         return lore_fail(err, LORE_ERR_INVALID, "address too long");
     }
-    return lore_file_lock_note(fd, (lore_str){note, (size_t)length}, err);
+    lore_status status = lore_file_lock_note(index->lock_fd, (lore_str){note, (size_t)length}, err);
+    return status == LORE_OK ? status : lore_error_prefix(err, "'%s'", index->folder);
 }
 
 /* What a holder wrote, for people: its address, or else its process. */
@@ -251,7 +252,7 @@ static lore_status take_lock(lore_index *index, lore_error *err)
         read_lock_note(lore_buf_str(&content), &holder);
         status = lore_fail(err, status, "'%s' is held by %s", index->folder, lore_buf_c(&holder));
     } else if (status == LORE_OK) {
-        status = write_lock_note(index->lock_fd, (lore_str){NULL, 0}, err);
+        status = write_lock_note(index, (lore_str){NULL, 0}, err);
     }
     lore_buf_destroy(&content);
     lore_buf_destroy(&holder);
@@ -393,5 +394,5 @@ lore_status lore_index_holder(const char *folder, lore_buf *holder, lore_error *
 lore_status lore_index_announce(lore_index *index, lore_str address, lore_error *err)
 {
     LORE_ASSERT(index->is_writer);
-    return write_lock_note(index->lock_fd, address, err);
+    return write_lock_note(index, address, err);
 }
