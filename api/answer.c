@@ -21,11 +21,11 @@
 #include <string.h>
 
 enum {
-    CITATIONS_MAX = 64,  /* sentences of one answer; an answer that is longer ends there with
-                            finish_reason length */
-    QUOTED_MAX = 3,      /* sentences of an extractive answer at most */
-    POLL_MS = 50,        /* how often a waiting answer looks after its client and its deadline */
-    FOLLOW_UP_BYTES = 48 /* a question as short as this is read together with the one before it */
+    CITATIONS_MAX = 64,   /* sentences of one answer; an answer that is longer ends there with
+                             finish_reason length */
+    QUOTED_MAX = 3,       /* sentences of an extractive answer at most */
+    POLL_MS = 50,         /* how often a waiting answer looks after its client and its deadline */
+    FOLLOW_UP_BYTES = 12, /* a question as short as this says nothing on its own */
 };
 
 typedef struct writing {
@@ -69,13 +69,40 @@ static lore_status no_memory(lore_error *err)
 
 /* ---- the question ---- */
 
-/* A short follow-up ("and how long?") says too little on its own: search for it together with the
- * last question. */
+/* Whether the question leans on the one before it: it is tiny, or it points back ("and for how long
+ * is it ...?"). */
+static bool is_follow_up(lore_str question, lore_arena *arena)
+{
+    static const char *const POINTING[] = {
+        " it ",        " its ",   " that ",  " this ",  " they ", " them ",
+        " their ",     " those ", " these ", " there ", " and ",  " what about ",
+        " how about ", "它",      "那",      "这",      "呢"};
+    lore_buf folded;
+    lore_buf_init(&folded, 0);
+    lore_status status = lore_utf8_fold(question, &folded, NULL);
+    lore_str words = lore_buf_str(&folded);
+    while (words.len > 0 && words.ptr[words.len - 1] == '?') {
+        words.len--;
+    }
+    words = status == LORE_OK ? lore_str_printf(arena, " " LORE_STR_FMT " ", LORE_STR_ARG(words))
+                              : (lore_str){0};
+    lore_buf_destroy(&folded);
+    for (size_t i = 0; words.ptr != NULL && i < sizeof POINTING / sizeof POINTING[0]; i++) {
+        /* "and" points back at the start only; the others anywhere */
+        size_t at = lore_str_find(words, lore_str_from(POINTING[i]), 0);
+        if (at != SIZE_MAX && (at == 0 || strcmp(POINTING[i], " and ") != 0)) {
+            return true;
+        }
+    }
+    return question.len <= FOLLOW_UP_BYTES;
+}
+
+/* A follow-up is searched for together with the question before it. */
 static lore_status choose_question(const lore_query *query, lore_arena *arena, lore_answer *answer,
                                    lore_error *err)
 {
     answer->question = query->question;
-    if (query->question.len > FOLLOW_UP_BYTES) {
+    if (query->history_count == 0 || !is_follow_up(query->question, arena)) {
         return LORE_OK;
     }
     for (int32_t i = query->history_count - 1; i >= 0; i--) {

@@ -142,7 +142,11 @@ static lore_status fail_db(lore_db *db, int code, lore_error *err)
     if (status == LORE_ERR_CORRUPT) {
         return lore_fail(err, status, "'%s' is damaged: %s", db->path, words);
     }
-    return lore_fail(err, status, "'%s': %s", db->path, words);
+    int reason = (code & 0xff) == SQLITE_IOERR || (code & 0xff) == SQLITE_CANTOPEN
+                     ? sqlite3_system_errno(db->handle)
+                     : 0; /* "disk I/O error" alone does not say that the disk is full */
+    return lore_fail(err, status, "'%s': %s%s%s", db->path, words, reason != 0 ? ": " : "",
+                     reason != 0 ? strerror(reason) : "");
 }
 
 /* ---- connections ---- */

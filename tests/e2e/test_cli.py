@@ -189,7 +189,11 @@ class CliTest(unittest.TestCase):
             (many / f"{i:04}.txt").write_text(f"Note {i}. " + f"The {i}th shelf holds {i * 7} books about rivers. " * 12, encoding="utf-8")
         process = subprocess.Popen([binary(), "--data", self.data, "--json", "--set", "commit_documents=8", "ingest", str(many)],
                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
-        time.sleep(4)
+        deadline = time.monotonic() + 120  # under a sanitizer loading the encoder alone takes seconds
+        while not any(one["documents"] for one in self.json("collections", "list")["collections"]):
+            self.assertIsNone(process.poll(), "ended early")
+            self.assertLess(time.monotonic(), deadline, "nothing was committed")
+            time.sleep(0.1)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
         self.assertEqual(process.returncode, 130, err)

@@ -4,7 +4,7 @@
  * best logits are nearly equal: there rounding may decide, and behind it the texts differ.
  *
  * LORE_TEST_LONG=1 compares all 50 prompts everywhere, which takes minutes on `ref`; otherwise a
- * few. */
+ * few, and fewer where a sanitizer makes each step ten times as slow. */
 #include "tests/unit/models_fixture.h"
 
 #include "models/decoder.h"
@@ -241,6 +241,12 @@ static void parity(lore_backend_kind kind, lore_precision precision, lore_dtype 
     fixture_close(&f);
 }
 
+#ifdef LORE_SANITIZED
+enum { FIRST_CPU = 4, PROMPTS_CPU = 3, FIRST_REF = 4, PROMPTS_REF = 2 };
+#else
+enum { FIRST_CPU = 3, PROMPTS_CPU = 10, FIRST_REF = 4, PROMPTS_REF = 3 };
+#endif
+
 /* Prompts 0 to 5 are short plain text, the others real ones. */
 static bool is_long(void)
 {
@@ -249,19 +255,19 @@ static bool is_long(void)
 
 TEST(starter_ref)
 {
-    int32_t begin = is_long() ? 0 : 4, prompts = is_long() ? PROMPTS_MAX : 3;
+    int32_t begin = is_long() ? 0 : FIRST_REF, prompts = is_long() ? PROMPTS_MAX : PROMPTS_REF;
     parity(LORE_BACKEND_REF, LORE_PRECISION_F32, LORE_F32, 1e-3, begin, prompts, "ref");
 }
 
 TEST(starter_cpu_f32)
 {
-    int32_t begin = is_long() ? 0 : 3, prompts = is_long() ? PROMPTS_MAX : 10;
+    int32_t begin = is_long() ? 0 : FIRST_CPU, prompts = is_long() ? PROMPTS_MAX : PROMPTS_CPU;
     parity(LORE_BACKEND_CPU, LORE_PRECISION_F32, LORE_F32, 1e-3, begin, prompts, "cpu f32");
 }
 
 TEST(starter_cpu_bf16)
 {
-    int32_t begin = is_long() ? 0 : 3, prompts = is_long() ? PROMPTS_MAX : 10;
+    int32_t begin = is_long() ? 0 : FIRST_CPU, prompts = is_long() ? PROMPTS_MAX : PROMPTS_CPU;
     parity(LORE_BACKEND_CPU, LORE_PRECISION_BF16, LORE_BF16, 0.1, begin, prompts, "cpu bf16");
 }
 
@@ -269,7 +275,7 @@ TEST(starter_cpu_bf16)
  * (golden/perplexity_long.c). Here only gross errors would show. */
 TEST(starter_cpu_int8)
 {
-    int32_t begin = is_long() ? 0 : 3, prompts = is_long() ? PROMPTS_MAX : 10;
+    int32_t begin = is_long() ? 0 : FIRST_CPU, prompts = is_long() ? PROMPTS_MAX : PROMPTS_CPU;
     parity(LORE_BACKEND_CPU, LORE_PRECISION_INT8, LORE_F32, 2.0, begin, prompts, "cpu int8");
 }
 
