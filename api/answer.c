@@ -12,6 +12,7 @@
  * decoder's part. */
 #include "api/answer.h"
 
+#include "api/question.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/utf8.h"
@@ -21,11 +22,10 @@
 #include <string.h>
 
 enum {
-    CITATIONS_MAX = 64,   /* sentences of one answer; an answer that is longer ends there with
-                             finish_reason length */
-    QUOTED_MAX = 3,       /* sentences of an extractive answer at most */
-    POLL_MS = 50,         /* how often a waiting answer looks after its client and its deadline */
-    FOLLOW_UP_BYTES = 12, /* a question as short as this says nothing on its own */
+    CITATIONS_MAX = 64, /* sentences of one answer; an answer that is longer ends there with
+                           finish_reason length */
+    QUOTED_MAX = 3,     /* sentences of an extractive answer at most */
+    POLL_MS = 50,       /* how often a waiting answer looks after its client and its deadline */
 };
 
 typedef struct writing {
@@ -38,6 +38,7 @@ typedef struct writing {
     int64_t start_ns;
     lore_buf text;    /* what was released */
     lore_buf pending; /* the decoder's text that is not judged yet */
+    bool is_cut;      /* a stop string ended the decoder's text */
     size_t judged;    /* bytes of pending that are */
 } writing;
 
@@ -52,69 +53,12 @@ static double ms_since(int64_t start_ns)
     return (double)(lore_clock_ns() - start_ns) / 1e6;
 }
 
-static bool has_cjk(lore_str text)
-{
-    for (size_t at = 0; at < text.len;) {
-        if (lore_utf8_is_cjk(lore_utf8_next(text, &at))) {
-            return true;
-        }
-    }
-    return false;
-}
-
 static lore_status no_memory(lore_error *err)
 {
     return lore_fail(err, LORE_ERR_NOMEM, "no memory for the answer");
 }
 
-/* ---- the question ---- */
-
-/* Whether the question leans on the one before it: it is tiny, or it points back ("and for how long
- * is it ...?"). */
-static bool is_follow_up(lore_str question, lore_arena *arena)
-{
-    static const char *const POINTING[] = {
-        " it ",        " its ",   " that ",  " this ",  " they ", " them ",
-        " their ",     " those ", " these ", " there ", " and ",  " what about ",
-        " how about ", "它",      "那",      "这",      "呢"};
-    lore_buf folded;
-    lore_buf_init(&folded, 0);
-    lore_status status = lore_utf8_fold(question, &folded, NULL);
-    lore_str words = lore_buf_str(&folded);
-    while (words.len > 0 && words.ptr[words.len - 1] == '?') {
-        words.len--;
-    }
-    words = status == LORE_OK ? lore_str_printf(arena, " " LORE_STR_FMT " ", LORE_STR_ARG(words))
-                              : (lore_str){0};
-    lore_buf_destroy(&folded);
-    for (size_t i = 0; words.ptr != NULL && i < sizeof POINTING / sizeof POINTING[0]; i++) {
-        /* "and" points back at the start only; the others anywhere */
-        size_t at = lore_str_find(words, lore_str_from(POINTING[i]), 0);
-        if (at != SIZE_MAX && (at == 0 || strcmp(POINTING[i], " and ") != 0)) {
-            return true;
-        }
-    }
-    return question.len <= FOLLOW_UP_BYTES;
-}
-
-/* A follow-up is searched for together with the question before it. */
-static lore_status choose_question(const lore_query *query, lore_arena *arena, lore_answer *answer,
-                                   lore_error *err)
-{
-    answer->question = query->question;
-    if (query->history_count == 0 || !is_follow_up(query->question, arena)) {
-        return LORE_OK;
-    }
-    for (int32_t i = query->history_count - 1; i >= 0; i--) {
-        if (lore_str_equal(query->history[i].role, LORE_STR("user"))) {
-            answer->question = lore_str_printf(arena, LORE_STR_FMT " " LORE_STR_FMT,
-                                               LORE_STR_ARG(query->history[i].content),
-                                               LORE_STR_ARG(query->question));
-            return answer->question.ptr == NULL ? no_memory(err) : LORE_OK;
-        }
-    }
-    return LORE_OK;
-}
+/* ---- the passages ---- */
 
 static lore_status find_passages(writing *w, lore_error *err)
 {
@@ -151,6 +95,15 @@ static lore_status find_passages(writing *w, lore_error *err)
     answer->evidence_ms = (double)w->evidence.elapsed_ns / 1e6;
     answer->support = w->evidence.support;
     return lore_evidence_reorder(&w->evidence, &answer->hits, top_k, w->arena, err);
+}
+
+/* Tell the listener what was found. Nothing may fail for the client's sake (a full queue, a bad
+ * prompt) after this. */
+static void announce(const writing *w)
+{
+    if (w->events->passages != NULL) {
+        w->events->passages(w->events->self, w->answer);
+    }
 }
 
 /* ---- releasing text ---- */
@@ -201,9 +154,8 @@ static bool is_runner_up(const lore_evidence *evidence, int32_t i, double ratio)
 static bool is_cited(const lore_answer *answer, const lore_sentence *sentence)
 {
     for (int32_t i = 0; i < answer->citation_count; i++) {
-        if (answer->citations[i].hit == sentence->hit &&
-            answer->citations[i].start == sentence->start) {
-            return true;
+        if (lore_str_equal(answer->citations[i].cited_text, sentence->text)) {
+            return true; /* the same place, or the same words elsewhere */
         }
     }
     return false;
@@ -237,7 +189,7 @@ static lore_status write_extract(writing *w, lore_error *err)
 
 static lore_status write_refusal(writing *w, lore_error *err)
 {
-    lore_str refusal = has_cjk(w->query->question)
+    lore_str refusal = lore_question_is_cjk(w->query->question)
                            ? LORE_STR("在现有文档中没有找到这个问题的答案。")
                            : LORE_STR("I could not find an answer to this in the documents.");
     lore_collection_info *list = NULL;
@@ -247,8 +199,9 @@ static lore_status write_refusal(writing *w, lore_error *err)
     if (status != LORE_OK) {
         return status;
     }
-    for (int32_t i = 0; i < count && w->query->collection_count == 1; i++) {
-        if (lore_str_equal(list[i].name, w->query->collections[0]) && list[i].refusal.len > 0) {
+    lore_str name = w->query->collection_count > 0 ? w->query->collections[0] : LORE_STR("default");
+    for (int32_t i = 0; i < count && w->query->collection_count <= 1; i++) {
+        if (lore_str_equal(list[i].name, name) && list[i].refusal.len > 0) {
             refusal = list[i].refusal;
         }
     }
@@ -412,7 +365,18 @@ static void end_text(writing *w, lore_detok *detok, const lore_token_event *even
         lore_detok_finish(detok, &w->pending);
     }
     size_t open = w->pending.len - w->judged;
+    w->is_cut = event->cut_bytes > 0;
     w->pending.len -= (size_t)event->cut_bytes < open ? (size_t)event->cut_bytes : open;
+}
+
+/* Whether the text stops at the end of a sentence: then the limit cut nothing off. */
+static bool ends_sentence(const writing *w)
+{
+    lore_str text = lore_str_trim(lore_buf_str(&w->pending));
+    size_t at = text.len;
+    int32_t last = text.len > 0 ? lore_utf8_prev(text, &at) : 0;
+    return last == '.' || last == '!' || last == '?' || last == ']' || last == 0x3002 ||
+           last == 0xFF01 || last == 0xFF1F;
 }
 
 /* Take tokens until the sequence ends, a sentence is refused, the client leaves or the deadline
@@ -452,7 +416,8 @@ static lore_status follow_stream(writing *w, lore_stream *stream, int64_t submit
         }
         status = judge_pending(w,
                                *finish == LORE_FINISH_STOP ||
-                                   (*finish == LORE_FINISH_LENGTH && !w->answerer->config->guard),
+                                   (*finish == LORE_FINISH_LENGTH &&
+                                    (!w->answerer->config->guard || ends_sentence(w))),
                                outcome, err);
         if (status != LORE_OK) {
             return status;
@@ -468,6 +433,11 @@ static lore_status write_answer(writing *w, lore_error *err)
     verdict outcome = VERDICT_RELEASED;
     lore_finish finish = LORE_FINISH_NONE;
     lore_status status = build_prompt(w, &prompt, err);
+    if (status == LORE_ERR_LIMIT) {
+        announce(w); /* the question alone fills the decoder's context: the documents can still be
+                        quoted */
+        return write_extract(w, err);
+    }
     if (status != LORE_OK) {
         return status;
     }
@@ -483,6 +453,7 @@ static lore_status write_answer(writing *w, lore_error *err)
     if (status != LORE_OK) {
         return status;
     }
+    announce(w);
     status = follow_stream(w, stream, submitted_ns, &outcome, &finish, err);
     lore_stream_cancel(stream);
     lore_stream_release(stream);
@@ -492,7 +463,7 @@ static lore_status write_answer(writing *w, lore_error *err)
     if (finish == LORE_FINISH_ERROR) {
         lore_log(LORE_LOG_WARN, "event=answer_decoder_failed id=%s", w->answer->id);
     }
-    if (w->text.len == 0) {
+    if (w->text.len == 0 && !w->is_cut) {
         return write_extract(w,
                              err); /* nothing of the decoder's stands: refused, empty, or failed */
     }
@@ -505,7 +476,7 @@ static lore_status write_answer(writing *w, lore_error *err)
      * to be the answer. */
     bool is_strict =
         w->answerer->config->guard && lore_engine_info(w->answerer->engine)->needs_guard;
-    return is_strict ? quote_best(w, err) : LORE_OK;
+    return is_strict && !w->is_cut ? quote_best(w, err) : LORE_OK;
 }
 
 static lore_status write_prompt(writing *w, lore_error *err)
@@ -519,6 +490,7 @@ static lore_status write_prompt(writing *w, lore_error *err)
     if (status != LORE_OK) {
         return status;
     }
+    announce(w);
     w->answer->mode_used = LORE_MODE_PROMPT;
     w->answer->prompt_tokens = prompt.tokens.count;
     lore_buf_append(&w->text, prompt.text);
@@ -530,19 +502,18 @@ static lore_status write_prompt(writing *w, lore_error *err)
 static lore_status write_text(writing *w, lore_error *err)
 {
     const lore_config *config = w->answerer->config;
-    if (w->query->mode == LORE_MODE_CONTEXT) {
-        return LORE_OK;
-    }
+    bool has_answer = w->evidence.count > 0 && w->evidence.support >= (float)config->refuse_below;
     if (w->query->mode == LORE_MODE_PROMPT) {
         return write_prompt(w, err);
     }
-    if (w->evidence.count == 0 || w->evidence.support < (float)config->refuse_below) {
-        return write_refusal(w, err);
+    if (w->query->mode == LORE_MODE_ANSWER && w->answerer->engine != NULL && has_answer) {
+        return write_answer(w, err);
     }
-    if (w->query->mode == LORE_MODE_EXTRACT || w->answerer->engine == NULL) {
-        return write_extract(w, err);
+    announce(w);
+    if (w->query->mode == LORE_MODE_CONTEXT) {
+        return LORE_OK;
     }
-    return write_answer(w, err);
+    return has_answer ? write_extract(w, err) : write_refusal(w, err);
 }
 
 lore_status lore_answer_run(const lore_answerer *answerer, const lore_query *query,
@@ -580,12 +551,10 @@ lore_status lore_answer_run(const lore_answerer *answerer, const lore_query *que
                  .start_ns = lore_clock_ns()};
     lore_buf_init(&w.text, (size_t)answerer->config->limits.arena_bytes_max);
     lore_buf_init(&w.pending, (size_t)answerer->config->limits.arena_bytes_max);
-    lore_status status = choose_question(query, arena, &result, err);
+    lore_status status = lore_question_choose(
+        query, (size_t)answerer->config->limits.question_bytes_max, arena, &result.question, err);
     if (status == LORE_OK) {
         status = find_passages(&w, err);
-    }
-    if (status == LORE_OK && w.events->passages != NULL) {
-        w.events->passages(w.events->self, &result);
     }
     if (status == LORE_OK) {
         status = write_text(&w, err);

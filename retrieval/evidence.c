@@ -25,7 +25,7 @@ enum {
         2048, /* of all passages; the best passages come first, so the tail is what is lost */
     EMBEDDED_MAX = 48,   /* sentences that get a vector of their own, by lexical score; the others
                             borrow their passage's */
-    LABEL_WORDS_MAX = 8, /* a line of so few words without a full stop or a figure is a label */
+    LABEL_WEIGHT_MAX = 6 /* a word counts 2, a CJK character 1 */
 };
 
 /* A handful of chunks says nothing about which words are rare: a smaller collection counts as one
@@ -243,40 +243,43 @@ static size_t marker_bytes(lore_str sentence)
     return (is_bullet || is_number) && sentence.ptr[at + 1] == ' ' ? at + 2 : 0;
 }
 
-static bool count_word(void *self, const lore_word *word)
+static bool weigh_word(void *self, const lore_word *word)
 {
-    int32_t *count = self;
-    *count += !word->is_bigram;
-    return *count <= LABEL_WORDS_MAX;
+    int32_t *weight = self;
+    *weight += word->is_bigram ? 0 : word->is_cjk ? 1 : 2;
+    return *weight <= LABEL_WEIGHT_MAX;
 }
 
-/* A heading, a table's head, a lone link: few words, no full stop, no figure. It names things and
- * answers nothing. */
-static bool is_label(lore_str sentence)
+/* A line that names things and answers nothing: a heading of the passage, or a word or two without
+ * a full stop or a figure (a table's head, a lone link). */
+static bool is_label(const lore_chunk *chunk, lore_str line)
 {
-    size_t last = sentence.len;
-    int32_t words = 0;
-    if (lore_utf8_is_punct(lore_utf8_prev(sentence, &last))) {
+    size_t last = line.len;
+    int32_t weight = 0;
+    if (lore_utf8_is_punct(lore_utf8_prev(line, &last))) {
         return false;
     }
-    for (size_t i = 0; i < sentence.len; i++) {
-        if (sentence.ptr[i] >= '0' && sentence.ptr[i] <= '9') {
+    if (lore_str_find(chunk->heading, line, 0) != SIZE_MAX || lore_str_equal(chunk->title, line)) {
+        return true;
+    }
+    for (size_t i = 0; i < line.len; i++) {
+        if (line.ptr[i] >= '0' && line.ptr[i] <= '9') {
             return false;
         }
     }
-    return lore_words_each(sentence, count_word, &words, NULL) == LORE_OK &&
-           words <= LABEL_WORDS_MAX;
+    return lore_words_each(line, weigh_word, &weight, NULL) == LORE_OK &&
+           weight <= LABEL_WEIGHT_MAX;
 }
 
-static lore_status split_hit(const question_terms *terms, const lore_hits *hits, int32_t hit,
-                             drafts *found, lore_error *err)
+static lore_status split_lines(const question_terms *terms, const lore_hits *hits, int32_t hit,
+                               bool with_labels, drafts *found, lore_error *err)
 {
     const lore_chunk *chunk = &hits->items[hit].chunk;
     size_t at = 0;
     lore_span span = {0};
     while (found->count < SENTENCES_MAX && lore_sentence_next(chunk->text, &at, &span)) {
         lore_str sentence = lore_str_slice(chunk->text, span.start, span.end);
-        if (is_label(sentence)) {
+        if (!with_labels && is_label(chunk, sentence)) {
             continue;
         }
         span.start += marker_bytes(sentence);
@@ -295,6 +298,18 @@ static lore_status split_hit(const question_terms *terms, const lore_hits *hits,
         found->count++;
     }
     return LORE_OK;
+}
+
+/* Labels are left out, unless the passage has nothing else to say. */
+static lore_status split_hit(const question_terms *terms, const lore_hits *hits, int32_t hit,
+                             drafts *found, lore_error *err)
+{
+    int32_t before = found->count;
+    lore_status status = split_lines(terms, hits, hit, false, found, err);
+    if (status == LORE_OK && found->count == before) {
+        status = split_lines(terms, hits, hit, true, found, err);
+    }
+    return status;
 }
 
 static lore_status split_hits(const question_terms *terms, const lore_hits *hits, lore_arena *arena,
@@ -464,6 +479,11 @@ static lore_status rank(drafts *found, const lore_hits *hits, bool asks_figure, 
         if (!is_listed[hit]) {
             is_listed[hit] = true;
             evidence->passages[evidence->passage_count++] = hit;
+        }
+    }
+    for (int32_t h = 0; h < hits->count; h++) {
+        if (!is_listed[h]) {
+            evidence->passages[evidence->passage_count++] = h; /* no sentence of its own: last */
         }
     }
     return LORE_OK;
