@@ -256,11 +256,11 @@ static bool is_label(const lore_chunk *chunk, lore_str line)
 {
     size_t last = line.len;
     int32_t weight = 0;
-    if (lore_utf8_is_punct(lore_utf8_prev(line, &last))) {
-        return false;
-    }
     if (lore_str_find(chunk->heading, line, 0) != SIZE_MAX || lore_str_equal(chunk->title, line)) {
         return true;
+    }
+    if (lore_utf8_is_punct(lore_utf8_prev(line, &last))) {
+        return false;
     }
     for (size_t i = 0; i < line.len; i++) {
         if (line.ptr[i] >= '0' && line.ptr[i] <= '9') {
