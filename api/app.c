@@ -10,8 +10,11 @@
 
 #include <string.h>
 
-/* Template files in the prompts folder; more is a wrong folder. */
-enum { PROMPTS_MAX = 256 };
+enum {
+    PROMPTS_MAX = 256,         /* template files in the prompts folder; more is a wrong folder */
+    LARGE_BYTES = 1024 * 1024, /* a document over this waits for others that are large */
+    LOOK_MS = 250              /* how often one that waits looks whether it is still wanted */
+};
 
 static lore_status parse_precision(const char *name, lore_precision *precision, lore_error *err)
 {
@@ -208,7 +211,7 @@ static lore_status open_parts(lore_app *app, lore_app_needs needs, lore_error *e
     if (status == LORE_OK && needs.engine) {
         status = open_engine(app, err);
     }
-    if (status == LORE_OK && needs.engine) {
+    if (status == LORE_OK && (needs.engine || needs.prompts)) {
         status = open_prompts(app, err);
     }
     return status;
@@ -280,13 +283,54 @@ static void end_turn(lore_app *app, bool is_dirty)
     app->is_writing = false;
     app->is_dirty = is_dirty;
     app->written_ns = lore_clock_ns();
-    lore_lock_wake_one(&app->turn);
+    lore_lock_wake_all(&app->turn); /* not only writers wait here */
     lore_lock_release(&app->turn);
 }
 
 void lore_app_end_write(lore_app *app)
 {
     end_turn(app, true);
+}
+
+static bool has_room(const lore_app *app, size_t bytes)
+{
+    size_t most = (size_t)app->config->limits.file_bytes_max;
+    return app->large_bytes == 0 || (bytes <= most && app->large_bytes <= most - bytes);
+}
+
+lore_status lore_app_begin_document(lore_app *app, size_t bytes, bool (*is_cancelled)(void *self),
+                                    void *self, lore_error *err)
+{
+    if (bytes <= LARGE_BYTES) {
+        return LORE_OK;
+    }
+    for (;;) {
+        lore_lock_acquire(&app->turn);
+        bool is_admitted = has_room(app, bytes);
+        if (is_admitted) {
+            app->large_bytes += bytes;
+        } else {
+            (void)lore_lock_wait(&app->turn, lore_clock_ns() + LOOK_MS * 1000000LL);
+        }
+        lore_lock_release(&app->turn);
+        if (is_admitted) {
+            return LORE_OK;
+        }
+        if (is_cancelled(self)) {
+            return lore_fail(err, LORE_ERR_CANCELLED, "cancelled while large documents were busy");
+        }
+    }
+}
+
+void lore_app_end_document(lore_app *app, size_t bytes)
+{
+    if (bytes > LARGE_BYTES) {
+        lore_lock_acquire(&app->turn);
+        LORE_ASSERT(app->large_bytes >= bytes);
+        app->large_bytes -= bytes;
+        lore_lock_wake_all(&app->turn);
+        lore_lock_release(&app->turn);
+    }
 }
 
 lore_status lore_app_delete_document(lore_app *app, lore_str collection, lore_str id, bool *found,

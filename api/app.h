@@ -22,14 +22,16 @@ typedef struct lore_app {
     int32_t prompt_count;
     lore_answerer answerer; /* points at the above */
 
-    lore_lock turn; /* guards the three below */
+    lore_lock turn; /* guards the four below */
     bool is_writing, is_dirty;
     int64_t written_ns; /* when the last writer gave its turn back */
+    size_t large_bytes; /* of the large documents that are being prepared */
     bool has_turn;      /* the lock was initialised */
 } lore_app;
 
 typedef struct lore_app_needs {
-    bool embedder, index, index_writer, engine;
+    bool embedder, index, index_writer, engine; /* the engine brings the prompts */
+    bool prompts;
 } lore_app_needs;
 
 /* On failure everything opened so far is closed again; the message says which part and what to do.
@@ -42,6 +44,13 @@ void lore_app_close(lore_app *app); /* accepts a zeroed app */
  */
 LORE_MUST_USE lore_status lore_app_begin_write(lore_app *app, int64_t deadline_ns, lore_error *err);
 void lore_app_end_write(lore_app *app);
+/* Preparing a document takes many times its bytes of memory, so large ones (over a megabyte) share
+ * limits.file_bytes_max, or go alone; the others never wait. Waits until is_cancelled(self), then
+ * LORE_ERR_CANCELLED, and then there is nothing to end. */
+LORE_MUST_USE lore_status lore_app_begin_document(lore_app *app, size_t bytes,
+                                                  bool (*is_cancelled)(void *self), void *self,
+                                                  lore_error *err);
+void lore_app_end_document(lore_app *app, size_t bytes); /* the same number */
 /* Delete one document in a transaction of its own; the caller has the turn. */
 LORE_MUST_USE lore_status lore_app_delete_document(lore_app *app, lore_str collection, lore_str id,
                                                    bool *found, lore_error *err);

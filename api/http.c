@@ -68,8 +68,8 @@ typedef struct http_exchange {
     int32_t route;       /* -1: none */
     const char *allowed; /* with 405 */
     int64_t started_ns;
-    int64_t received; /* bytes of the body so far */
-    int refusal;      /* HTTP status; 0: not refused. The words are in `error`. */
+    int64_t received, body_max; /* bytes of the body so far, and its limit */
+    int refusal;                /* HTTP status; 0: not refused. The words are in `error`. */
     lore_error error;
     char id[LORE_REQUEST_ID_CAP];
 } http_exchange;
@@ -297,11 +297,11 @@ static void refuse(http_exchange *exchange, int http_status, lore_status status,
 
 static void refuse_size(http_exchange *exchange, int64_t size)
 {
-    int64_t limit = exchange->http->app->config->limits.body_bytes_max;
+    bool is_file = exchange->body_max != exchange->http->app->config->limits.body_bytes_max;
     exchange->refusal = 413;
     lore_fail(&exchange->error, LORE_ERR_LIMIT,
-              "body has %lld bytes or more, the limit is %lld (limits.body_bytes_max)",
-              (long long)size, (long long)limit);
+              "body has %lld bytes or more, the limit is %lld (limits.%s_bytes_max)",
+              (long long)size, (long long)exchange->body_max, is_file ? "file" : "body");
     lore_buf_destroy(&exchange->body);
 }
 
@@ -324,6 +324,8 @@ static void check_headers(http_exchange *exchange)
     lore_status status =
         lore_route_find(&exchange->request, &exchange->route, &exchange->allowed, &exchange->error);
     bool is_known = status == LORE_OK && exchange->route >= 0;
+    exchange->body_max = lore_route_body_max(exchange->route, &exchange->http->app->config->limits);
+    lore_buf_init(&exchange->body, (size_t)exchange->body_max);
     if (status != LORE_OK) {
         exchange->refusal = lore_wire_status(status);
         exchange->allowed = NULL;
@@ -344,7 +346,7 @@ static void check_headers(http_exchange *exchange)
                strcmp(exchange->request.method, "GET") != 0) {
         /* A page of another site makes a visitor's browser write to a service on his machine. */
         refuse(exchange, 403, LORE_ERR_INVALID, "requests from pages of other sites are refused");
-    } else if (content_length(exchange) > exchange->http->app->config->limits.body_bytes_max) {
+    } else if (content_length(exchange) > exchange->body_max) {
         refuse_size(exchange, content_length(exchange));
     }
 }
@@ -366,7 +368,6 @@ static http_exchange *new_exchange(lore_http *http, struct MHD_Connection *conne
     exchange->route = -1;
     exchange->started_ns = lore_clock_ns();
     lore_arena_init(&exchange->arena, (size_t)limits->arena_bytes_max);
-    lore_buf_init(&exchange->body, (size_t)limits->body_bytes_max);
     lore_buf_init(&exchange->reply.body, 0);
     exchange->reply.status = 200;
     exchange->reply.content_type = "application/json";
@@ -398,10 +399,9 @@ static enum MHD_Result begin_request(lore_http *http, struct MHD_Connection *con
     lore_metrics_active(http->service.metrics, 1);
     check_headers(exchange);
     /* A client that asks first, or would send without end, hears the refusal before it sends. */
-    int64_t limit = http->app->config->limits.body_bytes_max;
     bool is_asking = header(exchange, "Expect") != NULL;
     if (exchange->refusal != 0 &&
-        (is_asking || content_length(exchange) / DISCARD_FACTOR > limit)) {
+        (is_asking || content_length(exchange) / DISCARD_FACTOR > exchange->body_max)) {
         return answer_request(exchange);
     }
     return MHD_YES;
@@ -409,12 +409,11 @@ static enum MHD_Result begin_request(lore_http *http, struct MHD_Connection *con
 
 static enum MHD_Result receive_body(http_exchange *exchange, const char *data, size_t size)
 {
-    int64_t limit = exchange->http->app->config->limits.body_bytes_max;
     exchange->received += (int64_t)size;
     if (exchange->refusal != 0) {
-        return exchange->received / DISCARD_FACTOR > limit ? MHD_NO : MHD_YES;
+        return exchange->received / DISCARD_FACTOR > exchange->body_max ? MHD_NO : MHD_YES;
     }
-    if (exchange->received > limit) {
+    if (exchange->received > exchange->body_max) {
         refuse_size(exchange, exchange->received);
         return MHD_YES;
     }

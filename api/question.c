@@ -21,9 +21,14 @@ bool lore_question_is_cjk(lore_str text)
     return false;
 }
 
+static lore_status no_memory(lore_error *err)
+{
+    return lore_fail(err, LORE_ERR_NOMEM, "no memory for the question");
+}
+
 /* Whether the question leans on the one before it: it is tiny, or it points back ("and for how long
  * is it ...?"). */
-static bool is_follow_up(lore_str question, lore_arena *arena)
+static lore_status is_follow_up(lore_str question, lore_arena *arena, bool *leans, lore_error *err)
 {
     static const char *const POINTING[] = {
         " it ",        " its ",   " that ",  " this ",  " they ", " them ",
@@ -31,22 +36,23 @@ static bool is_follow_up(lore_str question, lore_arena *arena)
         " how about ", "它",      "那",      "这",      "呢"};
     lore_buf folded;
     lore_buf_init(&folded, 0);
-    lore_status status = lore_utf8_fold(question, &folded, NULL);
+    lore_status status = lore_utf8_fold(question, &folded, err);
     lore_str words = lore_buf_str(&folded);
     while (words.len > 0 && words.ptr[words.len - 1] == '?') {
         words.len--;
     }
-    words = status == LORE_OK ? lore_str_printf(arena, " " LORE_STR_FMT " ", LORE_STR_ARG(words))
-                              : (lore_str){0};
+    if (status == LORE_OK) {
+        words = lore_str_printf(arena, " " LORE_STR_FMT " ", LORE_STR_ARG(words));
+        status = words.ptr == NULL ? no_memory(err) : LORE_OK;
+    }
     lore_buf_destroy(&folded);
-    for (size_t i = 0; words.ptr != NULL && i < sizeof POINTING / sizeof POINTING[0]; i++) {
+    *leans = question.len <= FOLLOW_UP_BYTES;
+    for (size_t i = 0; status == LORE_OK && i < sizeof POINTING / sizeof POINTING[0]; i++) {
         /* "and" points back at the start only; the others anywhere */
         size_t at = lore_str_find(words, lore_str_from(POINTING[i]), 0);
-        if (at != SIZE_MAX && (at == 0 || strcmp(POINTING[i], " and ") != 0)) {
-            return true;
-        }
+        *leans |= at != SIZE_MAX && (at == 0 || strcmp(POINTING[i], " and ") != 0);
     }
-    return question.len <= FOLLOW_UP_BYTES;
+    return status;
 }
 
 /* The last question of the user, empty when there is none. */
@@ -78,16 +84,20 @@ lore_status lore_question_choose(const lore_query *query, size_t bytes_max, lore
                                  lore_str *chosen, lore_error *err)
 {
     lore_str before = last_question(query);
+    bool leans = false;
     *chosen = query->question;
-    if (before.len == 0 || query->question.len + 1 >= bytes_max ||
-        !is_follow_up(query->question, arena)) {
+    if (before.len == 0 || query->question.len + 1 >= bytes_max) {
         return LORE_OK;
+    }
+    lore_status status = is_follow_up(query->question, arena, &leans, err);
+    if (status != LORE_OK || !leans) {
+        return status;
     }
     before = first_bytes(before, bytes_max - query->question.len - 1);
     lore_str both = lore_str_printf(arena, LORE_STR_FMT " " LORE_STR_FMT, LORE_STR_ARG(before),
                                     LORE_STR_ARG(query->question));
     if (both.ptr == NULL) {
-        return lore_fail(err, LORE_ERR_NOMEM, "no memory for the question");
+        return no_memory(err);
     }
     *chosen = both;
     return LORE_OK;

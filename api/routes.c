@@ -74,23 +74,24 @@ static lore_status get_page(lore_service *service, lore_http_request *request,
 
 /* ---- the table ---- */
 
+/* Behind the function: served while draining, takes files. */
 const lore_route lore_routes[] = {
-    {"POST", "/query", lore_route_post_query, false},
-    {"POST", "/retrieve", lore_route_post_retrieve, false},
-    {"GET", "/collections", lore_route_get_collections, false},
-    {"PUT", "/collections/{}", lore_route_put_collection, false},
-    {"DELETE", "/collections/{}", lore_route_delete_collection, false},
-    {"GET", "/collections/{}/documents", lore_route_get_documents, false},
-    {"POST", "/collections/{}/documents", lore_route_post_documents, false},
-    {"GET", "/collections/{}/documents/{}", lore_route_get_document, false},
-    {"PUT", "/collections/{}/documents/{}", lore_route_put_document, false},
-    {"DELETE", "/collections/{}/documents/{}", lore_route_delete_document, false},
-    {"GET", "/collections/{}/documents/{}/chunks", lore_route_get_chunks, false},
-    {"GET", "/health", get_health, true},
-    {"GET", "/ready", get_ready, true},
-    {"GET", "/metrics", get_metrics, true},
-    {"GET", "/openapi.json", get_openapi, true},
-    {"GET", "/", get_page, true},
+    {"POST", "/query", lore_route_post_query, false, false},
+    {"POST", "/retrieve", lore_route_post_retrieve, false, false},
+    {"GET", "/collections", lore_route_get_collections, false, false},
+    {"PUT", "/collections/{}", lore_route_put_collection, false, false},
+    {"DELETE", "/collections/{}", lore_route_delete_collection, false, false},
+    {"GET", "/collections/{}/documents", lore_route_get_documents, false, false},
+    {"POST", "/collections/{}/documents", lore_route_post_documents, false, true},
+    {"GET", "/collections/{}/documents/{}", lore_route_get_document, false, false},
+    {"PUT", "/collections/{}/documents/{}", lore_route_put_document, false, true},
+    {"DELETE", "/collections/{}/documents/{}", lore_route_delete_document, false, false},
+    {"GET", "/collections/{}/documents/{}/chunks", lore_route_get_chunks, false, false},
+    {"GET", "/health", get_health, true, false},
+    {"GET", "/ready", get_ready, true, false},
+    {"GET", "/metrics", get_metrics, true, false},
+    {"GET", "/openapi.json", get_openapi, true, false},
+    {"GET", "/", get_page, true, false},
 };
 const int32_t lore_route_count = sizeof lore_routes / sizeof lore_routes[0];
 
@@ -157,33 +158,56 @@ static bool match_pattern(const char *pattern, lore_str path, lore_str *raw, int
     return at == path.len;
 }
 
+/* One more method of a path: "GET, HEAD, PUT". */
+static lore_status allow_method(lore_http_request *request, const char *method,
+                                const char **allowed, lore_error *err)
+{
+    const char *words = strcmp(method, "GET") == 0 ? "GET, HEAD" : method;
+    lore_str joined = *allowed == NULL ? lore_str_from(words)
+                                       : lore_str_printf(request->arena, "%s, %s", *allowed, words);
+    *allowed = joined.ptr != NULL ? lore_str_to_c(request->arena, joined) : NULL;
+    return *allowed != NULL ? LORE_OK : lore_fail(err, LORE_ERR_NOMEM, "no memory for an address");
+}
+
+static lore_status decode_segments(lore_http_request *request, const lore_str *raw, int32_t count,
+                                   lore_error *err)
+{
+    lore_status status = LORE_OK;
+    for (int32_t k = 0; status == LORE_OK && k < count; k++) {
+        status = lore_url_decode(raw[k], request->arena, &request->segments[k], err);
+    }
+    return status;
+}
+
 lore_status lore_route_find(lore_http_request *request, int32_t *route, const char **allowed,
                             lore_error *err)
 {
     lore_str raw[LORE_ROUTE_SEGMENTS_MAX];
     int32_t raw_count = 0;
     const char *method = strcmp(request->method, "HEAD") == 0 ? "GET" : request->method;
+    lore_status status = LORE_OK;
     *route = -1;
-    for (int32_t i = 0; i < lore_route_count; i++) {
+    *allowed = NULL;
+    for (int32_t i = 0; status == LORE_OK && i < lore_route_count; i++) {
         if (!match_pattern(lore_routes[i].pattern, request->path, raw, &raw_count)) {
             continue;
         }
         if (strcmp(lore_routes[i].method, method) != 0) {
             *route = -2;
-            *allowed = lore_routes[i].method;
+            status = allow_method(request, lore_routes[i].method, allowed, err);
             continue;
         }
         *route = i;
-        for (int32_t k = 0; k < raw_count; k++) {
-            lore_status status =
-                lore_url_decode(raw[k], request->arena, &request->segments[k], err);
-            if (status != LORE_OK) {
-                return status;
-            }
-        }
-        return LORE_OK;
+        return decode_segments(request, raw, raw_count, err);
     }
-    return LORE_OK;
+    return status;
+}
+
+int64_t lore_route_body_max(int32_t route, const lore_limits *limits)
+{
+    bool takes_files = route >= 0 && lore_routes[route].takes_files;
+    return takes_files && limits->file_bytes_max > limits->body_bytes_max ? limits->file_bytes_max
+                                                                          : limits->body_bytes_max;
 }
 
 void lore_request_id(const char *given, char out[LORE_REQUEST_ID_CAP])

@@ -56,16 +56,19 @@ typedef struct lore_route {
     const char *pattern; /* "/collections/{}/documents": {} stands for one segment */
     lore_route_run run;
     bool is_always_open; /* also served while draining */
+    bool takes_files;    /* the body may be as long as a file */
 } lore_route;
 
 extern const lore_route lore_routes[];
 extern const int32_t lore_route_count;
 
 /* The index of the route of method and path, segments decoded into the request's arena; -1: no such
- * path, -2: the path knows other methods only (*allowed is one of them). LORE_ERR_INVALID: a
- * segment is not valid. */
+ * path, -2: the path knows other methods only (*allowed lists them, in the request's arena).
+ * LORE_ERR_INVALID: a segment is not valid. */
 LORE_MUST_USE lore_status lore_route_find(lore_http_request *request, int32_t *route,
                                           const char **allowed, lore_error *err);
+/* Bytes that the body of a request to the route may have; route may be -1. */
+int64_t lore_route_body_max(int32_t route, const lore_limits *limits);
 /* Percent-decoding; LORE_ERR_INVALID for broken escapes, bytes that are not UTF-8 and control
  * characters. */
 LORE_MUST_USE lore_status lore_url_decode(lore_str text, lore_arena *arena, lore_str *decoded,

@@ -1,7 +1,8 @@
 /* Documents and collections over HTTP. What changes the index takes the writer's turn of lore_app
- * around exactly that change; reading never waits for it. */
+ * around exactly that change; reading, and preparing what is to be written, never wait for it. */
 #include "api/routes_int.h"
 #include "api/wire.h"
+#include "base/clock.h"
 #include "base/json.h"
 
 /* Bounds of a page of documents. */
@@ -14,19 +15,67 @@ static const char *outcome_name(char outcome)
     return outcome == 'a' ? "added" : outcome == 'r' ? "replaced" : "unchanged";
 }
 
-static lore_status ingest_document(lore_service *service, const lore_http_request *request,
+/* What the callbacks of one document need. */
+typedef struct document_call {
+    lore_app *app;
+    lore_http_request *request;
+} document_call;
+
+static bool is_unwanted(void *self)
+{
+    lore_http_request *request = ((document_call *)self)->request;
+    return lore_deadline_passed(request->deadline_ns) || lore_http_is_gone(request);
+}
+
+static lore_status why_unwanted(const document_call *call, lore_error *err)
+{
+    if (!lore_deadline_passed(call->request->deadline_ns)) {
+        return lore_fail(err, LORE_ERR_CANCELLED, "the client left, or the service is stopping");
+    }
+    return lore_fail(err, LORE_ERR_TIMEOUT,
+                     "the document was not ready within %lld ms (limits.request_timeout_ms); "
+                     "nothing of it is written",
+                     (long long)call->app->config->limits.request_timeout_ms);
+}
+
+static lore_status begin_write(void *self, lore_error *err)
+{
+    document_call *call = self;
+    return lore_app_begin_write(call->app, call->request->deadline_ns, err);
+}
+
+static void end_write(void *self)
+{
+    lore_app_end_write(((document_call *)self)->app);
+}
+
+/* Clean, cut and embed beside everybody else; only the write itself waits for its turn. */
+static lore_status ingest_document(lore_service *service, lore_http_request *request,
                                    const lore_raw_document *raw, lore_arena *arena, char *outcome,
                                    lore_str *id, lore_error *err)
 {
     lore_app *app = service->app;
-    lore_status status = lore_app_begin_write(app, request->deadline_ns, err);
-    if (status != LORE_OK) {
-        return status;
+    document_call call = {app, request};
+    const lore_ingest_one_options options = {.collection = request->segments[0],
+                                             .self = &call,
+                                             .is_cancelled = is_unwanted,
+                                             .begin_write = begin_write,
+                                             .end_write = end_write};
+    lore_status status = lore_app_begin_document(app, raw->bytes.len, is_unwanted, &call, err);
+    if (status == LORE_OK) {
+        status = lore_ingest_one(app->index, app->embedder, app->config, &options, raw, arena,
+                                 outcome, id, err);
+        lore_app_end_document(app, raw->bytes.len);
     }
-    status = lore_ingest_one(app->index, app->embedder, app->config, request->segments[0], raw,
-                             arena, outcome, id, err);
-    lore_app_end_write(app);
-    return status;
+    return status == LORE_ERR_CANCELLED ? why_unwanted(&call, err)
+                                        : lore_document_limit(status, arena, err);
+}
+
+/* What a document of so many bytes may take, beside the copy of it that JSON needs. */
+static void raise_cap(const lore_service *service, lore_arena *arena, size_t bytes)
+{
+    arena->cap_bytes =
+        lore_document_arena_cap(&service->app->config->limits, bytes) + arena->used_bytes + bytes;
 }
 
 /* "Text/HTML; charset=x" without what follows the semicolon. */
@@ -75,11 +124,12 @@ static lore_status read_document(const lore_service *service, lore_http_request 
                                  lore_raw_document *raw, lore_error *err)
 {
     lore_media media = media_of_body(media_type(request));
+    raise_cap(service, request->arena, request->body.len);
     if (media == LORE_MEDIA_AUTO) {
         lore_status status = lore_raw_from_json(request->body, &service->app->config->limits,
                                                 request->arena, raw, err);
         return status == LORE_OK ? lore_http_argument(request, "source", &raw->source, err)
-                                 : status;
+                                 : lore_document_limit(status, request->arena, err);
     }
     *raw = (lore_raw_document){.media = media, .bytes = request->body};
     const struct {
@@ -159,6 +209,7 @@ static lore_status ingest_line(lore_service *service, lore_http_request *request
             ? lore_fail(err, LORE_ERR_LIMIT, "line has %zu bytes, the limit is %lld", line.len,
                         (long long)limits->jsonl_line_bytes_max)
             : lore_raw_from_json(line, limits, arena, &raw, err);
+    status = lore_document_limit(status, arena, err);
     if (status == LORE_OK) {
         status = ingest_document(service, request, &raw, arena, &outcome, &id, err);
     }
@@ -187,20 +238,21 @@ static lore_status post_lines(lore_service *service, lore_http_request *request,
                               lore_http_reply *reply, lore_error *err)
 {
     lines_run run = {0};
+    document_call call = {service->app, request};
     lore_arena arena;
-    lore_arena_init(&arena, (size_t)service->app->config->limits.arena_bytes_max);
+    lore_arena_init(&arena, 0);
     lore_json_write_begin(&run.documents, &reply->body);
     lore_json_object(&run.documents, NULL);
     lore_json_array(&run.documents, "documents");
     lore_str rest = request->body, line;
     lore_status status = LORE_OK;
     for (int64_t number = 1; status == LORE_OK && lore_str_next_line(&rest, &line); number++) {
-        if (lore_str_trim(line).len > 0) {
+        if (is_unwanted(&call)) {
+            status = why_unwanted(&call, err);
+        } else if (lore_str_trim(line).len > 0) {
             lore_arena_reset(&arena);
+            raise_cap(service, &arena, line.len);
             status = ingest_line(service, request, line, number, &arena, &run, err);
-        }
-        if (status == LORE_OK && lore_http_is_gone(request)) {
-            status = lore_fail(err, LORE_ERR_CANCELLED, "the client left");
         }
     }
     lore_arena_destroy(&arena);

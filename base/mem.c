@@ -249,6 +249,7 @@ void lore_arena_reset(lore_arena *arena)
     }
     arena->head = kept;
     arena->used_bytes = 0;
+    arena->is_over_cap = false;
 }
 
 void *lore_arena_push(lore_arena *arena, size_t size_bytes)
@@ -261,6 +262,7 @@ void *lore_arena_push(lore_arena *arena, size_t size_bytes)
     padded -= padded % MEM_ALIGN;
     if (!lore_size_add(arena->used_bytes, padded, &used) ||
         (arena->cap_bytes != 0 && used > arena->cap_bytes)) {
+        arena->is_over_cap = true;
         return NULL;
     }
     if (arena->block_bytes == 0) {

@@ -42,6 +42,7 @@ typedef struct lore_arena {
     size_t used_bytes;  /* sum of pushes since the last reset */
     size_t cap_bytes;   /* a push beyond this fails; 0 means no cap */
     size_t block_bytes; /* size of a fresh block */
+    bool is_over_cap;   /* the cap, not the machine, refused a push since the last reset */
 } lore_arena;
 
 /* Caller-owned struct; init allocates nothing. */

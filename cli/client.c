@@ -126,7 +126,12 @@ lore_status lore_client_refusal(const lore_buf *reply, int32_t http_status, lore
     if (lore_json_parse(lore_buf_str(reply), 8, &root, &ignored) != LORE_OK) {
         return lore_fail(err, status, "the server answered with status %d", (int)http_status);
     }
-    lore_str message = lore_json_str(lore_json_get(lore_json_get(root, "error"), "message"));
+    const lore_json *error = lore_json_get(root, "error");
+    lore_str message = lore_json_str(lore_json_get(error, "message"));
+    lore_str code = lore_json_str(lore_json_get(error, "code"));
+    if (http_status == 503 && lore_str_equal(code, LORE_STR("cancelled"))) {
+        status = LORE_ERR_CANCELLED; /* any other 503 is about this request alone */
+    }
     lore_fail(err, status, LORE_STR_FMT, LORE_STR_ARG(message));
     lore_json_free(root);
     return status;

@@ -21,7 +21,8 @@ LORE_MUST_USE lore_status lore_client_send(lore_client *client, const char *meth
                                            const char *path, const char *content_type,
                                            lore_str body, lore_buf *reply, int32_t *http_status,
                                            lore_error *err);
-/* The error object in reply as an error of ours: its message, LORE_ERR_NOT_FOUND for 404, ... */
+/* The error object in reply as an error of ours: its message, LORE_ERR_NOT_FOUND for 404,
+ * LORE_ERR_BUSY for 429, LORE_ERR_CANCELLED for 503 of a server that is stopping, ... */
 lore_status lore_client_refusal(const lore_buf *reply, int32_t http_status, lore_error *err);
 
 /* Append text percent-encoded (RFC 3986, unreserved characters stay). */

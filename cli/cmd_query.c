@@ -209,9 +209,12 @@ static lore_status ask_app(lore_app *app, const lore_wire_query *parsed, lore_wr
     return lore_answer_run(&app->answerer, &parsed->query, &events, arena, answer, err);
 }
 
-static lore_status open_for(const lore_cli *cli, lore_mode mode, lore_app *app, lore_error *err)
+/* A template that is named must exist in every mode, so that a wrong name is not found out later.
+ */
+static lore_status open_for(const lore_cli *cli, const ask_flags *ask, lore_mode mode,
+                            lore_app *app, lore_error *err)
 {
-    lore_app_needs needs = {.embedder = true, .index = true};
+    lore_app_needs needs = {.embedder = true, .index = true, .prompts = ask->prompt != NULL};
     needs.engine = mode == LORE_MODE_ANSWER || mode == LORE_MODE_PROMPT;
     return lore_app_open(&cli->config, needs, app, err);
 }
@@ -277,7 +280,7 @@ int lore_cmd_query(lore_cli *cli, int argc, char **argv)
     }
     lore_app app = {0};
     lore_cli_catch_signals();
-    status = open_for(cli, parsed.query.mode, &app, &err);
+    status = open_for(cli, &ask, parsed.query.mode, &app, &err);
     code = status == LORE_OK ? print_answer(cli, &app, &parsed) : lore_cli_fail(cli, &err);
     lore_json_free(parsed.root);
     lore_app_close(&app);
@@ -471,7 +474,7 @@ int lore_cmd_chat(lore_cli *cli, int argc, char **argv)
     self.app = &app;
     lore_arena_init(&self.arena, (size_t)cli->config.limits.arena_bytes_max);
     lore_cli_catch_signals();
-    if (open_for(cli, LORE_MODE_ANSWER, &app, &err) == LORE_OK) {
+    if (open_for(cli, &ask, LORE_MODE_ANSWER, &app, &err) == LORE_OK) {
         code = run_chat(&self, room, cap);
     } else {
         code = lore_cli_fail(cli, &err);

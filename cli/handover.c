@@ -1,7 +1,7 @@
-/* See handover.h. A document travels as the JSON of the interface where its bytes are UTF-8 text,
- * which is nearly always; other encodings travel as they are, with what is known about them in the
- * query string. Either way the server makes of it what a direct run would have made, id included.
- */
+/* See handover.h. A document travels as it is, with what is known about it in the query string: so
+ * its body is never longer than the file. Where that does not fit into an address it travels as the
+ * JSON of the interface. Either way the server makes of it what a direct run would have made, id
+ * included. */
 #include "cli/handover.h"
 
 #include "base/file.h"
@@ -11,6 +11,11 @@
 
 #include <stdlib.h>
 #include <string.h>
+
+/* Bytes of id, title, url and metadata that go into an address. Escaped they can be three times as
+ * many, beside a path of at most some kilobytes: well below the default of limits.header_bytes_max.
+ */
+enum { ARGUMENTS_MAX = 4096 };
 
 typedef struct handover {
     lore_client *client;
@@ -68,6 +73,31 @@ static bool is_plain_utf8(lore_str bytes)
            (bytes.len == 0 || memchr(bytes.ptr, '\0', bytes.len) == NULL);
 }
 
+/* May it stand in an address? The server takes no control characters there. */
+static bool is_plain_argument(lore_str value)
+{
+    for (size_t i = 0; i < value.len; i++) {
+        unsigned char c = (unsigned char)value.ptr[i];
+        if (c < 0x20 || c == 0x7F) {
+            return false;
+        }
+    }
+    return lore_utf8_valid(value) == value.len;
+}
+
+static bool fits_address(const lore_raw_document *raw)
+{
+    const lore_str values[] = {raw->id, raw->title, raw->url, raw->metadata};
+    size_t size = 0;
+    for (size_t i = 0; i < sizeof values / sizeof values[0]; i++) {
+        if (!is_plain_argument(values[i])) {
+            return false;
+        }
+        size += values[i].len;
+    }
+    return size <= ARGUMENTS_MAX;
+}
+
 static lore_status send_document(handover *h, const lore_raw_document *raw, int32_t *http_status,
                                  lore_error *err)
 {
@@ -81,7 +111,7 @@ static lore_status send_document(handover *h, const lore_raw_document *raw, int3
         return lore_fail(err, LORE_ERR_INVALID, "neither text, Markdown nor HTML");
     }
     write_argument(&h->address, "source", raw->source);
-    if (is_plain_utf8(raw->bytes)) {
+    if (!fits_address(raw) && is_plain_utf8(raw->bytes)) {
         lore_raw_document known = *raw;
         known.media = media;
         lore_buf_reset(&h->body);
@@ -131,8 +161,8 @@ static void report_failure(handover *h, lore_str source, const lore_error *reaso
     }
 }
 
-/* One document there and back. A refusal is the document's failure; a server that cannot be reached
- * or has no room for anybody is the run's. */
+/* One document there and back. A refusal is the document's failure; a server that cannot be
+ * reached, is stopping or has no room for anybody is the run's. */
 static lore_status hand_over(handover *h, const lore_raw_document *raw, lore_error *err)
 {
     int32_t http_status = 0;
@@ -147,8 +177,8 @@ static lore_status hand_over(handover *h, const lore_raw_document *raw, lore_err
     if (http_status == 200 || http_status == 201) {
         return count_reply(h, err);
     }
-    (void)lore_client_refusal(&h->reply, http_status, err);
-    if (http_status == 503 || http_status == 429) {
+    status = lore_client_refusal(&h->reply, http_status, err);
+    if (status == LORE_ERR_BUSY || status == LORE_ERR_CANCELLED) {
         return lore_error_prefix(err, "the server");
     }
     report_failure(h, raw->source, err);
@@ -321,7 +351,8 @@ lore_status lore_handover_run(lore_str base, const lore_config *config, lore_sou
     handover h = {.options = options, .counts = counts, .source = source};
     lore_arena arena;
     memset(counts, 0, sizeof *counts);
-    lore_arena_init(&arena, (size_t)config->limits.arena_bytes_max);
+    lore_arena_init(
+        &arena, lore_document_arena_cap(&config->limits, (size_t)config->limits.file_bytes_max));
     lore_buf_init(&h.path, 0);
     lore_buf_init(&h.address, 0);
     lore_buf_init(&h.body, 0);

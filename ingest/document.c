@@ -21,7 +21,8 @@ enum {
     TOKENS_PART_MIN = 4, /* the text keeps at least this part of the encoder's window (1/4) */
     ARENA_BYTES_PER_BYTE =
         16, /* text, runs, chunks, embed texts and vectors, and a tree for HTML */
-    ID_CHARACTERS = 26
+    ID_CHARACTERS = 26,
+    BATCH_CHUNKS = 64 /* embedded between two looks at whether somebody still waits */
 };
 
 size_t lore_document_arena_cap(const lore_limits *limits, size_t raw_bytes)
@@ -32,6 +33,16 @@ size_t lore_document_arena_cap(const lore_limits *limits, size_t raw_bytes)
         return SIZE_MAX;
     }
     return cap;
+}
+
+lore_status lore_document_limit(lore_status status, const lore_arena *arena, lore_error *err)
+{
+    if (status != LORE_ERR_NOMEM || !arena->is_over_cap) {
+        return status;
+    }
+    return lore_fail(err, LORE_ERR_LIMIT,
+                     "needs more than %zu bytes of memory (limits.arena_bytes_max)",
+                     arena->cap_bytes);
 }
 
 /* ---- identity ---- */
@@ -204,6 +215,7 @@ lore_status lore_prepare(const lore_raw_document *raw, const lore_config *config
     if (status == LORE_OK) {
         status = make_embed_texts(embedder, arena, prepared, err);
     }
+    status = lore_document_limit(status, scratch.is_over_cap ? &scratch : arena, err);
     lore_arena_destroy(&scratch);
     return status;
 }
@@ -270,44 +282,96 @@ static lore_status write_one(lore_index *index, lore_str collection, const lore_
     return status;
 }
 
+static bool is_cancelled(const lore_ingest_one_options *options)
+{
+    return options->is_cancelled != NULL && options->is_cancelled(options->self);
+}
+
+static lore_status embed_chunks(lore_embedder *embedder, const lore_ingest_one_options *options,
+                                lore_prepared *prepared, lore_error *err)
+{
+    size_t dim = (size_t)lore_embedder_dim(embedder);
+    lore_status status = LORE_OK;
+    for (int32_t done = 0; status == LORE_OK && done < prepared->chunk_count;) {
+        int32_t left = prepared->chunk_count - done;
+        int32_t size = left < BATCH_CHUNKS ? left : BATCH_CHUNKS;
+        status = is_cancelled(options)
+                     ? lore_fail(err, LORE_ERR_CANCELLED, "cancelled; nothing is written")
+                     : lore_embedder_encode(embedder, prepared->embed_texts + done, size,
+                                            prepared->vectors + (size_t)done * dim, err);
+        done += size;
+    }
+    return status;
+}
+
+static lore_status find_unchanged(lore_index *index, lore_str collection,
+                                  const lore_prepared *prepared, bool *is_unchanged,
+                                  lore_error *err)
+{
+    uint8_t stored[32];
+    bool is_found = false;
+    lore_status status =
+        lore_index_document_hash(index, collection, prepared->id, stored, &is_found, err);
+    *is_unchanged = status == LORE_OK && is_found && memcmp(stored, prepared->hash, 32) == 0;
+    return status;
+}
+
+/* The writer's turn: somebody else may have written the same document since it was looked up. */
+static lore_status write_changed(lore_index *index, const lore_ingest_one_options *options,
+                                 lore_str collection, const lore_prepared *prepared,
+                                 const lore_document_row *row, char *outcome, lore_error *err)
+{
+    bool is_unchanged = false, was_replaced = false;
+    lore_status status = LORE_OK;
+    if (options->begin_write != NULL) {
+        status = options->begin_write(options->self, err);
+        if (status != LORE_OK) {
+            return status;
+        }
+    }
+    lore_writer_acquire();
+    status = is_cancelled(options)
+                 ? lore_fail(err, LORE_ERR_CANCELLED, "cancelled; nothing is written")
+                 : find_unchanged(index, collection, prepared, &is_unchanged, err);
+    if (status == LORE_OK && !is_unchanged) {
+        status = write_one(index, collection, row, &was_replaced, err);
+    }
+    lore_writer_release();
+    if (options->end_write != NULL) {
+        options->end_write(options->self);
+    }
+    *outcome = is_unchanged ? 'u' : was_replaced ? 'r' : 'a';
+    return status;
+}
+
 lore_status lore_ingest_one(lore_index *index, lore_embedder *embedder, const lore_config *config,
-                            lore_str collection, const lore_raw_document *raw, lore_arena *arena,
-                            char *outcome, lore_str *id_out, lore_error *err)
+                            const lore_ingest_one_options *options, const lore_raw_document *raw,
+                            lore_arena *arena, char *outcome, lore_str *id_out, lore_error *err)
 {
     lore_prepared prepared = {0};
-    uint8_t stored[32];
-    bool is_found = false, was_replaced = false;
-    collection = collection.len > 0 ? collection : LORE_STR("default");
+    lore_document_row row;
+    bool is_unchanged = false;
+    char found = 'u';
+    lore_str collection = options->collection.len > 0 ? options->collection : LORE_STR("default");
     lore_raw_document known = *raw;
     known.media =
         raw->media != LORE_MEDIA_AUTO ? raw->media : lore_media_of(raw->source, raw->bytes);
     lore_status status = lore_identify(&known, config, embedder, arena, &prepared, err);
     if (status == LORE_OK) {
-        status = lore_index_document_hash(index, collection, prepared.id, stored, &is_found, err);
+        status = find_unchanged(index, collection, &prepared, &is_unchanged, err);
     }
-    if (status != LORE_OK) {
-        return status;
+    if (status == LORE_OK && !is_unchanged) {
+        status = lore_prepare(&known, config, embedder, arena, &prepared, err);
+        if (status == LORE_OK) {
+            status = embed_chunks(embedder, options, &prepared, err);
+        }
+        if (status == LORE_OK) {
+            lore_prepared_row(&known, &prepared, lore_embedder_dim(embedder), &row);
+            status = write_changed(index, options, collection, &prepared, &row, &found, err);
+        }
     }
-    if (is_found && memcmp(stored, prepared.hash, sizeof stored) == 0) {
-        *outcome = 'u';
-        *id_out = prepared.id;
-        return LORE_OK;
-    }
-    status = lore_prepare(&known, config, embedder, arena, &prepared, err);
-    if (status == LORE_OK && prepared.chunk_count > 0) {
-        status = lore_embedder_encode(embedder, prepared.embed_texts, prepared.chunk_count,
-                                      prepared.vectors, err);
-    }
-    if (status != LORE_OK) {
-        return status;
-    }
-    lore_document_row row;
-    lore_prepared_row(&known, &prepared, lore_embedder_dim(embedder), &row);
-    lore_writer_acquire();
-    status = write_one(index, collection, &row, &was_replaced, err);
-    lore_writer_release();
     if (status == LORE_OK) {
-        *outcome = was_replaced ? 'r' : 'a';
+        *outcome = found;
         *id_out = prepared.id;
     }
     return status;

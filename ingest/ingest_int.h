@@ -186,8 +186,6 @@ typedef struct lore_prepared {
     int32_t token_count;
 } lore_prepared;
 
-/* Memory one document may take: what its arena is capped at. */
-size_t lore_document_arena_cap(const lore_limits *limits, size_t raw_bytes);
 /* Id and hash, cheap: enough to know whether the document is unchanged. */
 LORE_MUST_USE lore_status lore_identify(const lore_raw_document *raw, const lore_config *config,
                                         const lore_embedder *embedder, lore_arena *arena,

@@ -36,11 +36,31 @@ LORE_MUST_USE lore_status lore_ingest_run(lore_index *index, lore_embedder *embe
                                           const lore_ingest_options *options,
                                           lore_ingest_counts *counts, lore_error *err);
 
+/* Memory one document may take: what its arena should be capped at. */
+size_t lore_document_arena_cap(const lore_limits *limits, size_t raw_bytes);
+/* A failure for want of memory becomes LORE_ERR_LIMIT where the arena's cap and not the machine was
+ * the reason; any other status stays. */
+lore_status lore_document_limit(lore_status status, const lore_arena *arena, lore_error *err);
+
+typedef struct lore_ingest_one_options {
+    lore_str collection; /* created when missing; empty: "default" */
+    void *self;          /* for the callbacks, which run on the caller's thread */
+    /* Asked between batches of chunks and once more before the write; true: LORE_ERR_CANCELLED and
+     * nothing is written. May be NULL. */
+    bool (*is_cancelled)(void *self);
+    /* Around the last look at the hash and the transaction, after all the slow work; both or
+     * neither. When begin_write fails, end_write is not called. */
+    lore_status (*begin_write)(void *self, lore_error *err);
+    void (*end_write)(void *self);
+} lore_ingest_one_options;
+
 /* One document, now (PUT route; bodies of JSONL call it per line): committed and searchable on
  * return. Callers on any thread. outcome: 'a' added, 'r' replaced, 'u' unchanged. id_out (in the
- * arena) is the document's id. Fails like lore_clean and lore_index_put_document. */
+ * arena) is the document's id. Of two callers with the same id the later write stays. Fails like
+ * lore_clean, begin_write and lore_index_put_document, and when cancelled. */
 LORE_MUST_USE lore_status lore_ingest_one(lore_index *index, lore_embedder *embedder,
-                                          const lore_config *config, lore_str collection,
+                                          const lore_config *config,
+                                          const lore_ingest_one_options *options,
                                           const lore_raw_document *raw, lore_arena *arena,
                                           char *outcome, lore_str *id_out, lore_error *err);
 

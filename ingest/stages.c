@@ -87,6 +87,7 @@ void *lore_stage_read(void *self)
         j->prepared = (lore_prepared){0};
         j->is_known = false;
         lore_status status = lore_source_next(p->source, &j->arena, &j->raw, &is_done, &j->failure);
+        status = lore_document_limit(status, &j->arena, &j->failure);
         if (status == LORE_OK && is_done) {
             break;
         }

@@ -4,6 +4,8 @@
 #include "base/utf8.h"
 #include "index/lexical.h"
 
+#include <string.h>
+
 static bool holds_any(lore_str folded, const char *const *needles, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
@@ -27,6 +29,11 @@ bool lore_asks_for_figure(lore_str question, lore_arena *arena)
     lore_buf words;
     lore_buf_init(&words, 0);
     lore_status status = lore_utf8_fold(question, &words, NULL);
+    for (size_t i = 0; i < words.len; i++) {
+        if (memchr(",.;:?!()'\"", words.ptr[i], 10) != NULL) {
+            words.ptr[i] = ' '; /* "When?" asks as "when" does */
+        }
+    }
     lore_str padded = status == LORE_OK ? lore_str_printf(arena, " " LORE_STR_FMT " ",
                                                           LORE_STR_ARG(lore_buf_str(&words)))
                                         : (lore_str){0};

@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """The commands as a user types them: exit codes, --json as exactly one object, flags that --help documents, ingest with its counts,
 skips, failures and interruption, query in all modes, chat, and what is said when something is missing. Standard library only."""
+import fcntl
+import http.server
 import json
 import os
 import pathlib
@@ -8,6 +10,7 @@ import re
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 import unittest
 
@@ -176,6 +179,51 @@ class CliTest(unittest.TestCase):
         self.lore("ingest", str(self.folder / "nothing"), code=3, words="nothing")
         self.assertEqual(len(self.json("documents", "list")["documents"]), 2)
 
+    def test_refusals_of_a_server(self):
+        """A stand-in for the server that holds the folder: what it says of one document is about that one; that it stops ends the run."""
+        replies = [(503, "nomem"), (504, "timeout"), (413, "limit"), (500, "io"), (201, ""), (503, "cancelled"), (201, "")]
+        seen = []
+
+        class Refuser(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                status, code = replies[len(seen)]
+                seen.append((self.headers["Content-Type"], body))
+                reply = json.dumps({"status": "added", "chunks": 1} if status == 201 else {"error": {"message": f"{code} it is", "code": code}}).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(reply)))
+                self.end_headers()
+                self.wfile.write(reply)
+
+            def log_message(self, *_):
+                pass
+
+        many = self.folder / "many"
+        many.mkdir()
+        for i in range(7):
+            (many / f"{i}.md").write_text(f'# "Note" {i}\n', encoding="utf-8")
+        os.makedirs(self.data)
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refuser)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with open(pathlib.Path(self.data) / "lock", "w", encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            lock.write(f"process 1\naddress http://127.0.0.1:{server.server_port}\n")
+            lock.flush()
+            self.lore("ingest", str(many), code=1, words="the server: cancelled it is")
+            self.assertEqual(len(seen), 6)
+            self.assertEqual(seen[0], ("text/markdown", b'# "Note" 0\n'))  # as it is, not escaped
+            replies[5] = (429, "busy")
+            seen.clear()
+            self.lore("ingest", str(many), code=1, words="the server: busy it is")
+            replies[5] = (201, "")
+            seen.clear()
+            counts = self.json("ingest", str(many), code=3, words="nomem it is")
+            self.assertEqual((counts["added"], counts["failed"]), (3, 4), counts)
+        server.shutdown()
+        server.server_close()
+
     def test_dry_run(self):
         self.lore("ingest", str(self.docs))
         (self.docs / "new.txt").write_text("Something new.", encoding="utf-8")
@@ -219,6 +267,9 @@ class CliTest(unittest.TestCase):
         self.assertIn("frogs", self.lore("query", "-m", "extract", "What does the heron eat?"))
         context = self.lore("query", "--mode", "context", "heron nest")
         self.assertIn("score", context)
+        for mode in ("extract", "context"):  # no decoder is loaded, and a name of a template is still checked
+            self.lore("query", "-m", mode, "--prompt", "default", "--var", "a=b", "What does the heron eat?")
+            self.lore("query", "-m", mode, "--prompt", "nowhere", "What does the heron eat?", code=1, words="nowhere")
         prompt = self.lore("query", "--mode", "prompt", "What does the heron eat?")
         self.assertIn("What does the heron eat?", prompt)
         only = self.json("query", "-m", "context", "--filter", '{"type":"eq","key":"kind","value":"thing"}', "heron nest")

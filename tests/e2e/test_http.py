@@ -158,7 +158,8 @@ class HttpTest(unittest.TestCase):
         self.refused(404, "GET", "//")
         got, headers, _ = self.send("GET", "/query")
         self.assertEqual((got, headers["Allow"]), (405, "POST"))
-        self.refused(405, "DELETE", "/health")
+        self.assertEqual(self.send("DELETE", "/health")[1]["Allow"], "GET, HEAD")
+        self.assertEqual(self.send("PATCH", "/collections/a/documents/b")[1]["Allow"], "GET, HEAD, PUT, DELETE")
         self.refused(400, "GET", "/collections/%ff/documents", words="UTF-8")
         self.refused(400, "GET", "/collections/%zz/documents", words="escape")
         self.refused(400, "GET", "/collections/a%00b/documents", words="control")
@@ -463,6 +464,20 @@ class HttpTest(unittest.TestCase):
             self.assertEqual(partly.returncode, 3, partly.stderr)
             self.assertIn("e.txt", partly.stderr)
 
+    def test_ingest_of_a_file_over_the_body_limit(self):
+        """What a direct run takes the server takes too: a file is no longer on the way than on the disk, and its limit is its own."""
+        with tempfile.TemporaryDirectory(prefix="lore-long-") as folder:
+            text = "He said \"yes\\no\".\n\n" * (BODY_MAX // 18 + 500)
+            (pathlib.Path(folder) / "quotes.txt").write_text(text, encoding="utf-8")
+            (pathlib.Path(folder) / "meta.jsonl").write_text(
+                json.dumps({"id": "wide", "text": "Wide metadata.", "metadata": {"note": "n" * 30000}, "title": "A\ttab"}), encoding="utf-8")
+            counts = json.loads(self.lore("--json", "ingest", "-c", "long", folder).stdout)
+            self.assertEqual((counts["added"], counts["failed"]), (2, 0), counts)
+            self.assertEqual(self.send("GET", "/collections/long/documents/wide")[2]["metadata"], {"note": "n" * 30000})
+            again = json.loads(self.lore("--json", "ingest", "-c", "long", folder).stdout)
+            self.assertEqual(again["unchanged"], 2, again)
+        self.assertEqual(self.send("PUT", "/collections/long/documents/json", {"text": text})[0], 201)
+
     def test_commands_beside_the_server(self):
         answer = json.loads(self.lore("--json", "query", "How long must I hold the brass button?").stdout)
         self.assertIn("eleven seconds", answer["answer"])
@@ -504,7 +519,7 @@ class SlowTest(unittest.TestCase):
                        "--set", "evidence_sentences=1", "--set", "refuse_below=0"]
             with Served(docs, options=options) as served:
                 self.check_leaving(served)
-                body = {"question": "How long must I hold the brass button?", "max_tokens": 12}
+                body = {"question": "How long must I hold the brass button?", "max_tokens": 24}
                 start = time.monotonic()
                 status, answer = self.ask(served, "POST", "/query", body)
                 self.assertEqual(status, 200)
@@ -542,6 +557,92 @@ class SlowTest(unittest.TestCase):
             while metric("lore_engine_running") > 0 or metric("lore_engine_pages_free") < total or metric("lore_requests_active") > 1:
                 self.assertLess(time.monotonic(), end, "the sequence is not freed")
                 time.sleep(0.05)
+
+
+class LargeDocumentTest(unittest.TestCase):
+    """A document that takes far longer than the request may: it holds up nobody, and it ends when nobody waits for it any more."""
+
+    TEXT = "".join(f"Line {i} says that the boat number {i * 7} left the harbour at noon. " for i in range(76000)).encode()
+
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory(prefix="lore-large-")
+        self.docs = pathlib.Path(self.folder.name) / "docs"
+        self.docs.mkdir()
+        (self.docs / "reset.md").write_text(RESET, encoding="utf-8")
+
+    def tearDown(self):
+        self.folder.cleanup()
+
+    def put(self, served, name, body, kind="text/plain"):
+        """(status, reply, seconds)"""
+        start = time.monotonic()
+        connection = http.client.HTTPConnection(served.host, served.port, timeout=100)
+        connection.request("PUT", f"/collections/default/documents/{name}", body, {"Content-Type": kind})
+        response = connection.getresponse()
+        reply = json.loads(response.read())
+        connection.close()
+        return response.status, reply, time.monotonic() - start
+
+    def ids(self, served):
+        served.connection.close()
+        return [one["id"] for one in served.get("/collections/default/documents")["documents"] if not one["id"].startswith("d_")]
+
+    def test_others_write_meanwhile_and_the_deadline_holds(self):
+        with Served(self.docs, options=["--set", "limits.request_timeout_ms=3000"]) as served:
+            results = []
+            large = threading.Thread(target=lambda: results.append(self.put(served, "large", self.TEXT)))
+            large.start()
+            time.sleep(0.7)
+            status, _, seconds = self.put(served, "small", b"A small one.")
+            self.assertTrue(large.is_alive(), results)
+            self.assertEqual(status, 201)
+            self.assertLess(seconds, 2)
+            large.join()
+            status, reply, seconds = results[0]
+            self.assertEqual((status, reply["error"]["code"]), (504, "timeout"), reply)
+            self.assertIn("request_timeout_ms", reply["error"]["message"])
+            self.assertLess(seconds, 8)
+            self.assertEqual(self.ids(served), ["small"])
+
+    def test_a_client_that_leaves_and_a_drain_end_it(self):
+        head = b"PUT /collections/default/documents/large HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n"
+        with Served(self.docs, options=["--set", "limits.drain_timeout_ms=300"]) as served:
+            def active():
+                served.connection.close()
+                text = served.request("GET", "/metrics")[1]
+                return int(next(line for line in text.splitlines() if line.startswith("lore_requests_active ")).split()[-1])
+
+            with socket.create_connection((served.host, served.port), timeout=20) as raw:
+                raw.sendall(head % len(self.TEXT) + self.TEXT)
+                time.sleep(0.5)
+                self.assertEqual(active(), 2)
+            end = time.monotonic() + 5
+            while active() > 1:
+                self.assertLess(time.monotonic(), end, "the work for a client that left goes on")
+                time.sleep(0.1)
+            self.assertEqual(self.ids(served), [])
+            results = []
+            large = threading.Thread(target=lambda: results.append(self.put(served, "large", self.TEXT)))
+            large.start()
+            time.sleep(0.7)
+            start = time.monotonic()
+            served.process.send_signal(signal.SIGTERM)
+            self.assertEqual(served.process.wait(timeout=20), 0)
+            self.assertLess(time.monotonic() - start, 5)
+            large.join()
+            self.assertEqual((results[0][0], results[0][1]["error"]["code"]), (503, "cancelled"), results)
+            listed = json.loads(run("--data", served.data, "--json", "documents", "list").stdout)["documents"]
+            self.assertEqual(len(listed), 1)
+
+    def test_memory_grows_with_the_document_up_to_a_limit(self):
+        options = ["--set", "limits.arena_bytes_max=1048576", "--set", "limits.document_bytes_max=1000000"]
+        with Served(self.docs, options=options) as served:
+            self.assertEqual(self.put(served, "fits", self.TEXT[:200000])[0], 201)  # over a megabyte with its vectors
+            self.assertEqual(self.put(served, "json", json.dumps({"text": self.TEXT[:200000].decode()}), "application/json")[0], 201)
+            status, reply, _ = self.put(served, "dense", b"# a\n" * 50000, "text/markdown")  # a chunk for every four bytes
+            self.assertEqual((status, reply["error"]["code"]), (413, "limit"), reply)
+            self.assertIn("arena_bytes_max", reply["error"]["message"])
+            self.assertEqual(self.ids(served), ["fits", "json"])
 
 
 class DrainTest(unittest.TestCase):

@@ -98,6 +98,39 @@ TEST(writers_take_turns)
     lore_app_close(&app);
 }
 
+static bool is_asked_twice(void *self)
+{
+    return ++*(int *)self >= 2;
+}
+
+/* Large documents share the bytes of one file, or go alone; small ones never wait. */
+TEST(large_documents_share_room)
+{
+    enum { MIB = 1024 * 1024 };
+    lore_error err;
+    lore_app app;
+    int asked = 0;
+    use_defaults();
+    config.limits.file_bytes_max = 8 * MIB;
+    CHECK_OK(lore_app_open(&config, (lore_app_needs){.prompts = true}, &app, &err), &err);
+    CHECK(app.prompt_count > 0);
+    CHECK_OK(lore_app_begin_document(&app, 20 * MIB, is_asked_twice, &asked, &err), &err);
+    CHECK_FAILS(lore_app_begin_document(&app, 2 * MIB, is_asked_twice, &asked, &err),
+                LORE_ERR_CANCELLED, &err, "");
+    CHECK_INT(asked, 2);
+    CHECK_OK(lore_app_begin_document(&app, MIB, is_asked_twice, &asked, &err), &err);
+    lore_app_end_document(&app, MIB);
+    lore_app_end_document(&app, 20 * MIB);
+    CHECK_OK(lore_app_begin_document(&app, 5 * MIB, is_asked_twice, &asked, &err), &err);
+    CHECK_OK(lore_app_begin_document(&app, 3 * MIB, is_asked_twice, &asked, &err), &err);
+    CHECK_FAILS(lore_app_begin_document(&app, 2 * MIB, is_asked_twice, &asked, &err),
+                LORE_ERR_CANCELLED, &err, "");
+    lore_app_end_document(&app, 3 * MIB);
+    lore_app_end_document(&app, 5 * MIB);
+    CHECK_INT(app.large_bytes, 0);
+    lore_app_close(&app);
+}
+
 static lore_status open_once(void *self)
 {
     lore_error err;
@@ -121,4 +154,5 @@ TEST(every_allocation_may_fail)
     check_alloc_sweep(open_once, NULL);
 }
 
-CHECK_MAIN(devices, what_is_missing_is_named, writers_take_turns, every_allocation_may_fail)
+CHECK_MAIN(devices, what_is_missing_is_named, writers_take_turns, large_documents_share_room,
+           every_allocation_may_fail)

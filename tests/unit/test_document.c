@@ -124,40 +124,159 @@ TEST(one)
     lore_raw_document raw = {.id = LORE_STR("manual"),
                              .media = LORE_MEDIA_MARKDOWN,
                              .bytes = LORE_STR("# T\n\nHold the button.\n")};
-    lore_str where = LORE_STR("new-one");
+    const lore_ingest_one_options where = {.collection = LORE_STR("new-one")};
     CHECK_OK(
-        lore_ingest_one(b.index, b.embedder, &b.config, where, &raw, &arena, &outcome, &id, &err),
+        lore_ingest_one(b.index, b.embedder, &b.config, &where, &raw, &arena, &outcome, &id, &err),
         &err);
     CHECK_INT(outcome, 'a');
     CHECK_STR(id, "manual");
     check_stored(&b, "new-one", id, "Hold the button.");
     CHECK_OK(
-        lore_ingest_one(b.index, b.embedder, &b.config, where, &raw, &arena, &outcome, &id, &err),
+        lore_ingest_one(b.index, b.embedder, &b.config, &where, &raw, &arena, &outcome, &id, &err),
         &err);
     CHECK_INT(outcome, 'u');
     raw.bytes = LORE_STR("# T\n\nPress it.\n");
     CHECK_OK(
-        lore_ingest_one(b.index, b.embedder, &b.config, where, &raw, &arena, &outcome, &id, &err),
+        lore_ingest_one(b.index, b.embedder, &b.config, &where, &raw, &arena, &outcome, &id, &err),
         &err);
     CHECK_INT(outcome, 'r');
     check_stored(&b, "new-one", id, "Press it.");
     /* Refused documents leave the stored one alone. */
     raw.bytes = LORE_STR("a\0b");
     CHECK_FAILS(
-        lore_ingest_one(b.index, b.embedder, &b.config, where, &raw, &arena, &outcome, &id, &err),
+        lore_ingest_one(b.index, b.embedder, &b.config, &where, &raw, &arena, &outcome, &id, &err),
         LORE_ERR_INVALID, &err, "NUL");
     check_stored(&b, "new-one", LORE_STR("manual"), "Press it.");
     raw.bytes = LORE_STR("x");
-    CHECK_FAILS(lore_ingest_one(b.index, b.embedder, &b.config, LORE_STR("bad name!"), &raw, &arena,
-                                &outcome, &id, &err),
-                LORE_ERR_INVALID, &err, "");
+    const lore_ingest_one_options bad = {.collection = LORE_STR("bad name!")};
+    CHECK_FAILS(
+        lore_ingest_one(b.index, b.embedder, &b.config, &bad, &raw, &arena, &outcome, &id, &err),
+        LORE_ERR_INVALID, &err, "");
     raw.bytes = LORE_STR(""); /* no text is legal */
     CHECK_OK(
-        lore_ingest_one(b.index, b.embedder, &b.config, where, &raw, &arena, &outcome, &id, &err),
+        lore_ingest_one(b.index, b.embedder, &b.config, &where, &raw, &arena, &outcome, &id, &err),
         &err);
     check_stored(&b, "new-one", LORE_STR("manual"), "");
     lore_arena_destroy(&arena);
     bench_close(&b);
 }
 
-CHECK_MAIN(identity, refused_ids, fits_the_window, one)
+/* What a caller of lore_ingest_one with callbacks sees. */
+typedef struct caller {
+    bench *b;
+    int asked, begun, ended;
+    int cancel_at;           /* the call of is_cancelled that says yes; 0: none */
+    const char *writes_same; /* somebody else writes this text before our turn comes */
+} caller;
+
+static bool caller_left(void *self)
+{
+    caller *c = self;
+    return ++c->asked == c->cancel_at;
+}
+
+static lore_status take_turn(void *self, lore_error *err)
+{
+    caller *c = self;
+    lore_arena arena;
+    char outcome = 0;
+    lore_str id;
+    c->begun++;
+    if (c->writes_same == NULL) {
+        return LORE_OK;
+    }
+    lore_arena_init(&arena, 0);
+    lore_raw_document raw = {
+        .id = LORE_STR("long"), .media = LORE_MEDIA_TEXT, .bytes = lore_str_from(c->writes_same)};
+    lore_status status =
+        lore_ingest_one(c->b->index, c->b->embedder, &c->b->config, &(lore_ingest_one_options){0},
+                        &raw, &arena, &outcome, &id, err);
+    lore_arena_destroy(&arena);
+    return status;
+}
+
+static void end_turn(void *self)
+{
+    ((caller *)self)->ended++;
+}
+
+/* The turn is taken once the chunks are embedded, the caller is asked between batches and before
+ * the write, and a document that somebody else wrote meanwhile is not written again. */
+TEST(turns_and_cancelling)
+{
+    bench b;
+    lore_error err = {0};
+    lore_arena arena;
+    lore_buf text;
+    lore_str id;
+    char outcome = 0;
+    bench_open(&b, "turns");
+    lore_arena_init(&arena, 0);
+    lore_buf_init(&text, 0);
+    b.config.chunk_tokens = 16;
+    for (int i = 0; i < 200; i++) {
+        lore_buf_printf(&text, "Line %d says that the boat number %d left the harbour.\n\n", i, i);
+    }
+    lore_raw_document raw = {
+        .id = LORE_STR("long"), .media = LORE_MEDIA_TEXT, .bytes = lore_buf_str(&text)};
+    caller c = {.b = &b};
+    lore_ingest_one_options options = {
+        .self = &c, .is_cancelled = caller_left, .begin_write = take_turn, .end_write = end_turn};
+    for (c.cancel_at = 1; c.cancel_at < 100; c.cancel_at++) {
+        c.asked = c.begun = c.ended = 0;
+        if (lore_ingest_one(b.index, b.embedder, &b.config, &options, &raw, &arena, &outcome, &id,
+                            &err) == LORE_OK) {
+            break;
+        }
+        CHECK_INT(err.status, LORE_ERR_CANCELLED);
+        CHECK_INT(bench_documents(&b), 0);
+        CHECK_INT(c.begun, c.ended);
+    }
+    CHECK(c.cancel_at > 3 && c.cancel_at < 100); /* several batches, and the look before writing */
+    CHECK_INT(c.begun, 1);
+    CHECK_INT(c.ended, 1);
+    CHECK_INT(outcome, 'a');
+    c = (caller){.b = &b};
+    CHECK_OK(lore_ingest_one(b.index, b.embedder, &b.config, &options, &raw, &arena, &outcome, &id,
+                             &err),
+             &err);
+    CHECK_INT(outcome, 'u');
+    CHECK_INT(c.begun, 0); /* nothing to write, no turn */
+    raw.bytes = LORE_STR("The same words.");
+    c.writes_same = "The same words.";
+    CHECK_OK(lore_ingest_one(b.index, b.embedder, &b.config, &options, &raw, &arena, &outcome, &id,
+                             &err),
+             &err);
+    CHECK_INT(outcome, 'u');
+    CHECK_INT(c.ended, 1);
+    lore_buf_destroy(&text);
+    lore_arena_destroy(&arena);
+    bench_close(&b);
+}
+
+/* A cap that is too small is a limit; a machine without memory is not. */
+TEST(caps_are_limits)
+{
+    bench b;
+    lore_error err = {0};
+    lore_arena arena;
+    lore_str id;
+    char outcome = 0;
+    bench_open(&b, "caps");
+    lore_arena_init(&arena, 256);
+    lore_raw_document raw = {.id = LORE_STR("a"),
+                             .media = LORE_MEDIA_TEXT,
+                             .bytes = LORE_STR("Some words that need a little memory to cut.")};
+    CHECK_FAILS(lore_ingest_one(b.index, b.embedder, &b.config, &(lore_ingest_one_options){0}, &raw,
+                                &arena, &outcome, &id, &err),
+                LORE_ERR_LIMIT, &err, "arena_bytes_max");
+    lore_arena_reset(&arena);
+    CHECK_INT(lore_document_limit(LORE_ERR_NOMEM, &arena, &err), LORE_ERR_NOMEM);
+    CHECK(lore_arena_push(&arena, 257) == NULL);
+    CHECK_INT(lore_document_limit(LORE_ERR_IO, &arena, &err), LORE_ERR_IO);
+    CHECK_INT(lore_document_limit(LORE_ERR_NOMEM, &arena, &err), LORE_ERR_LIMIT);
+    lore_arena_destroy(&arena);
+    bench_close(&b);
+}
+
+CHECK_MAIN(identity, refused_ids, fits_the_window, one, turns_and_cancelling, caps_are_limits)

@@ -360,8 +360,9 @@ static void *put_some(void *self)
                                  .media = LORE_MEDIA_TEXT,
                                  .bytes = LORE_STR("Some words here.")};
         lore_arena_reset(&arena);
-        p->status = lore_ingest_one(p->b->index, p->b->embedder, &p->b->config, LORE_STR("default"),
-                                    &raw, &arena, &outcome, &stored, &err);
+        p->status =
+            lore_ingest_one(p->b->index, p->b->embedder, &p->b->config,
+                            &(lore_ingest_one_options){0}, &raw, &arena, &outcome, &stored, &err);
     }
     lore_arena_destroy(&arena);
     return NULL;

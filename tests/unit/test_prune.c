@@ -43,8 +43,8 @@ static void put(bench *b, const char *id, const char *source)
                              .source = lore_str_from(source),
                              .media = LORE_MEDIA_TEXT,
                              .bytes = LORE_STR("Some text.")};
-    CHECK_OK(lore_ingest_one(b->index, b->embedder, &b->config, LORE_STR("default"), &raw, &arena,
-                             &outcome, &stored, &err),
+    CHECK_OK(lore_ingest_one(b->index, b->embedder, &b->config, &(lore_ingest_one_options){0}, &raw,
+                             &arena, &outcome, &stored, &err),
              &err);
     lore_arena_destroy(&arena);
 }

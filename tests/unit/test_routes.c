@@ -65,6 +65,10 @@ TEST(other_methods_are_told_apart_from_other_paths)
     CHECK_INT(find("PATCH", "/query", &request, &allowed, &arena), -2);
     CHECK_STR(lore_str_from(allowed), "POST");
     CHECK_INT(find("GET", "/nothing", &request, &allowed, &arena), -1);
+    CHECK_INT(find("PATCH", "/collections/a/documents", &request, &allowed, &arena), -2);
+    CHECK_STR(lore_str_from(allowed), "GET, HEAD, POST");
+    CHECK_INT(find("POST", "/collections/a/documents/b", &request, &allowed, &arena), -2);
+    CHECK_STR(lore_str_from(allowed), "GET, HEAD, PUT, DELETE");
     lore_arena_destroy(&arena);
 }
 
@@ -105,5 +109,23 @@ TEST(request_ids)
     CHECK_STR(lore_str_from(id), longest);
 }
 
+/* Only the routes that take documents take bodies as long as a file. */
+TEST(limits_of_bodies)
+{
+    lore_limits limits = {.body_bytes_max = 10, .file_bytes_max = 40};
+    CHECK_INT(lore_route_body_max(-1, &limits), 10);
+    for (int32_t i = 0; i < lore_route_count; i++) {
+        bool is_document = strstr(lore_routes[i].pattern, "/documents") != NULL &&
+                           strcmp(lore_routes[i].method, "GET") != 0 &&
+                           strcmp(lore_routes[i].method, "DELETE") != 0;
+        CHECK_INT(lore_route_body_max(i, &limits), is_document ? 40 : 10);
+    }
+    limits.body_bytes_max = 50;
+    for (int32_t i = 0; i < lore_route_count; i++) {
+        CHECK_INT(lore_route_body_max(i, &limits), 50);
+    }
+}
+
 CHECK_MAIN(request_ids, paths_find_their_routes, segments_are_split_before_they_are_decoded,
-           other_methods_are_told_apart_from_other_paths, broken_addresses_are_refused)
+           other_methods_are_told_apart_from_other_paths, broken_addresses_are_refused,
+           limits_of_bodies)
