@@ -43,9 +43,10 @@ LORE_MUST_USE lore_status lore_evidence_reorder(lore_evidence *evidence, lore_hi
 lore_str lore_evidence_passage(const lore_evidence *evidence, const lore_hits *hits, int32_t hit,
                                int32_t sentences_max, lore_arena *arena);
 
-/* Support of one sentence of an answer: the ranked sentence that carries it. -1: none does. A
- * sentence is carried when its words (in order, folded) are those of the ranked sentence or a
- * contiguous part of it of some length. The citation is that sentence's span. */
+/* Support of one sentence of an answer: the index of the ranked sentence that carries it, -1: none
+ * does. It is carried when its words (folded, in order) stand together in the ranked sentence, with
+ * at most a word or two left out, no figure changed and no negation dropped. The citation is that
+ * sentence's span. Out of memory counts as not carried. */
 int32_t lore_evidence_support(const lore_evidence *evidence, lore_str answer_sentence,
                               lore_arena *arena);
 

@@ -1,16 +1,18 @@
 /* Support: which sentence of the evidence carries a sentence of an answer.
  *
- * A quotation may leave out words or slip in a letter case, but it keeps the order of the words and
- * every figure. So the words of both, folded as the full-text index folds them, are compared by
- * their longest common subsequence. */
+ * A quotation may be a part of a sentence, change a letter's case or leave out a word or two, but
+ * it keeps the order of the words, every figure and every "not". So the words of both, folded as
+ * the full-text index folds them, are compared by their longest common subsequence. */
 #include "index/lexical.h"
 #include "retrieval/evidence.h"
 
 #include <string.h>
 
 enum {
-    SENTENCE_WORDS_MAX =
-        512 /* words of one sentence that are compared; a longer answer sentence is not supported */
+    SKIPPED_MAX = 2,         /* words of the sentence that a quotation may leave out inside */
+    QUOTED_WORDS_MIN = 3,    /* words (CJK: characters) of a quotation */
+    SENTENCE_WORDS_MAX = 512 /* words of one sentence that are compared; a longer answer sentence is
+                                not supported */
 };
 
 typedef struct word_list {
@@ -71,6 +73,70 @@ static int32_t common_words(const word_list *a, const word_list *b)
     return rows[a->count % 2][b->count];
 }
 
+/* A word or two of a sentence are no statement, unless they are all of it. */
+static bool is_long_enough(const word_list *answer, const word_list *sentence)
+{
+    return answer->count >= QUOTED_WORDS_MIN || answer->count >= sentence->count;
+}
+
+/* Words whose absence turns a sentence around. */
+static bool is_negation(uint64_t hash)
+{
+    static const char *const NEGATIONS[] = {"not", "no",      "never", "cannot", "without", "nor",
+                                            "t",   "neither", "不",    "没",     "无",      "未",
+                                            "别",  "勿",      "only",  "except", "unless",  "仅"};
+    for (size_t i = 0; i < sizeof NEGATIONS / sizeof NEGATIONS[0]; i++) {
+        if (lore_str_hash(lore_str_from(NEGATIONS[i])) == hash) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Whether the answer's words stand together in the sentence: at most SKIPPED_MAX words of the
+ * sentence are left out between the first and the last of them, and none that turns the meaning
+ * around. The full table of the longest common subsequence is walked back from its end. */
+static bool stands_together(const word_list *answer, const word_list *sentence, lore_arena *arena)
+{
+    size_t width = (size_t)sentence->count + 1;
+    int16_t *table = LORE_PUSH(arena, int16_t, ((size_t)answer->count + 1) * width);
+    if (table == NULL) {
+        return false;
+    }
+    for (size_t i = 1; i <= (size_t)answer->count; i++) {
+        for (size_t j = 1; j < width; j++) {
+            int16_t above = table[(i - 1) * width + j];
+            int16_t left = table[i * width + j - 1];
+            bool is_same = answer->hash[i - 1] == sentence->hash[j - 1];
+            table[i * width + j] = is_same        ? (int16_t)(table[(i - 1) * width + j - 1] + 1)
+                                   : above > left ? above
+                                                  : left;
+        }
+    }
+    int32_t skipped = 0;
+    bool has_begun = false;
+    size_t i = (size_t)answer->count;
+    for (size_t j = width - 1; i > 0 && j > 0;) {
+        if (answer->hash[i - 1] == sentence->hash[j - 1]) {
+            has_begun = true;
+            i--;
+            j--;
+        } else if (table[(i - 1) * width + j] > table[i * width + j - 1]) {
+            i--;
+        } else {
+            if (table[i * width + j] == 0) {
+                break; /* everything that matches is behind us */
+            }
+            skipped += has_begun;
+            if (has_begun && is_negation(sentence->hash[j - 1])) {
+                return false;
+            }
+            j--;
+        }
+    }
+    return skipped <= SKIPPED_MAX;
+}
+
 int32_t lore_evidence_support(const lore_evidence *evidence, lore_str answer_sentence,
                               lore_arena *arena)
 {
@@ -92,7 +158,8 @@ int32_t lore_evidence_support(const lore_evidence *evidence, lore_str answer_sen
         }
         int32_t common = common_words(answer, sentence);
         if (common > best_common && (double)common >= CARRIED_SHARE * answer->count &&
-            holds_numbers(answer, sentence)) {
+            holds_numbers(answer, sentence) && is_long_enough(answer, sentence) &&
+            stands_together(answer, sentence, arena)) {
             best = i;
             best_common = common;
         }

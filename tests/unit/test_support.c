@@ -38,11 +38,28 @@ TEST(quotations)
     }
     check_carrier("Hold the reset button for ten seconds.", 0);
     check_carrier("until the light blinks", 0);
-    check_carrier("Hold the button until the light blinks.", 0); /* words left out */
+    check_carrier("Hold the button for ten seconds.", 0); /* a word left out */
+    check_carrier("Hold the button until the light blinks.",
+                  -1);                 /* four: that says something else */
+    check_carrier("The warranty", -1); /* two words are no statement */
     check_carrier("HOLD the Reset-Button, for ten seconds; until the light BLINKS!", 0);
     check_carrier("The warranty lasts ２４ months.", 1); /* full-width digits are digits */
     check_carrier("按住重置按钮10秒", 2);
     check_carrier("直到指示灯闪烁！", 2);
+}
+
+/* Leaving out a "not" or an "only" makes another statement of the same words. */
+TEST(negations)
+{
+    static lore_sentence negated[] = {
+        {.text = {"Do not hold the button while the ring is white.", 47}},
+        {.text = {"备用码只能使用一次，不要存在手机里。", 54}},
+    };
+    const lore_evidence where = {.sentences = negated, .count = 2};
+    CHECK_INT(carrier_in(&where, LORE_STR("Do hold the button while the ring is white.")), -1);
+    CHECK_INT(carrier_in(&where, LORE_STR("Do not hold the button while the ring is white.")), 0);
+    CHECK_INT(carrier_in(&where, LORE_STR("备用码只能使用一次，要存在手机里。")), -1);
+    CHECK_INT(carrier_in(&where, LORE_STR("备用码只能使用一次")), 1);
 }
 
 TEST(changes)
@@ -129,5 +146,5 @@ TEST(out_of_memory_carries_nothing)
     CHECK_INT(carrier, -1);
 }
 
-CHECK_MAIN(quotations, changes, nothing_to_compare, several_carriers, long_sentences,
+CHECK_MAIN(quotations, negations, changes, nothing_to_compare, several_carriers, long_sentences,
            out_of_memory_carries_nothing)
