@@ -4,9 +4,9 @@
  * A sentence is described by a few numbers in [0, 1]: the idf-weighted share of the question's
  * words that it holds itself, that it holds together with its title and headings, that its
  * neighbourhood holds, the cosines of sentence and passage with the question, and the passage's
- * fused score. Two linear models over them, fitted by logistic regression on public question sets
- * (docs/evaluation.md), give the rank score and the support of an answer. Words are those of the
- * full-text index, so that a term means the same everywhere. */
+ * fused score. Two weighted sums of them give the rank score and the support of an answer; weights
+ * fitted on public question sets were no better than plain ones (docs/evaluation.md). Words are
+ * those of the full-text index, cut by a coarser stemmer. */
 #include "retrieval/evidence.h"
 
 #include "base/clock.h"
