@@ -66,6 +66,9 @@ enum { PATH_CAP = 1024 };
             "chunks of a collection below which no term of a question is dropped")                 \
     INTEGER(batch_sequences_max, 32, 1, 1024, "answers that are decoded together")                 \
     INTEGER(step_tokens_max, 512, 16, 65536, "rows of one step of the decoder")                    \
+    INTEGER(step_ms_max, 30, 0, 60000,                                                             \
+            "milliseconds of a step that running answers wait for: prompts are read in pieces of " \
+            "about so long; 0: whole prompts")                                                     \
     INTEGER(queue_requests_max, 256, 1, 65536,                                                     \
             "requests that may wait for the decoder; the next one is refused")                     \
     INTEGER(answer_tokens_max, 1024, 1, 131072, "tokens that one answer may ask for")              \
@@ -95,13 +98,15 @@ enum { PATH_CAP = 1024 };
     INTEGER(commit_documents, 32, 1, 65536, "documents written in one transaction at most")        \
     INTEGER(commit_ms, 500, 1, 60000,                                                              \
             "milliseconds after which a transaction is committed with what has arrived")           \
+    INTEGER(request_log_rows, 1000000, 0, 1000000000,                                              \
+            "requests that log.db keeps, the youngest; 0: neither requests nor usage are logged")  \
+    FLAG(request_log_questions, false, "keep the text of questions in log.db")                     \
     INTEGER(top_k, 5, 1, 1000, "passages that a query gets unless it asks for another number")     \
     NUMBER(fusion_weight, 0.3, 0.0, 1.0,                                                           \
            "share of the vector score in a passage's score; the rest is full text")                \
     FLAG(fusion_rrf, false, "join the two rankings by reciprocal rank instead of by score")        \
     INTEGER(ann_min_vectors, 200000, 1, 1000000000,                                                \
-            "vectors of a collection above which an approximate index replaces the scan")          \
-    INTEGER(ann_probe, 32, 1, 65536, "lists of the approximate index that one search reads")       \
+            "vectors of a collection above which FAISS sorts them and searches read a part")       \
     NUMBER(refuse_below, 0.25, 0.0, 1.0, "evidence score below which a question is not answered") \
     NUMBER(guard_ratio, 0.95, 0.0, 1.0,                                                            \
            "share of the best evidence score that each sentence of an answer must reach")          \

@@ -20,7 +20,7 @@ typedef struct lore_limits {
     int64_t body_bytes_max;         /* 16 MiB: one request body */
     int64_t header_bytes_max;       /* 32 KiB: request line and headers of one connection */
     int64_t connections_max;        /* 256: threads of the HTTP server */
-    int64_t connections_per_ip_max; /* 64 */
+    int64_t connections_per_ip_max; /* 64: from one IPv4 address or IPv6 /64, loopback included */
     int64_t idle_timeout_ms;        /* 30,000: a connection that sends nothing */
     int64_t request_timeout_ms;     /* 120,000: one request, arrival to last byte */
     int64_t drain_timeout_ms;       /* 20,000: open requests after SIGTERM */
@@ -53,6 +53,7 @@ typedef struct lore_limits {
     /* generation */
     int64_t batch_sequences_max; /* 32 decoding together */
     int64_t step_tokens_max;     /* 512 rows in one step */
+    int64_t step_ms_max;         /* 30: of a step while answers run; prompts come in such pieces */
     int64_t queue_requests_max;  /* 256 waiting for the engine; beyond: 429 */
     int64_t answer_tokens_max;   /* 1,024: upper bound of max_tokens */
     int64_t prompt_tokens_max;   /* 8,192, or the model's context if smaller */
@@ -81,13 +82,16 @@ typedef struct lore_config {
     int64_t chunk_overlap_sentences; /* 1 */
     int64_t commit_documents;        /* 32 documents in one transaction at most ... */
     int64_t commit_ms;               /* 500: ... or what arrived in this time */
+    /* request log (log.db) */
+    int64_t request_log_rows;   /* 1,000,000 requests kept; 0: none, and no usage either */
+    bool request_log_questions; /* false: what was asked is not kept */
     /* search */
     int64_t top_k;           /* 5 */
     double fusion_weight;    /* .3: share of the dense score; the rest is lexical; a collection may
                                 hold its own */
     bool fusion_rrf;         /* false: reciprocal rank fusion instead */
-    int64_t ann_min_vectors; /* 200,000: above this FAISS IVF replaces the exact scan */
-    int64_t ann_probe;       /* 32 lists */
+    int64_t ann_min_vectors; /* 200,000: above this FAISS sorts the vectors into lists, in the
+                                background, and searches read those near the question */
     /* answers */
     double refuse_below;   /* evidence score under which nothing supports an answer */
     bool guard;            /* true: hold each sentence of the decoder against the evidence */
@@ -104,6 +108,9 @@ void lore_config_default(lore_config *config);
 /* Read a JSON file over config. Unknown keys and wrong types are errors that name the key and leave
  * config unchanged. */
 LORE_MUST_USE lore_status lore_config_load(lore_config *config, const char *path, lore_error *err);
+/* The same from a file's bytes; `name` is for messages. */
+LORE_MUST_USE lore_status lore_config_parse(lore_config *config, lore_str json, const char *name,
+                                            lore_error *err);
 /* Apply every LORE_<KEY> environment variable (key upper case, limits as LORE_LIMITS_<KEY>). */
 LORE_MUST_USE lore_status lore_config_environment(lore_config *config, lore_error *err);
 /* Set one key from text: "top_k", "limits.body_bytes_max". */

@@ -264,18 +264,12 @@ static lore_status set_from_object(lore_config *config, const char *prefix, cons
     return LORE_OK;
 }
 
-lore_status lore_config_load(lore_config *config, const char *path, lore_error *err)
+lore_status lore_config_parse(lore_config *config, lore_str json, const char *name, lore_error *err)
 {
-    lore_buf text;
     lore_json *root = NULL;
     lore_error why;
-    lore_buf_init(&text, 0);
-    lore_status status = lore_file_read(path, FILE_BYTES_MAX, &text, err);
-    if (status != LORE_OK) {
-        goto out;
-    }
     lore_config changed = *config; /* so that a file with an error changes nothing */
-    status = lore_json_parse(lore_buf_str(&text), FILE_DEPTH_MAX, &root, &why);
+    lore_status status = lore_json_parse(json, FILE_DEPTH_MAX, &root, &why);
     if (status == LORE_OK && !lore_json_is_object(root)) {
         status = lore_fail(&why, LORE_ERR_INVALID, "the configuration must be a JSON object");
     }
@@ -285,10 +279,20 @@ lore_status lore_config_load(lore_config *config, const char *path, lore_error *
     if (status == LORE_OK) {
         *config = changed;
     } else {
-        lore_fail(err, status, "%s: %s", path, why.message);
+        lore_fail(err, status, "%s: %s", name, why.message);
     }
-out:
     lore_json_free(root);
+    return status;
+}
+
+lore_status lore_config_load(lore_config *config, const char *path, lore_error *err)
+{
+    lore_buf text;
+    lore_buf_init(&text, 0);
+    lore_status status = lore_file_read(path, FILE_BYTES_MAX, &text, err);
+    if (status == LORE_OK) {
+        status = lore_config_parse(config, lore_buf_str(&text), path, err);
+    }
     lore_buf_destroy(&text);
     return status;
 }

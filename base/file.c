@@ -199,6 +199,13 @@ void lore_map_close(lore_map *map)
     }
 }
 
+void lore_map_drop(const lore_map *map)
+{
+    if (map->ptr != NULL) {
+        (void)madvise((void *)(uintptr_t)map->ptr, map->size_bytes, MADV_DONTNEED); /* advice */
+    }
+}
+
 /* ---- writing ---- */
 
 static lore_status temporary_path(const char *path, char out[PATH_MAX], lore_error *err)
@@ -219,6 +226,23 @@ static void parent_path(const char *path, char out[PATH_MAX])
     if (length == 0) {
         snprintf(out, PATH_MAX, ".");
     }
+}
+
+/* A name is durable once the folder that holds it is synced. */
+static lore_status sync_parent(const char *path, lore_error *err)
+{
+    char parent[PATH_MAX];
+    parent_path(path, parent);
+    int fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) {
+        return lore_fail(err, LORE_ERR_IO, "cannot open '%s': %s", parent, strerror(errno));
+    }
+    lore_status status = LORE_OK;
+    if (fsync_op(fd) != 0) {
+        status = lore_fail(err, LORE_ERR_IO, "cannot sync '%s': %s", parent, strerror(errno));
+    }
+    close(fd);
+    return status;
 }
 
 lore_status lore_file_begin(const char *path, int *fd, lore_error *err)
@@ -252,22 +276,6 @@ lore_status lore_file_write(int fd, const char *path, const void *data, size_t s
         size_bytes -= (size_t)written;
     }
     return LORE_OK;
-}
-
-static lore_status sync_parent(const char *path, lore_error *err)
-{
-    char parent[PATH_MAX];
-    parent_path(path, parent);
-    int fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0) {
-        return lore_fail(err, LORE_ERR_IO, "cannot open '%s': %s", parent, strerror(errno));
-    }
-    lore_status status = LORE_OK;
-    if (fsync_op(fd) != 0) {
-        status = lore_fail(err, LORE_ERR_IO, "cannot sync '%s': %s", parent, strerror(errno));
-    }
-    close(fd);
-    return status;
 }
 
 lore_status lore_file_commit(int fd, const char *path, lore_error *err)
@@ -335,9 +343,15 @@ lore_status lore_dir_make(const char *path, lore_error *err)
         }
         char kept = partial[at];
         partial[at] = '\0';
-        if (mkdir(partial, 0755) != 0 && errno != EEXIST) {
+        bool is_made = mkdir(partial, 0755) == 0;
+        if (!is_made && errno != EEXIST) {
             return lore_fail(err, LORE_ERR_IO, "cannot create folder '%s': %s", partial,
                              strerror(errno));
+        }
+        lore_status status = is_made ? sync_parent(partial, err) : LORE_OK;
+        if (status != LORE_OK) {
+            rmdir(partial);
+            return status;
         }
         partial[at] = kept;
     }

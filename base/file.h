@@ -23,6 +23,8 @@ typedef struct lore_map {
 /* Read-only; an empty file gives a NULL ptr. */
 LORE_MUST_USE lore_status lore_map_open(const char *path, lore_map *map, lore_error *err);
 void lore_map_close(lore_map *map);
+/* What has been read of it need not stay in memory; reading on brings it back. */
+void lore_map_drop(const lore_map *map);
 
 /* Write beside, fsync, rename, fsync the folder: after LORE_OK the file holds exactly data, before
  * it the old content. */
@@ -36,7 +38,7 @@ LORE_MUST_USE lore_status lore_file_write(int fd, const char *path, const void *
 LORE_MUST_USE lore_status lore_file_commit(int fd, const char *path, lore_error *err);
 void lore_file_abort(int fd, const char *path);
 
-/* With parents; an existing folder is fine. */
+/* With parents, each made durable; an existing folder is fine. */
 LORE_MUST_USE lore_status lore_dir_make(const char *path, lore_error *err);
 bool lore_file_exists(const char *path);
 bool lore_file_is_dir(const char *path);

@@ -1,19 +1,24 @@
-/* The worker pool: one parallel loop at a time, handed to threads that spin a little and then
- * sleep.
+/* The worker pool: one owner at a time, whose loops are handed to threads that spin a little and
+ * then sleep.
  *
  * Idea. A loop is cut into pieces of `grain`; whoever is awake claims the next piece with one
  * compare-and-swap, the caller included, so a loop is finished even if no worker wakes in time, and
  * a loop of few pieces wakes few workers. OpenMP was measured to collapse when cores are shared,
  * because its barrier waits for every thread; here nobody waits for a thread that claimed nothing.
  *
+ * A caller of higher priority does not wait for the owner's whole loop: while one stands at the
+ * gate nobody claims another piece of a lower loop, the owner waits for the pieces that run, leaves
+ * and comes back for the rest. Between the loops of a span it does the same.
+ *
  * The danger is a worker that read an old loop and acts in a new one. Therefore:
  *  1. `ticket` holds the loop's number (high half) and the next piece (low half). A piece is
  * claimed only by a compare-and-swap of the ticket that was read before the loop's description.
- *  2. The description (body, self, count, grain) changes only while the ticket is closed: its
- * number is already new and its next piece is PIECE_CLOSED. So a claim that succeeds has read the
- *     description of its own loop.
- *  3. A loop ends when `finished` equals its pieces; only claimed pieces count, hence no worker is
- *     inside a body when lore_pool_for returns.
+ *  2. The description (body, self, count, grain, rank) changes only while the ticket is closed,
+ * that is, its next piece is PIECE_CLOSED; it opens again with a new number. So a claim that
+ *     succeeds has read the description of its own loop.
+ *  3. A loop ends, or is put off, by closing the ticket: the pieces below the one that was next are
+ * all that were ever claimed. When `finished` has reached it, no worker is inside a body. What was
+ *     put off goes on as a new loop whose first piece is the one that was next.
  * Loop numbers wrap after 2^32 loops; a worker would have to sleep between two instructions that
  * long.
  *
@@ -33,10 +38,21 @@
 
 enum {
     SPIN_NS = 20000,      /* about what a futex wake costs: longer would only burn a core */
+    HOT_SPIN_FACTOR = 5,  /* inside a span: longer than what an op does alone between two loops */
     SPIN_ROUNDS_MIN = 50, /* bounds of the calibration, should the clock be a test's */
     SPIN_ROUNDS_MAX = 5000,
     CALIBRATION_ROUNDS = 1000,
     POOL_THREADS_MAX = 1024
+};
+
+/* Ranks at the gate: two for each priority, because an owner that was interrupted comes back before
+ * others of its priority. */
+enum {
+    RANK_STEP = 2,
+    RANK_LOWEST = RANK_STEP * LORE_PRIORITY_LOW,
+    RANK_HIGHEST = RANK_STEP * LORE_PRIORITY_HIGH + 1,
+    RANK_NONE = RANK_LOWEST - 1,
+    RANKS = RANK_HIGHEST - RANK_LOWEST + 1
 };
 
 #define PIECE_CLOSED 0xFFFFFFFFu
@@ -55,16 +71,20 @@ struct lore_pool {
     _Alignas(64) _Atomic uint32_t wake_word;
     _Atomic int32_t sleepers;
     atomic_bool is_stopping;
+    atomic_bool is_hot; /* a span owns the pool: the next loop is near. Relaxed: it is a hint */
+    /* The highest rank at the gate, RANK_NONE when nobody is. Written under the gate's
+     * lock; read relaxed by whoever claims, because a piece more or less does no harm. */
+    _Atomic int32_t pressing;
     /* The description of the loop; see invariant 2. Relaxed atomics, ordered by the ticket. */
     _Alignas(64) _Atomic(lore_pool_body) body;
     _Atomic(void *) self;
     _Atomic int32_t count;
     _Atomic int32_t grain;
-    /* The gate: who may run a loop. The lock guards the three fields behind it. */
+    _Atomic int32_t rank;
+    /* The gate: who owns the pool. The lock guards the two fields behind it, and pressing. */
     _Alignas(64) lore_lock gate;
     bool is_busy;
-    int32_t waiting;
-    int32_t waiting_urgent;
+    int32_t waiting[RANKS]; /* the lowest rank first */
 
     int32_t size; /* constant from here on */
     int32_t spin_rounds;
@@ -74,6 +94,9 @@ struct lore_pool {
 /* Which worker of which pool this thread is while it runs a body. */
 static _Thread_local lore_pool *current_pool;
 static _Thread_local int32_t current_worker;
+/* The pool that this thread owns from lore_pool_begin to lore_pool_end. */
+static _Thread_local lore_pool *span_pool;
+static _Thread_local int32_t span_rank;
 
 static void futex_wait(_Atomic uint32_t *word, uint32_t seen)
 {
@@ -112,7 +135,13 @@ static void run_piece(lore_pool_body body, void *self, uint32_t piece, int32_t c
     body(self, (int32_t)begin, (int32_t)end, worker);
 }
 
-/* Claim and run pieces of the current loop until none is left. */
+/* Does somebody at the gate go before an owner, or somebody else there, of this rank? */
+static bool is_pressed(lore_pool *pool, int32_t rank)
+{
+    return atomic_load_explicit(&pool->pressing, memory_order_relaxed) > rank;
+}
+
+/* Claim and run pieces of the current loop until none is left or somebody more urgent waits. */
 static void run_pieces(lore_pool *pool, int32_t worker)
 {
     uint64_t ticket = atomic_load_explicit(&pool->ticket, memory_order_acquire);
@@ -122,7 +151,8 @@ static void run_pieces(lore_pool *pool, int32_t worker)
         void *self = atomic_load_explicit(&pool->self, memory_order_relaxed);
         int32_t count = atomic_load_explicit(&pool->count, memory_order_relaxed);
         int32_t grain = atomic_load_explicit(&pool->grain, memory_order_relaxed);
-        if (piece == PIECE_CLOSED || piece >= pieces_of(count, grain)) {
+        int32_t rank = atomic_load_explicit(&pool->rank, memory_order_relaxed);
+        if (piece == PIECE_CLOSED || piece >= pieces_of(count, grain) || is_pressed(pool, rank)) {
             return;
         }
         /* Release on success: the loads above happen before whoever closes the ticket after this
@@ -132,18 +162,26 @@ static void run_pieces(lore_pool *pool, int32_t worker)
             continue;
         }
         run_piece(body, self, piece, count, grain, worker);
-        uint32_t done = atomic_fetch_add(&pool->finished, 1) + 1;
-        if (done == pieces_of(count, grain) && atomic_load(&pool->caller_sleeps) != 0) {
+        atomic_fetch_add(&pool->finished, 1);
+        if (atomic_load(&pool->caller_sleeps) != 0) {
             futex_wake(&pool->finished, 1);
         }
         ticket = atomic_load_explicit(&pool->ticket, memory_order_acquire);
     }
 }
 
+/* How long a worker looks for the next loop before it sleeps; asked again in each round, because a
+ * span may begin or end meanwhile. */
+static int32_t spin_rounds_now(lore_pool *pool)
+{
+    bool is_hot = atomic_load_explicit(&pool->is_hot, memory_order_relaxed);
+    return is_hot ? HOT_SPIN_FACTOR * pool->spin_rounds : pool->spin_rounds;
+}
+
 /* Wait until wake_word is not `seen` any more. */
 static void wait_for_loop(lore_pool *pool, uint32_t seen)
 {
-    for (int32_t i = 0; i < pool->spin_rounds; i++) {
+    for (int32_t i = 0; i < spin_rounds_now(pool); i++) {
         if (atomic_load_explicit(&pool->wake_word, memory_order_acquire) != seen) {
             return;
         }
@@ -202,82 +240,180 @@ static void wait_for_finish(lore_pool *pool, uint32_t pieces)
     atomic_store(&pool->caller_sleeps, 0);
 }
 
-static void gate_enter(lore_pool *pool, bool urgent)
+/* ---- the gate ---- */
+
+/* Lock held: somebody of this rank came (1) or went (-1). */
+static void count_waiting(lore_pool *pool, int32_t rank, int32_t change)
+{
+    pool->waiting[rank - RANK_LOWEST] += change;
+    int32_t highest = RANK_HIGHEST;
+    while (highest > RANK_NONE && pool->waiting[highest - RANK_LOWEST] == 0) {
+        highest--;
+    }
+    atomic_store_explicit(&pool->pressing, highest, memory_order_relaxed);
+}
+
+/* Lock held: wait for the turn of this rank and take it. */
+static void take_turn(lore_pool *pool, int32_t rank)
+{
+    if (pool->is_busy || is_pressed(pool, rank)) {
+        count_waiting(pool, rank, 1);
+        while (pool->is_busy || is_pressed(pool, rank)) {
+            lore_lock_wait(&pool->gate, 0);
+        }
+        count_waiting(pool, rank, -1);
+    }
+    pool->is_busy = true;
+}
+
+static void gate_enter(lore_pool *pool, int32_t rank)
 {
     lore_lock_acquire(&pool->gate);
-    pool->waiting++;
-    pool->waiting_urgent += urgent ? 1 : 0;
-    while (pool->is_busy || (!urgent && pool->waiting_urgent > 0)) {
-        lore_lock_wait(&pool->gate, 0);
-    }
-    pool->waiting--;
-    pool->waiting_urgent -= urgent ? 1 : 0;
-    pool->is_busy = true;
+    take_turn(pool, rank);
     lore_lock_release(&pool->gate);
+}
+
+/* Lock held. */
+static void end_turn(lore_pool *pool)
+{
+    pool->is_busy = false;
+    if (atomic_load_explicit(&pool->pressing, memory_order_relaxed) != RANK_NONE) {
+        lore_lock_wake_all(&pool->gate);
+    }
 }
 
 static void gate_leave(lore_pool *pool)
 {
     lore_lock_acquire(&pool->gate);
-    pool->is_busy = false;
-    if (pool->waiting > 0) {
-        lore_lock_wake_all(&pool->gate);
-    }
+    end_turn(pool);
     lore_lock_release(&pool->gate);
 }
 
-static void run_serially(int32_t count, int32_t grain, lore_pool_body body, void *self,
-                         int32_t worker)
+/* Let those of higher priority in and come back before the equals. In one go, or an equal could
+ * slip in behind the first visitor. */
+static void gate_yield(lore_pool *pool, int32_t rank)
 {
-    uint32_t pieces = pieces_of(count, grain);
+    lore_lock_acquire(&pool->gate);
+    end_turn(pool);
+    take_turn(pool, rank + 1);
+    lore_lock_release(&pool->gate);
+}
+
+/* ---- loops ---- */
+
+/* What one call of lore_pool_for asks for. */
+typedef struct pool_loop {
+    lore_pool_body body;
+    void *self;
+    int32_t count, grain;
+    int32_t rank; /* of its owner */
+} pool_loop;
+
+/* Pieces from `first` on in this thread. Returns the first one not run. */
+static uint32_t run_serially(lore_pool *pool, const pool_loop *loop, uint32_t first)
+{
+    uint32_t pieces = pieces_of(loop->count, loop->grain);
+    uint32_t piece = first;
+    while (piece < pieces && !is_pressed(pool, loop->rank)) {
+        run_piece(loop->body, loop->self, piece++, loop->count, loop->grain, current_worker);
+    }
+    return piece;
+}
+
+/* Pieces from `first` on in all threads. Returns the first one not run; all before it are done. */
+static uint32_t run_in_parallel(lore_pool *pool, const pool_loop *loop, uint32_t first)
+{
+    uint32_t number =
+        (uint32_t)(atomic_load_explicit(&pool->ticket, memory_order_relaxed) >> 32) + 1;
+    atomic_store_explicit(&pool->body, loop->body, memory_order_relaxed);
+    atomic_store_explicit(&pool->self, loop->self, memory_order_relaxed);
+    atomic_store_explicit(&pool->count, loop->count, memory_order_relaxed);
+    atomic_store_explicit(&pool->grain, loop->grain, memory_order_relaxed);
+    atomic_store_explicit(&pool->rank, loop->rank, memory_order_relaxed);
+    atomic_store_explicit(&pool->finished, first, memory_order_relaxed);
+    atomic_store_explicit(&pool->ticket, ticket_of(number, first), memory_order_release);
+    uint32_t left = pieces_of(loop->count, loop->grain) - first;
+    int32_t others = pool->size - 1;
+    wake_workers(pool, left - 1 < (uint32_t)others ? (int32_t)(left - 1) : others);
+    run_pieces(pool, 0);
+    /* Invariants 2 and 3. An exchange and not a store: it reads the last claim of this loop and so
+     * happens after it, and with it after the claimer's look at the description, which therefore
+     * cannot be the one that the next loop stores. */
+    uint64_t last = atomic_exchange_explicit(&pool->ticket, ticket_of(number, PIECE_CLOSED),
+                                             memory_order_acq_rel);
+    wait_for_finish(pool, (uint32_t)last);
+    return (uint32_t)last;
+}
+
+/* The pool is ours. Returns the first piece not run, which is the number of pieces at the end. */
+static uint32_t run_loop(lore_pool *pool, const pool_loop *loop, uint32_t first)
+{
+    current_pool = pool;
+    current_worker = 0;
+    bool is_serial = pool->size == 1 || loop->count <= loop->grain;
+    uint32_t next =
+        is_serial ? run_serially(pool, loop, first) : run_in_parallel(pool, loop, first);
+    current_pool = NULL;
+    return next;
+}
+
+/* Inside a body: here and now, whoever waits. */
+static void run_nested(const pool_loop *loop)
+{
+    uint32_t pieces = pieces_of(loop->count, loop->grain);
     for (uint32_t piece = 0; piece < pieces; piece++) {
-        run_piece(body, self, piece, count, grain, worker);
+        run_piece(loop->body, loop->self, piece, loop->count, loop->grain, current_worker);
     }
 }
 
-static void run_in_parallel(lore_pool *pool, int32_t count, int32_t grain, lore_pool_body body,
-                            void *self)
-{
-    uint32_t pieces = pieces_of(count, grain);
-    uint32_t loop = (uint32_t)(atomic_load_explicit(&pool->ticket, memory_order_relaxed) >> 32) + 1;
-    /* Invariant 2. An exchange and not a store: it reads the last claim of the old loop and so
-     * happens after it, and with it after the claimer's look at the description, which therefore
-     * cannot be the one stored below. */
-    atomic_exchange_explicit(&pool->ticket, ticket_of(loop, PIECE_CLOSED), memory_order_acq_rel);
-    atomic_store_explicit(&pool->body, body, memory_order_relaxed);
-    atomic_store_explicit(&pool->self, self, memory_order_relaxed);
-    atomic_store_explicit(&pool->count, count, memory_order_relaxed);
-    atomic_store_explicit(&pool->grain, grain, memory_order_relaxed);
-    atomic_store_explicit(&pool->finished, 0, memory_order_relaxed);
-    atomic_store_explicit(&pool->ticket, ticket_of(loop, 0), memory_order_release);
-    int32_t others = pool->size - 1;
-    wake_workers(pool, pieces - 1 < (uint32_t)others ? (int32_t)(pieces - 1) : others);
-    run_pieces(pool, 0);
-    wait_for_finish(pool, pieces);
-}
-
-void lore_pool_for(lore_pool *pool, int32_t count, int32_t grain, bool urgent, lore_pool_body body,
-                   void *self)
+void lore_pool_for(lore_pool *pool, int32_t count, int32_t grain, lore_priority priority,
+                   lore_pool_body body, void *self)
 {
     LORE_ASSERT(grain > 0);
+    LORE_ASSERT(priority >= LORE_PRIORITY_LOW && priority <= LORE_PRIORITY_HIGH);
     if (count <= 0) {
         return;
     }
+    bool is_span = span_pool == pool;
+    int32_t rank = is_span ? span_rank : RANK_STEP * (int32_t)priority;
+    pool_loop loop = {body, self, count, grain, rank};
     if (current_pool != NULL) {
-        LORE_ASSERT(current_pool ==
-                    pool); /* scratch is per worker, and we are none of the other's */
-        run_serially(count, grain, body, self, current_worker);
+        /* Scratch is per worker, and we are none of another pool's. */
+        LORE_ASSERT(current_pool == pool);
+        run_nested(&loop);
         return;
     }
-    gate_enter(pool, urgent);
-    current_pool = pool;
-    current_worker = 0;
-    if (pool->size == 1 || count <= grain) {
-        run_serially(count, grain, body, self, 0);
-    } else {
-        run_in_parallel(pool, count, grain, body, self);
+    if (!is_span) {
+        gate_enter(pool, rank);
     }
-    current_pool = NULL;
+    uint32_t pieces = pieces_of(count, grain);
+    for (uint32_t next = 0; next < pieces;) {
+        if (is_pressed(pool, rank)) {
+            gate_yield(pool, rank);
+            atomic_store_explicit(&pool->is_hot, is_span, memory_order_relaxed);
+        }
+        next = run_loop(pool, &loop, next);
+    }
+    if (!is_span) {
+        gate_leave(pool);
+    }
+}
+
+void lore_pool_begin(lore_pool *pool, lore_priority priority)
+{
+    LORE_ASSERT(span_pool == NULL && current_pool == NULL);
+    LORE_ASSERT(priority >= LORE_PRIORITY_LOW && priority <= LORE_PRIORITY_HIGH);
+    span_pool = pool;
+    span_rank = RANK_STEP * (int32_t)priority;
+    gate_enter(pool, span_rank);
+    atomic_store_explicit(&pool->is_hot, true, memory_order_relaxed);
+}
+
+void lore_pool_end(lore_pool *pool)
+{
+    LORE_ASSERT(span_pool == pool);
+    atomic_store_explicit(&pool->is_hot, false, memory_order_relaxed);
+    span_pool = NULL;
     gate_leave(pool);
 }
 
@@ -328,6 +464,7 @@ lore_status lore_pool_new(int32_t threads, lore_pool **pool, lore_error *err)
     made->spin_rounds = size <= cores ? calibrate_spin() : 0;
     atomic_store(&made->ticket, ticket_of(0, PIECE_CLOSED));
     atomic_store(&made->grain, 1);
+    atomic_store(&made->pressing, RANK_NONE);
     lore_lock_init(&made->gate);
     lore_status status = LORE_OK;
     made->workers = lore_alloc_zero((size_t)size, sizeof *made->workers);

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 enum {
@@ -65,6 +66,13 @@ lore_status lore_thread_start(lore_thread *thread, const char *name, void *(*run
     pthread_setname_np(thread->handle, short_name);
     thread->is_started = true;
     return LORE_OK;
+}
+
+void lore_thread_lower_priority(void)
+{
+    enum { NICE = 10 }; /* a tenth of the weight of a thread at 0 */
+    /* Linux keeps the nice value per thread, and 0 means the caller. */
+    (void)setpriority(PRIO_PROCESS, 0, NICE);
 }
 
 void lore_thread_join(lore_thread *thread)

@@ -15,6 +15,8 @@
 
 enum {
     PIECE_BYTES = 4096, /* a piece is at least this long, if the text is */
+    EXPANSION_MAX = 32, /* code points that one may decompose into; Unicode's longest has 18 */
+    CLASSES = 256,      /* canonical combining classes */
     REPLACEMENT = 0xFFFD
 };
 
@@ -270,31 +272,94 @@ static size_t piece_end(lore_str s, size_t start)
 }
 
 typedef struct scratch {
-    utf8proc_int32_t *codepoints;
+    utf8proc_int32_t *codepoints; /* [2 * cap], the second half for sorting */
     size_t cap;
 } scratch;
 
-/* Decompose one piece into scratch, grown as needed. Gives the number of code points, or -1. */
+/* Room for `needed` code points; what is there stays. */
+static bool grow(scratch *work, size_t needed)
+{
+    size_t size = 0;
+    size_t cap = needed + needed / 2;
+    void *grown = lore_size_mul(cap, 2 * sizeof(utf8proc_int32_t), &size)
+                      ? lore_realloc(work->codepoints, size)
+                      : NULL;
+    if (grown == NULL) {
+        return false;
+    }
+    work->codepoints = grown;
+    work->cap = cap;
+    return true;
+}
+
+static size_t combining_class(utf8proc_int32_t codepoint)
+{
+    return (size_t)utf8proc_get_property(codepoint)->combining_class;
+}
+
+/* Put the marks of one run [0, count) into the order of their classes, equal ones as they stand:
+ * a counting sort through `spare`. */
+static void sort_marks(utf8proc_int32_t *marks, size_t count, utf8proc_int32_t *spare)
+{
+    size_t place[CLASSES + 1] = {0};
+    for (size_t i = 0; i < count; i++) {
+        place[combining_class(marks[i]) + 1]++;
+    }
+    for (size_t i = 0; i < CLASSES; i++) {
+        place[i + 1] += place[i];
+    }
+    for (size_t i = 0; i < count; i++) {
+        spare[place[combining_class(marks[i])]++] = marks[i];
+    }
+    memcpy(marks, spare, count * sizeof *marks);
+}
+
+/* Canonical ordering (Unicode chapter 3.11). utf8proc_decompose would do it, too, but by exchanging
+ * neighbours: a million accents on one letter would take it a day. */
+static void order_marks(scratch *work, size_t count)
+{
+    utf8proc_int32_t *c = work->codepoints;
+    for (size_t start = 0; start < count;) {
+        size_t before = combining_class(c[start]), end = start + 1;
+        bool is_ordered = true;
+        while (before != 0 && end < count && combining_class(c[end]) != 0) {
+            size_t class = combining_class(c[end++]);
+            is_ordered = is_ordered && before <= class;
+            before = class;
+        }
+        if (!is_ordered) {
+            sort_marks(c + start, end - start, c + work->cap);
+        }
+        start = end;
+    }
+}
+
+/* Decompose one piece into scratch, grown as needed. Gives the number of code points, or an error
+ * of the library. */
 static utf8proc_ssize_t decompose(lore_str piece, utf8proc_option_t options, scratch *work)
 {
-    for (;;) {
-        utf8proc_ssize_t needed =
-            utf8proc_decompose((const utf8proc_uint8_t *)piece.ptr, (utf8proc_ssize_t)piece.len,
-                               work->codepoints, (utf8proc_ssize_t)work->cap, options);
-        if (needed < 0 || (size_t)needed <= work->cap) {
-            return needed;
+    size_t count = 0;
+    int boundary = UTF8PROC_BOUNDCLASS_START;
+    for (size_t at = 0; at < piece.len;) {
+        int32_t c = 0;
+        size_t length = decode(piece, at, &c);
+        if (length == 0) {
+            return UTF8PROC_ERROR_INVALIDUTF8;
         }
-        size_t size = 0;
-        size_t cap = (size_t)needed + (size_t)needed / 2;
-        void *grown = lore_size_mul(cap, sizeof(utf8proc_int32_t), &size)
-                          ? lore_realloc(work->codepoints, size)
-                          : NULL;
-        if (grown == NULL) {
+        at += length;
+        if (work->cap - count < EXPANSION_MAX && !grow(work, count + EXPANSION_MAX + piece.len)) {
             return UTF8PROC_ERROR_NOMEM;
         }
-        work->codepoints = grown;
-        work->cap = cap;
+        utf8proc_ssize_t made = utf8proc_decompose_char(
+            c, work->codepoints + count, (utf8proc_ssize_t)(work->cap - count), options, &boundary);
+        if (made < 0) {
+            return made;
+        }
+        LORE_ASSERT((size_t)made <= work->cap - count);
+        count += (size_t)made;
     }
+    order_marks(work, count);
+    return (utf8proc_ssize_t)count;
 }
 
 static size_t drop_accents(utf8proc_int32_t *codepoints, size_t count)

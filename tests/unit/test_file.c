@@ -212,6 +212,9 @@ TEST(makes_and_lists_folders)
     CHECK_FAILS(lore_dir_make(path_of("x/y/z/a"), &err), LORE_ERR_IO, &err, "a file has that name");
     CHECK_FAILS(lore_dir_make(path_of("x/y/z/a/b"), &err), LORE_ERR_IO, &err, "z/a");
     CHECK_FAILS(lore_dir_make("", &err), LORE_ERR_INVALID, &err, "empty");
+    lore_file_fail_at(LORE_FILE_OP_FSYNC, 1); /* a folder that might vanish is none */
+    CHECK_FAILS(lore_dir_make(path_of("unsynced"), &err), LORE_ERR_IO, &err, "cannot sync");
+    CHECK(!lore_file_exists(path_of("unsynced")));
     CHECK(!lore_file_is_dir(path_of("x/y/z/a")) && lore_file_exists(path_of("x/y/z/a")));
     CHECK(lore_file_mtime_ms(path_of("x/y/z/a")) > INT64_C(1600000000000));
     CHECK_INT(lore_file_mtime_ms(path_of("no")), -1);

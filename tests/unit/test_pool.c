@@ -1,9 +1,11 @@
 /* Proves that every index is run exactly once in pieces of the grain, by workers with numbers of
- * their own, whatever the sizes; that loops of several threads exclude one another and urgent ones
- * go first; that a nested loop runs; that failing starts leave nothing behind. */
+ * their own, whatever the sizes; that loops of several threads exclude one another, that those of
+ * high priority go first and interrupt others between two pieces, which then go on; that a span
+ * keeps equals out; that a nested loop runs; that failing starts leave nothing behind. */
 #include "tests/check.h"
 
 #include "base/clock.h"
+#include "base/mem.h"
 #include "base/thread.h"
 
 #include <stdatomic.h>
@@ -42,7 +44,7 @@ static void check_loop(lore_pool *pool, loop *l, int32_t count, int32_t grain)
     l->count = count;
     l->grain = grain;
     l->workers = lore_pool_size(pool);
-    lore_pool_for(pool, count, grain, false, mark, l);
+    lore_pool_for(pool, count, grain, LORE_PRIORITY_NORMAL, mark, l);
     CHECK_INT(l->wrong, 0);
     for (int32_t i = 0; i < COUNT_MAX; i++) {
         CHECK_INT(l->runs[i], i < count);
@@ -87,7 +89,7 @@ TEST(keeps_loops_apart)
     for (int i = 0; i < 20000; i++) {
         _Atomic int64_t sum = 0;
         int32_t count = 2 + i % 13;
-        lore_pool_for(pool, count, 1, false, add_range, &sum);
+        lore_pool_for(pool, count, 1, LORE_PRIORITY_NORMAL, add_range, &sum);
         CHECK_INT(sum, count);
         if (i % 4000 == 0) {
             lore_clock_sleep_ms(1); /* let the workers fall asleep */
@@ -131,7 +133,7 @@ static void *run_rival(void *self)
     rival *r = self;
     rival_loop l = {r, atomic_fetch_add(&r->next, 1)};
     for (int i = 0; i < 1000; i++) {
-        lore_pool_for(r->pool, 8, 1, l.number == 0, stay_alone, &l);
+        lore_pool_for(r->pool, 8, 1, l.number % 3 - 1, stay_alone, &l);
     }
     return NULL;
 }
@@ -194,19 +196,19 @@ static void note_place(void *self, int32_t begin, int32_t end, int32_t worker)
 
 static void *run_hold(void *self)
 {
-    lore_pool_for(((turn *)self)->pool, 1, 1, false, hold, self);
+    lore_pool_for(((turn *)self)->pool, 1, 1, LORE_PRIORITY_NORMAL, hold, self);
     return NULL;
 }
 
 static void *run_ordinary(void *self)
 {
-    lore_pool_for(((turn *)self)->pool, 1, 1, false, take_place, self);
+    lore_pool_for(((turn *)self)->pool, 1, 1, LORE_PRIORITY_NORMAL, take_place, self);
     return NULL;
 }
 
 static void *run_urgent(void *self)
 {
-    lore_pool_for(((turn *)self)->pool, 1, 1, true, note_place, self);
+    lore_pool_for(((turn *)self)->pool, 1, 1, LORE_PRIORITY_HIGH, note_place, self);
     return NULL;
 }
 
@@ -240,6 +242,161 @@ TEST(urgent_callers_go_first)
     }
 }
 
+enum { INTERRUPTED_PIECES = 1 << 20, PIECE_NS = 20000, VISITS = 50 };
+
+typedef struct visit {
+    lore_pool *pool;
+    uint8_t *runs;          /* of each piece of the long loop, by whoever claimed it */
+    _Atomic int active;     /* bodies of the long loop that run now */
+    _Atomic int visits;     /* loops of high priority that ran */
+    _Atomic int64_t pieces; /* of the long loop so far */
+    _Atomic int wrong;
+    int64_t pieces_at_visit[VISITS];
+} visit;
+
+static void work_long(void *self, int32_t begin, int32_t end, int32_t worker)
+{
+    (void)worker;
+    visit *v = self;
+    atomic_fetch_add(&v->active, 1);
+    for (int32_t i = begin; i < end; i++) {
+        v->runs[i]++;
+    }
+    int64_t until_ns = lore_clock_ns() + PIECE_NS;
+    while (atomic_load(&v->visits) < VISITS && lore_clock_ns() < until_ns) {
+    }
+    atomic_fetch_add(&v->pieces, end - begin);
+    atomic_fetch_sub(&v->active, 1);
+}
+
+static void look_around(void *self, int32_t begin, int32_t end, int32_t worker)
+{
+    (void)worker;
+    visit *v = self;
+    atomic_fetch_add(&v->wrong, atomic_load(&v->active) != 0);
+    atomic_fetch_add(&v->wrong, end - begin != 1);
+}
+
+static void *run_visits(void *self)
+{
+    visit *v = self;
+    while (atomic_load(&v->pieces) == 0) {
+        lore_clock_sleep_ms(1);
+    }
+    for (int i = 0; i < VISITS; i++) {
+        lore_pool_for(v->pool, 4, 1, LORE_PRIORITY_HIGH, look_around, v);
+        v->pieces_at_visit[i] = atomic_load(&v->pieces);
+        atomic_fetch_add(&v->visits, 1);
+    }
+    return NULL;
+}
+
+/* A loop that would take ten seconds is interrupted fifty times; the visitors see nobody inside,
+ * and every piece of it runs once. Until the last visit its pieces are slow, then they are not: had
+ * a visitor waited for the end, it would have found all pieces done. */
+static void interrupt(int32_t threads, bool is_span)
+{
+    visit v = {.runs = lore_alloc_zero(INTERRUPTED_PIECES, 1)};
+    lore_error err;
+    lore_thread visitor;
+    CHECK(v.runs != NULL);
+    CHECK_OK(lore_pool_new(threads, &v.pool, &err), &err);
+    CHECK_OK(lore_thread_start(&visitor, "visitor", run_visits, &v, &err), &err);
+    if (is_span) {
+        lore_pool_begin(v.pool, LORE_PRIORITY_LOW);
+    }
+    lore_pool_for(v.pool, INTERRUPTED_PIECES, 1, LORE_PRIORITY_LOW, work_long, &v);
+    if (is_span) {
+        lore_pool_end(v.pool);
+    }
+    lore_thread_join(&visitor);
+    CHECK_INT(v.wrong, 0);
+    CHECK_INT(v.visits, VISITS);
+    CHECK_INT(v.pieces, INTERRUPTED_PIECES);
+    CHECK(v.pieces_at_visit[VISITS - 1] < INTERRUPTED_PIECES);
+    for (int32_t i = 0; i < INTERRUPTED_PIECES; i++) {
+        if (v.runs[i] != 1) {
+            CHECK_INT(v.runs[i], 1);
+        }
+    }
+    lore_free(v.runs);
+    lore_pool_free(v.pool);
+}
+
+TEST(high_priority_interrupts_between_pieces)
+{
+    for (int32_t threads = 1; threads <= 3; threads++) {
+        interrupt(threads, false);
+        interrupt(threads, true);
+    }
+}
+
+typedef struct guest {
+    lore_pool *pool;
+    lore_priority priority;
+    _Atomic int *is_inside; /* the host's span */
+    _Atomic int *has_left;
+    _Atomic int met, loops;
+} guest;
+
+static void meet(void *self, int32_t begin, int32_t end, int32_t worker)
+{
+    (void)begin;
+    (void)end;
+    (void)worker;
+    guest *g = self;
+    atomic_fetch_add(&g->met, atomic_load(g->is_inside));
+}
+
+static void *run_guest(void *self)
+{
+    guest *g = self;
+    while (atomic_load(g->has_left) == 0) {
+        lore_pool_for(g->pool, 4, 1, g->priority, meet, g);
+        atomic_fetch_add(&g->loops, 1);
+    }
+    return NULL;
+}
+
+/* Between the loops of a span nobody of the same or a lower priority gets in, and everybody gets in
+ * between two spans. Only high priority meets the span. */
+TEST(spans_keep_equals_out)
+{
+    _Atomic int is_inside = 0, has_left = 0;
+    lore_pool *pool = NULL;
+    lore_error err;
+    lore_thread threads[3];
+    guest guests[3];
+    CHECK_OK(lore_pool_new(2, &pool, &err), &err);
+    for (int i = 0; i < 3; i++) {
+        guests[i] = (guest){pool, (lore_priority)(i - 1), &is_inside, &has_left, 0, 0};
+        CHECK_OK(lore_thread_start(&threads[i], "guest", run_guest, &guests[i], &err), &err);
+    }
+    int64_t until_ns = lore_clock_ns() + 10 * 1000000000LL;
+    while ((guests[0].loops == 0 || guests[1].loops == 0 || guests[2].met == 0) &&
+           lore_clock_ns() < until_ns) {
+        lore_pool_begin(pool, LORE_PRIORITY_NORMAL);
+        is_inside = 1;
+        for (int i = 0; i < 20; i++) {
+            _Atomic int64_t sum = 0;
+            lore_pool_for(pool, 5, 2, LORE_PRIORITY_LOW, add_range, &sum); /* the span's counts */
+            CHECK_INT(sum, 5);
+        }
+        is_inside = 0;
+        lore_pool_end(pool);
+        lore_clock_sleep_ms(1);
+    }
+    has_left = 1;
+    for (int i = 0; i < 3; i++) {
+        lore_thread_join(&threads[i]);
+        CHECK(guests[i].loops > 0);
+    }
+    CHECK_INT(guests[0].met, 0);
+    CHECK_INT(guests[1].met, 0);
+    CHECK(guests[2].met > 0);
+    lore_pool_free(pool);
+}
+
 typedef struct nest {
     lore_pool *pool;
     _Atomic int64_t sum;
@@ -262,7 +419,7 @@ static void run_outer(void *self, int32_t begin, int32_t end, int32_t worker)
 {
     nested_call call = {self, worker};
     for (int32_t i = begin; i < end; i++) {
-        lore_pool_for(call.shared->pool, 10, 3, false, run_inner, &call);
+        lore_pool_for(call.shared->pool, 10, 3, LORE_PRIORITY_NORMAL, run_inner, &call);
     }
 }
 
@@ -271,8 +428,8 @@ TEST(nested_loops_keep_their_worker)
     nest n = {.pool = NULL};
     lore_error err;
     CHECK_OK(lore_pool_new(3, &n.pool, &err), &err);
-    lore_pool_for(n.pool, 100, 1, false, run_outer, &n);
-    lore_pool_for(n.pool, 1, 1, false, run_outer, &n);
+    lore_pool_for(n.pool, 100, 1, LORE_PRIORITY_NORMAL, run_outer, &n);
+    lore_pool_for(n.pool, 1, 1, LORE_PRIORITY_NORMAL, run_outer, &n);
     CHECK_INT(n.sum, 1010);
     CHECK_INT(n.wrong, 0);
     lore_pool_free(n.pool);
@@ -297,4 +454,5 @@ TEST(failing_starts_leave_nothing)
 }
 
 CHECK_MAIN(runs_every_index_once, keeps_loops_apart, loops_of_threads_exclude_each_other,
-           urgent_callers_go_first, nested_loops_keep_their_worker, failing_starts_leave_nothing)
+           urgent_callers_go_first, high_priority_interrupts_between_pieces, spans_keep_equals_out,
+           nested_loops_keep_their_worker, failing_starts_leave_nothing)

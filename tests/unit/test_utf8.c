@@ -237,10 +237,41 @@ static lore_status make_forms(void *self)
     return status;
 }
 
+/* Runs of marks longer than any language has, in the worst order: what was written is sorted by
+ * class and stays as it is within one, and it takes no time. */
+TEST(orders_long_runs_of_marks)
+{
+    enum { PAIRS = 200000 };
+    lore_buf text, out, expected;
+    lore_error err = {0};
+    lore_buf_init(&text, 0);
+    lore_buf_init(&out, 0);
+    lore_buf_init(&expected, 0);
+    lore_buf_append(&text, LORE_STR("q"));
+    lore_buf_append(&expected, LORE_STR("q"));
+    for (int i = 0; i < PAIRS; i++) { /* classes 230, 220, 230: two of one class keep their order */
+        lore_buf_append(&text, LORE_STR("\xCC\x81\xCC\xA3\xCC\x80"));
+    }
+    for (int i = 0; i < PAIRS; i++) {
+        lore_buf_append(&expected, LORE_STR("\xCC\xA3"));
+    }
+    for (int i = 0; i < PAIRS; i++) {
+        lore_buf_append(&expected, LORE_STR("\xCC\x81\xCC\x80"));
+    }
+    int64_t start = lore_clock_ns();
+    CHECK_OK(lore_utf8_nfc(lore_buf_str(&text), &out, &err), &err);
+    CHECK(lore_clock_ns() - start < INT64_C(2000000000)); /* by exchanging neighbours: an hour */
+    CHECK(lore_str_equal(lore_buf_str(&out), lore_buf_str(&expected)));
+    lore_buf_destroy(&text);
+    lore_buf_destroy(&out);
+    lore_buf_destroy(&expected);
+}
+
 TEST(survives_failures)
 {
     check_alloc_sweep(make_forms, NULL);
 }
 
-CHECK_MAIN(round_trips_every_code_point, finds_what_is_invalid, walks_any_bytes, classifies,
-           folds_for_search, composes, quick_check_is_right, works_in_pieces, survives_failures)
+CHECK_MAIN(orders_long_runs_of_marks, round_trips_every_code_point, finds_what_is_invalid,
+           walks_any_bytes, classifies, folds_for_search, composes, quick_check_is_right,
+           works_in_pieces, survives_failures)
