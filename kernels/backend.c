@@ -246,6 +246,13 @@ void lore_queue_close(lore_queue *queue)
     }
 }
 
+void lore_queue_begin(lore_queue *queue, lore_priority priority)
+{
+    if (queue->backend->driver->queue_begin != NULL) {
+        queue->backend->driver->queue_begin(queue, priority);
+    }
+}
+
 lore_status lore_queue_sync(lore_queue *queue, lore_error *err)
 {
     queue->backend->driver->queue_wait(queue);

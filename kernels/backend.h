@@ -39,9 +39,9 @@ typedef enum lore_isa {
 
 typedef struct lore_backend_options {
     lore_backend_kind kind;
-    int32_t device;  /* cuda: ordinal */
-    lore_pool *pool; /* borrowed; cpu work runs on it; NULL: the calling thread alone */
-    bool is_urgent;  /* this backend's loops go before others' in the pool (query embedding) */
+    int32_t device;           /* cuda: ordinal */
+    lore_pool *pool;          /* borrowed; cpu work runs on it; NULL: the calling thread alone */
+    lore_priority priority;   /* in the pool, of ops outside of a lore_queue_begin */
     lore_precision precision; /* of matmul; ref is always f32 */
     lore_isa isa; /* cpu, tests: at most this; LORE_ERR_UNSUPPORTED where the machine lacks it */
 } lore_backend_options;
@@ -63,7 +63,12 @@ const char *lore_precision_name(lore_precision precision);
 LORE_MUST_USE lore_status lore_queue_open(lore_backend *backend, lore_queue **queue,
                                           lore_error *err);
 void lore_queue_close(lore_queue *queue);
-/* Wait for all submitted work. Returns (and clears) the first failure since the last sync. */
+/* From here to the next lore_queue_sync the ops of this queue are one piece of work of this
+ * priority: where a pool computes it, they own the pool, its workers stay awake between them, and
+ * only work of higher priority is let in. Without it each op stands in line alone. */
+void lore_queue_begin(lore_queue *queue, lore_priority priority);
+/* Wait for all submitted work and end what lore_queue_begin began. Returns (and clears) the first
+ * failure since the last sync. */
 LORE_MUST_USE lore_status lore_queue_sync(lore_queue *queue, lore_error *err);
 
 /* Memory of the backend, 64-byte aligned, uninitialised. */

@@ -1,7 +1,7 @@
 /* The half of a backend that ref and cpu share: device memory is host memory and copies are memcpy.
  *
  * Work is done inside the op that asks for it, so there is nothing to wait for; the queue only
- * carries the scratch of its ops and the first failure. */
+ * carries the scratch of its ops, the first failure, and whether it owns the pool. */
 #include "kernels/backend_int.h"
 
 #include "base/mem.h"
@@ -28,9 +28,23 @@ void lore_host_queue_close(lore_queue *queue)
     lore_free(host);
 }
 
+void lore_host_queue_begin(lore_queue *queue, lore_priority priority)
+{
+    lore_host_queue *host = (lore_host_queue *)queue;
+    LORE_ASSERT(!host->has_pool);
+    if (queue->backend->options.pool != NULL) {
+        lore_pool_begin(queue->backend->options.pool, priority);
+        host->has_pool = true;
+    }
+}
+
 void lore_host_queue_wait(lore_queue *queue)
 {
-    (void)queue;
+    lore_host_queue *host = (lore_host_queue *)queue;
+    if (host->has_pool) {
+        lore_pool_end(queue->backend->options.pool);
+        host->has_pool = false;
+    }
 }
 
 lore_status lore_host_alloc(lore_backend *backend, size_t size_bytes, void **memory,
@@ -98,5 +112,5 @@ void lore_host_for(lore_queue *queue, int32_t count, int32_t grain, lore_pool_bo
         body(self, 0, count, 0);
         return;
     }
-    lore_pool_for(options->pool, count, grain, options->is_urgent, body, self);
+    lore_pool_for(options->pool, count, grain, options->priority, body, self);
 }

@@ -21,6 +21,7 @@ typedef struct lore_backend_driver {
     void (*close)(lore_backend *backend);
     lore_status (*queue_open)(lore_backend *backend, lore_queue **queue, lore_error *err);
     void (*queue_close)(lore_queue *queue);
+    void (*queue_begin)(lore_queue *queue, lore_priority priority); /* NULL: nothing to own */
     void (*queue_wait)(lore_queue *queue); /* until all is done; notes failures in queue->error */
     lore_status (*memory_alloc)(lore_backend *backend, size_t size_bytes, void **memory,
                                 lore_error *err);
@@ -69,11 +70,13 @@ typedef struct lore_host_queue {
     lore_queue base;
     void *scratch; /* grows to the largest op seen, so that a warm step allocates nothing */
     size_t scratch_bytes;
+    bool has_pool; /* between begin and wait */
 } lore_host_queue;
 
 lore_status lore_host_queue_open(lore_backend *backend, const lore_ops *ops, lore_queue **queue,
                                  lore_error *err);
 void lore_host_queue_close(lore_queue *queue);
+void lore_host_queue_begin(lore_queue *queue, lore_priority priority);
 void lore_host_queue_wait(lore_queue *queue);
 lore_status lore_host_alloc(lore_backend *backend, size_t size_bytes, void **memory,
                             lore_error *err);

@@ -195,7 +195,10 @@ static inline void lore_op_rope_append(lore_queue *q, lore_view qkv, const lore_
     q->ops->rope_append(q, qkv, rope, pages, batch);
 }
 
-/* Causal attention of each row over the pages of its sequence up to and with its own position
+/* Both attentions may round queries, keys, values and probabilities to bf16 where the precision is
+ * not f32 (the paged one only over pages of bf16); sums stay f32.
+ *
+ * Causal attention of each row over the pages of its sequence up to and with its own position
  * (rope_append of the same batch has run). q and out are [n, h e]; q's stride may be that of qkv;
  * query head j reads key/value head j / (h / g). out = softmax(scale q k^T) v. */
 static inline void lore_op_attend_paged(lore_queue *q, lore_view out, lore_view queries,

@@ -127,6 +127,7 @@ lore_status lore_decoder_step(lore_decoder *d, const lore_step *step, int32_t *i
         return LORE_OK;
     }
     check_step(d, step);
+    lore_queue_begin(d->queue, LORE_PRIORITY_NORMAL);
     lore_batch batch = upload_step(d, step);
 
     lore_op_embed(d->queue, lore_view_of(d->x, batch.rows, d->config.width), d->table, d->step.ids,

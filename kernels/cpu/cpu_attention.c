@@ -85,7 +85,10 @@ static void attend_items(void *self, int32_t begin, int32_t end, int32_t worker)
 
 static void run(lore_queue *queue, attention *work)
 {
-    work->loops = lore_cpu_of(queue)->attention;
+    const lore_cpu_backend *backend = lore_cpu_of(queue);
+    const bool is_rounded = backend->base.options.precision != LORE_PRECISION_F32 &&
+                            (work->pages == NULL || work->pages->dtype == LORE_BF16);
+    work->loops = is_rounded ? backend->attention_bf16 : backend->attention;
     work->run_rows = LORE_ATTEND_VECTORS / work->common.heads;
     LORE_ASSERT(work->run_rows > 0); /* 256 query heads on one key head: no such model */
     int32_t items = 0;

@@ -9,13 +9,13 @@
  * score comes.
  *
  * Queries go in bands of four tiles, so that a panel of keys or a stretch of values is fetched into
- * the first-level cache once for the four. A decoding step goes the same way with as many vectors
- * as a group has heads: transposing keys then costs about what the product itself costs, and the
- * step stays bound by the weights. */
-#include "kernels/cpu/cpu_int.h"
+ * the first-level cache once for the four.
+ *
+ * A decoding step has as many vectors as a group has heads: too few to pay for packing. Its keys
+ * and values are read once where they lie, each by four vectors at a time, as dot products and as
+ * multiples; the bound is the cache or the memory they come from. */
+#include "kernels/cpu/cpu_attention_int.h"
 #include "kernels/cpu/cpu_tile_body.h"
-
-#include "base/error.h"
 
 enum {
     KEYS = LORE_ATTEND_KEYS,
@@ -23,8 +23,16 @@ enum {
     KEY_PANELS = (KEYS + TILE_PANEL - 1) / TILE_PANEL,
     SCORES = KEY_PANELS * TILE_PANEL, /* of one vector: whole panels */
     BAND = 4 * TILE_ROWS,
-    STRETCH = 64 /* values of a panel that stay in the first-level cache: 16 KB */
+    STRETCH = 64, /* values of a panel that stay in the first-level cache: 16 KB */
+    FOUR = 4      /* vectors that share a key or value in registers, and vectors of it */
 };
+_Static_assert((int)LORE_ATTEND_FEW <= (int)BAND, "scores of few vectors are a band");
+
+/* Keys and values first .. first+count-1, where they lie. */
+typedef struct key_block {
+    int32_t first, count;
+    const void *keys[KEYS], *values[KEYS];
+} key_block;
 
 /* Scratch of one work item, cut from the queue's. */
 typedef struct workspace {
@@ -59,26 +67,6 @@ static size_t scratch_bytes(int32_t head_dim)
 {
     workspace space;
     return workspace_init(&space, head_dim, NULL);
-}
-
-/* Where the keys (or values) first .. first+count-1 lie. */
-static void locate(const lore_attend *job, const void *base, int32_t first, int32_t count,
-                   const void **rows)
-{
-    const int64_t element = job->dtype == LORE_F32 ? 4 : 2;
-    int32_t slot = 0, token = first;
-    const int32_t page_tokens = job->pages != NULL ? job->page_tokens : INT32_MAX;
-    if (job->pages != NULL) {
-        slot = first / page_tokens;
-        token = first % page_tokens;
-    }
-    for (int32_t i = 0; i < count;) {
-        const int64_t page = job->pages != NULL ? job->pages[slot++] * job->page_stride : 0;
-        for (; i < count && token < page_tokens; i++, token++) {
-            rows[i] = (const char *)base + (page + token * job->key_stride) * element;
-        }
-        token = 0;
-    }
 }
 
 LORE_INLINE vf load_cached(const void *row, const lore_dtype dtype, int32_t i, int32_t dim)
@@ -145,14 +133,6 @@ static void pack_queries(const lore_attend *job, const workspace *space)
     }
 }
 
-/* How many keys of the block that starts at `first` query vector `vector` may see. */
-static int32_t keys_seen(const lore_attend *job, int32_t vector, int32_t first, int32_t count)
-{
-    const int64_t visible =
-        (int64_t)job->visible + (job->is_causal ? vector / job->heads : 0) - first;
-    return visible < 0 ? 0 : visible < count ? (int32_t)visible : count;
-}
-
 /* Scores of one vector become exponentials relative to its largest score so far; those from `seen`
  * to `depth` become 0. Its mass and output are rescaled where that score grew. Every vector sees
  * the first key, so a vector that sees nothing of this block has a finite largest score from an
@@ -198,7 +178,7 @@ static void attend_band(const lore_attend *job, const workspace *space, int32_t 
 {
     const int32_t dim = job->head_dim;
     const int32_t depth =
-        keys_seen(job, first_vector + band - 1, first, count); /* the last one sees most */
+        lore_attend_seen(job, first_vector + band - 1, first, count); /* the last one sees most */
     for (int32_t k = 0; k < depth; k += TILE_PANEL) {
         for (int32_t v = 0; v < band; v += TILE_ROWS) {
             const int32_t rows = band - v < TILE_ROWS ? band - v : TILE_ROWS;
@@ -208,7 +188,7 @@ static void attend_band(const lore_attend *job, const workspace *space, int32_t 
     }
     for (int32_t v = 0; v < band && depth > 0; v++) {
         soften(space, first_vector + v, space->scores + v * SCORES,
-               keys_seen(job, first_vector + v, first, count), depth);
+               lore_attend_seen(job, first_vector + v, first, count), depth);
     }
     for (int32_t c = 0; c < space->wide; c += TILE_PANEL) {
         for (int32_t k = 0; k < depth; k += STRETCH) {
@@ -223,21 +203,143 @@ static void attend_band(const lore_attend *job, const workspace *space, int32_t 
     }
 }
 
-/* Keys and values of one block, packed; the dtype is made a constant of the loops here. */
-static void pack_block(const lore_attend *job, const workspace *space, int32_t first, int32_t count)
+/* A block packed; the dtype is made a constant of the loops here. */
+static void pack_block(const lore_attend *job, const workspace *space, const key_block *from)
 {
-    const void *rows[KEYS];
-    locate(job, job->keys, first, count, rows);
     if (job->dtype == LORE_F32) {
-        pack_keys(space, rows, LORE_F32, job->head_dim, count);
+        pack_keys(space, from->keys, LORE_F32, job->head_dim, from->count);
+        pack_values(space, from->values, LORE_F32, job->head_dim, from->count);
     } else {
-        pack_keys(space, rows, LORE_BF16, job->head_dim, count);
+        pack_keys(space, from->keys, LORE_BF16, job->head_dim, from->count);
+        pack_values(space, from->values, LORE_BF16, job->head_dim, from->count);
     }
-    locate(job, job->values, first, count, rows);
-    if (job->dtype == LORE_F32) {
-        pack_values(space, rows, LORE_F32, job->head_dim, count);
+}
+
+/* ---- few vectors ---- */
+
+/* scores[v][k] = queries[v] . keys[k] for `vectors` (at most FOUR) of them. dtype and vectors must
+ * be constants where this is inlined. */
+LORE_INLINE void dot_keys(const int32_t vectors, const lore_dtype dtype, const float *queries,
+                          int32_t dim, const void *const *keys, int32_t count, float *scores)
+{
+    for (int32_t k = 0; k < count; k++) {
+        vf sum[FOUR];
+#pragma GCC unroll 4
+        for (int32_t v = 0; v < vectors; v++) {
+            sum[v] = vf_zero();
+        }
+        for (int32_t i = 0; i < dim; i += VF_WIDTH) {
+            const vf key = load_cached(keys[k], dtype, i, dim);
+#pragma GCC unroll 4
+            for (int32_t v = 0; v < vectors; v++) {
+                sum[v] = vf_fma(vf_load_some(queries + v * dim + i, dim - i), key, sum[v]);
+            }
+        }
+#pragma GCC unroll 4
+        for (int32_t v = 0; v < vectors; v++) {
+            scores[v * SCORES + k] = vf_sum(sum[v]);
+        }
+    }
+}
+
+/* sums[v] += scores[v][k] values[k], elements i .. i + FOUR vectors of the head. */
+LORE_INLINE void add_values(const int32_t vectors, const lore_dtype dtype, const float *scores,
+                            const void *const *values, int32_t count, int32_t i, int32_t dim,
+                            float *sums, int32_t wide)
+{
+    vf sum[FOUR][FOUR];
+#pragma GCC unroll 4
+    for (int32_t v = 0; v < vectors; v++) {
+#pragma GCC unroll 4
+        for (int32_t c = 0; c < FOUR; c++) {
+            const int32_t at = i + c * VF_WIDTH;
+            sum[v][c] = at < wide ? vf_load(sums + v * wide + at) : vf_zero();
+        }
+    }
+    for (int32_t k = 0; k < count; k++) {
+        vf value[FOUR];
+#pragma GCC unroll 4
+        for (int32_t c = 0; c < FOUR; c++) {
+            const int32_t at = i + c * VF_WIDTH;
+            value[c] = at < dim ? load_cached(values[k], dtype, at, dim) : vf_zero();
+        }
+#pragma GCC unroll 4
+        for (int32_t v = 0; v < vectors; v++) {
+            const vf share = vf_set(scores[v * SCORES + k]);
+#pragma GCC unroll 4
+            for (int32_t c = 0; c < FOUR; c++) {
+                sum[v][c] = vf_fma(share, value[c], sum[v][c]);
+            }
+        }
+    }
+#pragma GCC unroll 4
+    for (int32_t v = 0; v < vectors; v++) {
+#pragma GCC unroll 4
+        for (int32_t c = 0; c < FOUR; c++) {
+            const int32_t at = i + c * VF_WIDTH;
+            if (at < wide) {
+                vf_store(sums + v * wide + at, sum[v][c]);
+            }
+        }
+    }
+}
+
+/* `vectors` (at most FOUR) query vectors from `vector` against a block of keys where they lie. */
+LORE_INLINE void attend_four(const int32_t vectors, const lore_dtype dtype, const lore_attend *job,
+                             const workspace *space, int32_t vector, const key_block *from)
+{
+    const int32_t dim = job->head_dim;
+    const int32_t depth = lore_attend_seen(job, vector + vectors - 1, from->first, from->count);
+    float *scores = space->scores + vector * SCORES;
+    float *sums = space->sums + (int64_t)vector * space->wide;
+    dot_keys(vectors, dtype, space->queries + (int64_t)vector * dim, dim, from->keys, depth,
+             scores);
+    for (int32_t v = 0; v < vectors && depth > 0; v++) {
+        soften(space, vector + v, scores + v * SCORES,
+               lore_attend_seen(job, vector + v, from->first, from->count), depth);
+    }
+    for (int32_t i = 0; i < dim; i += FOUR * VF_WIDTH) {
+        add_values(vectors, dtype, scores, from->values, depth, i, dim, sums, space->wide);
+    }
+}
+
+LORE_INLINE void attend_some(const lore_dtype dtype, const lore_attend *job, const workspace *space,
+                             const key_block *from)
+{
+    const int32_t vectors = job->rows * job->heads;
+    int32_t v = 0;
+    for (; v + FOUR <= vectors; v += FOUR) {
+        attend_four(FOUR, dtype, job, space, v, from);
+    }
+    switch (vectors - v) {
+    case 3:
+        attend_four(3, dtype, job, space, v, from);
+        return;
+    case 2:
+        attend_four(2, dtype, job, space, v, from);
+        return;
+    case 1:
+        attend_four(1, dtype, job, space, v, from);
+        return;
+    default:
+        return;
+    }
+}
+
+static void attend_block(const lore_attend *job, const workspace *space, const key_block *from)
+{
+    const int32_t vectors = job->rows * job->heads;
+    const bool is_few = vectors <= LORE_ATTEND_FEW;
+    if (is_few && job->dtype == LORE_F32) {
+        attend_some(LORE_F32, job, space, from);
+    } else if (is_few) {
+        attend_some(LORE_BF16, job, space, from);
     } else {
-        pack_values(space, rows, LORE_BF16, job->head_dim, count);
+        pack_block(job, space, from);
+        for (int32_t v = 0; v < vectors; v += BAND) {
+            attend_band(job, space, v, vectors - v < BAND ? vectors - v : BAND, from->first,
+                        from->count);
+        }
     }
 }
 
@@ -266,13 +368,12 @@ static void attend(const lore_attend *job, void *scratch)
         space.tops[v] = -INFINITY;
         space.masses[v] = 0.0f;
     }
-    const int32_t keys = keys_seen(job, vectors - 1, 0, job->key_count);
+    const int32_t keys = lore_attend_seen(job, vectors - 1, 0, job->key_count);
     for (int32_t first = 0; first < keys; first += KEYS) {
-        const int32_t count = keys - first < KEYS ? keys - first : KEYS;
-        pack_block(job, &space, first, count);
-        for (int32_t v = 0; v < vectors; v += BAND) {
-            attend_band(job, &space, v, vectors - v < BAND ? vectors - v : BAND, first, count);
-        }
+        key_block from = {.first = first, .count = keys - first < KEYS ? keys - first : KEYS};
+        lore_attend_locate(job, job->keys, first, from.count, from.keys);
+        lore_attend_locate(job, job->values, first, from.count, from.values);
+        attend_block(job, &space, &from);
     }
     store_outputs(job, &space);
 }

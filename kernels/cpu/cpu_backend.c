@@ -92,6 +92,12 @@ static lore_status cpu_open(const lore_backend_options *options, lore_backend **
             opened->attention = entries[i].attention;
         }
     }
+    opened->attention_bf16 = opened->attention;
+#if defined(__x86_64__)
+    if (opened->isa >= LORE_ISA_AVX512 && (features & LORE_CPU_AVX512_BF16) != 0) {
+        opened->attention_bf16 = &lore_attention_bf16_avx512;
+    }
+#endif
     describe(opened, options);
     *backend = &opened->base;
     return LORE_OK;
@@ -113,6 +119,7 @@ const lore_backend_driver lore_cpu_driver = {
     .close = cpu_close,
     .queue_open = cpu_queue_open,
     .queue_close = lore_host_queue_close,
+    .queue_begin = lore_host_queue_begin,
     .queue_wait = lore_host_queue_wait,
     .memory_alloc = lore_host_alloc,
     .memory_free = lore_host_free,

@@ -53,6 +53,19 @@ typedef struct lore_finish {
     bool is_accumulating;
 } lore_finish;
 
+/* Rows against one packed panel: sums[r][j] = start[j] + sum over groups of a[r] b[j]. */
+typedef struct lore_tile {
+    int32_t rows, groups;
+    const void *a;        /* turned rows, */
+    int64_t a_stride;     /* so many bytes apart */
+    const void *b;        /* the panel */
+    const int32_t *start; /* integers that undo the +128 of U8 rows; NULL for the other kinds */
+    void *sums;           /* [rows, panel] */
+    /* What comes next from memory: ahead_lines cache lines from here on for each group. A hint. */
+    const char *ahead;
+    int32_t ahead_lines; /* 0 to 4 */
+} lore_tile;
+
 /* One way to multiply rows with packed panels. */
 typedef struct lore_matmul_form {
     lore_row_kind row_kind;
@@ -61,10 +74,7 @@ typedef struct lore_matmul_form {
     bool reads_whole_tile; /* reads rows_max rows of input whatever `rows` says (AMX) */
     void (*begin)(void);   /* around the tiles of one work item, or NULL */
     void (*end)(void);
-    /* sums[r][j] = start[j] + sum over groups of a[r] b[j]. a_stride is in bytes; b is one packed
-     * panel; start (integers that undo the +128 of U8 rows) is NULL for the other kinds. */
-    void (*tile)(int32_t rows, int32_t groups, const void *a, int64_t a_stride, const void *b,
-                 const int32_t *start, void *sums);
+    void (*sum)(const lore_tile *tile);
 } lore_matmul_form;
 
 /* A precision on an instruction set: one packed layout and the forms that read it.
@@ -153,6 +163,8 @@ typedef struct lore_attention_loops {
     void (*attend)(const lore_attend *job, void *scratch);
 } lore_attention_loops;
 extern const lore_attention_loops lore_attention_scalar, lore_attention_avx2, lore_attention_avx512;
+/* Queries, keys, values and probabilities rounded to bf16, sums in f32. */
+extern const lore_attention_loops lore_attention_bf16_avx512;
 
 void lore_cpu_rope_append(lore_queue *queue, lore_view qkv, const lore_rope *rope,
                           const lore_pages *pages, const lore_batch *batch);
@@ -208,6 +220,7 @@ typedef struct lore_cpu_backend {
     lore_isa isa; /* the best one allowed */
     const lore_small_loops *small;
     const lore_attention_loops *attention;
+    const lore_attention_loops *attention_bf16; /* where rounding is allowed; the same without */
 } lore_cpu_backend;
 
 static inline const lore_cpu_backend *lore_cpu_of(const lore_queue *queue)

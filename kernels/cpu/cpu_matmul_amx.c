@@ -85,23 +85,20 @@ static inline __attribute__((always_inline)) void sum_half(const bool is_int8, b
     }
 }
 
-static void sum_int8(int32_t rows, int32_t groups, const void *a, int64_t a_stride, const void *b,
-                     const int32_t *start, void *sums)
+static void sum_int8(const lore_tile *tile)
 {
-    (void)start; /* both operands are signed here: nothing to undo */
+    /* Both operands are signed here: no start to undo. */
     for (int32_t half = 0; half < PANEL_BYTES; half += HALF_BYTES) {
-        sum_half(true, rows > TILE_ROWS_AMX, groups, a, a_stride, (const char *)b + half,
-                 (char *)sums + half);
+        sum_half(true, tile->rows > TILE_ROWS_AMX, tile->groups, tile->a, tile->a_stride,
+                 (const char *)tile->b + half, (char *)tile->sums + half);
     }
 }
 
-static void sum_bf16(int32_t rows, int32_t groups, const void *a, int64_t a_stride, const void *b,
-                     const int32_t *start, void *sums)
+static void sum_bf16(const lore_tile *tile)
 {
-    (void)start;
     for (int32_t half = 0; half < PANEL_BYTES; half += HALF_BYTES) {
-        sum_half(false, rows > TILE_ROWS_AMX, groups, a, a_stride, (const char *)b + half,
-                 (char *)sums + half);
+        sum_half(false, tile->rows > TILE_ROWS_AMX, tile->groups, tile->a, tile->a_stride,
+                 (const char *)tile->b + half, (char *)tile->sums + half);
     }
 }
 

@@ -51,12 +51,13 @@ LORE_INLINE void sum_rows(const int32_t rows, int32_t groups, const int16_t *a, 
     }
 }
 
-static void sum_int8(int32_t rows, int32_t groups, const void *a, int64_t a_stride, const void *b,
-                     const int32_t *start, void *sums)
+static void sum_int8(const lore_tile *tile)
 {
-    (void)start;
-    const int64_t stride = a_stride / (int64_t)sizeof(int16_t);
-    switch (rows) {
+    const int64_t stride = tile->a_stride / (int64_t)sizeof(int16_t);
+    const int32_t groups = tile->groups;
+    const void *a = tile->a, *b = tile->b;
+    void *sums = tile->sums;
+    switch (tile->rows) {
     case 1:
         sum_rows(1, groups, a, stride, b, sums);
         return;

@@ -9,6 +9,15 @@
 
 enum { LANES = 16, VECTORS = 4, PANEL = LANES * VECTORS, ROWS = 6, LINE_BYTES = 64 };
 
+/* Ask for the lines that this group's share of the next panel is; the second-level cache is where
+ * the tile that needs them will look. */
+LORE_INLINE void fetch_ahead(const char *ahead, int32_t lines)
+{
+    for (int32_t i = 0; i < lines; i++) {
+        _mm_prefetch(ahead + (int64_t)i * LINE_BYTES, _MM_HINT_T1);
+    }
+}
+
 /* 32 bits of a row (two bf16 or four bytes) in every lane. */
 LORE_INLINE __m512i set_group(const char *p)
 {
@@ -17,19 +26,24 @@ LORE_INLINE __m512i set_group(const char *p)
     return _mm512_set1_epi32(group);
 }
 
-LORE_INLINE void sum_rows_int8(const int32_t rows, int32_t groups, const char *a, int64_t a_stride,
-                               const char *b, const int32_t *start, int32_t *sums)
+LORE_INLINE void sum_rows_int8(const int32_t rows, const lore_tile *tile)
 {
+    const char *a = tile->a, *b = tile->b, *ahead = tile->ahead;
+    const int64_t a_stride = tile->a_stride;
+    const int32_t lines = tile->ahead_lines;
+    int32_t *sums = tile->sums;
     __m512i sum[ROWS][VECTORS];
 #pragma GCC unroll 4
     for (int32_t v = 0; v < VECTORS; v++) {
-        const __m512i first = _mm512_loadu_si512(start + v * LANES);
+        const __m512i first = _mm512_loadu_si512(tile->start + v * LANES);
 #pragma GCC unroll 6
         for (int32_t r = 0; r < rows; r++) {
             sum[r][v] = first;
         }
     }
-    for (int32_t g = 0; g < groups; g++) {
+    for (int32_t g = 0; g < tile->groups; g++) {
+        fetch_ahead(ahead, lines);
+        ahead += (int64_t)lines * LINE_BYTES;
         __m512i w[VECTORS];
 #pragma GCC unroll 4
         for (int32_t v = 0; v < VECTORS; v++) {
@@ -53,9 +67,12 @@ LORE_INLINE void sum_rows_int8(const int32_t rows, int32_t groups, const char *a
     }
 }
 
-LORE_INLINE void sum_rows_bf16(const int32_t rows, int32_t groups, const char *a, int64_t a_stride,
-                               const char *b, float *sums)
+LORE_INLINE void sum_rows_bf16(const int32_t rows, const lore_tile *tile)
 {
+    const char *a = tile->a, *b = tile->b, *ahead = tile->ahead;
+    const int64_t a_stride = tile->a_stride;
+    const int32_t lines = tile->ahead_lines;
+    float *sums = tile->sums;
     __m512 sum[ROWS][VECTORS];
 #pragma GCC unroll 6
     for (int32_t r = 0; r < rows; r++) {
@@ -64,7 +81,9 @@ LORE_INLINE void sum_rows_bf16(const int32_t rows, int32_t groups, const char *a
             sum[r][v] = _mm512_setzero_ps();
         }
     }
-    for (int32_t g = 0; g < groups; g++) {
+    for (int32_t g = 0; g < tile->groups; g++) {
+        fetch_ahead(ahead, lines);
+        ahead += (int64_t)lines * LINE_BYTES;
         __m512i w[VECTORS];
 #pragma GCC unroll 4
         for (int32_t v = 0; v < VECTORS; v++) {
@@ -88,53 +107,50 @@ LORE_INLINE void sum_rows_bf16(const int32_t rows, int32_t groups, const char *a
     }
 }
 
-static void sum_int8(int32_t rows, int32_t groups, const void *a, int64_t a_stride, const void *b,
-                     const int32_t *start, void *sums)
+static void sum_int8(const lore_tile *tile)
 {
-    switch (rows) {
+    switch (tile->rows) {
     case 1:
-        sum_rows_int8(1, groups, a, a_stride, b, start, sums);
+        sum_rows_int8(1, tile);
         return;
     case 2:
-        sum_rows_int8(2, groups, a, a_stride, b, start, sums);
+        sum_rows_int8(2, tile);
         return;
     case 3:
-        sum_rows_int8(3, groups, a, a_stride, b, start, sums);
+        sum_rows_int8(3, tile);
         return;
     case 4:
-        sum_rows_int8(4, groups, a, a_stride, b, start, sums);
+        sum_rows_int8(4, tile);
         return;
     case 5:
-        sum_rows_int8(5, groups, a, a_stride, b, start, sums);
+        sum_rows_int8(5, tile);
         return;
     default:
-        sum_rows_int8(6, groups, a, a_stride, b, start, sums);
+        sum_rows_int8(6, tile);
         return;
     }
 }
 
-static void sum_bf16(int32_t rows, int32_t groups, const void *a, int64_t a_stride, const void *b,
-                     const int32_t *start, void *sums)
+static void sum_bf16(const lore_tile *tile)
 {
-    (void)start;
-    switch (rows) {
+    switch (tile->rows) {
     case 1:
-        sum_rows_bf16(1, groups, a, a_stride, b, sums);
+        sum_rows_bf16(1, tile);
         return;
     case 2:
-        sum_rows_bf16(2, groups, a, a_stride, b, sums);
+        sum_rows_bf16(2, tile);
         return;
     case 3:
-        sum_rows_bf16(3, groups, a, a_stride, b, sums);
+        sum_rows_bf16(3, tile);
         return;
     case 4:
-        sum_rows_bf16(4, groups, a, a_stride, b, sums);
+        sum_rows_bf16(4, tile);
         return;
     case 5:
-        sum_rows_bf16(5, groups, a, a_stride, b, sums);
+        sum_rows_bf16(5, tile);
         return;
     default:
-        sum_rows_bf16(6, groups, a, a_stride, b, sums);
+        sum_rows_bf16(6, tile);
         return;
     }
 }

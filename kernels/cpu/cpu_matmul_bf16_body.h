@@ -1,11 +1,10 @@
 /* bf16 weights where there is no bf16 instruction: widened to f32 on load, inputs rounded to bf16
  * and kept as f32. Included by the scalar and AVX2 files behind cpu_matmul_body.h. */
 
-static void sum_bf16(int32_t rows, int32_t groups, const void *a, int64_t a_stride, const void *b,
-                     const int32_t *start, void *sums)
+static void sum_bf16(const lore_tile *tile)
 {
-    (void)start;
-    tile_rows(rows, true, false, groups, a, a_stride / (int64_t)sizeof(float), b, sums, TILE_PANEL);
+    tile_rows(tile->rows, true, false, tile->groups, tile->a,
+              tile->a_stride / (int64_t)sizeof(float), tile->b, tile->sums, TILE_PANEL);
 }
 
 static const lore_matmul_form form_bf16 = {

@@ -24,26 +24,27 @@ static float quantize(lore_row_kind kind, void *to, const float *x, int32_t cols
         const vf scaled = vf_mul(vf_load(x + c), inverse);
         if (kind == LORE_ROW_S16) {
             vf_store_i16((int16_t *)to + c, scaled);
+        } else if (kind == LORE_ROW_U8) {
+            vf_store_u8((uint8_t *)to + c, scaled);
         } else {
             vf_store_i8((int8_t *)to + c, scaled);
         }
     }
     if (c < cols) { /* the ragged end goes through a full vector beside the row */
         int16_t words[VF_WIDTH];
-        int8_t bytes[VF_WIDTH];
+        uint8_t bytes[VF_WIDTH];
         const vf scaled = vf_mul(vf_load_part(x + c, cols - c), inverse);
         vf_store_i16(words, scaled);
-        vf_store_i8(bytes, scaled);
+        if (kind == LORE_ROW_U8) {
+            vf_store_u8(bytes, scaled);
+        } else {
+            vf_store_i8((int8_t *)bytes, scaled);
+        }
         memcpy((char *)to + (size_t)c * size, kind == LORE_ROW_S16 ? (void *)words : (void *)bytes,
                (size_t)(cols - c) * size);
     }
-    memset((char *)to + (size_t)cols * size, 0, (size_t)(depth - cols) * size);
-    if (kind == LORE_ROW_U8) {
-        uint8_t *bytes = to;
-        for (int32_t i = 0; i < depth; i++) {
-            bytes[i] ^= 0x80u; /* two's complement plus 128 */
-        }
-    }
+    memset((char *)to + (size_t)cols * size, kind == LORE_ROW_U8 ? 0x80 : 0,
+           (size_t)(depth - cols) * size);
     return is_zero ? 1.0f : top / 127.0f;
 }
 
@@ -119,12 +120,10 @@ static void finish(const lore_finish *tile)
 
 /* ---- f32 tiles, weights f32 or bf16 ---- */
 
-static void sum_f32(int32_t rows, int32_t groups, const void *a, int64_t a_stride, const void *b,
-                    const int32_t *start, void *sums)
+static void sum_f32(const lore_tile *tile)
 {
-    (void)start;
-    tile_rows(rows, false, false, groups, a, a_stride / (int64_t)sizeof(float), b, sums,
-              TILE_PANEL);
+    tile_rows(tile->rows, false, false, tile->groups, tile->a,
+              tile->a_stride / (int64_t)sizeof(float), tile->b, tile->sums, TILE_PANEL);
 }
 
 static const lore_matmul_form form_f32 = {LORE_ROW_F32, TILE_ROWS, false,  false,

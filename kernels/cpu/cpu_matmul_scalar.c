@@ -7,21 +7,17 @@
 enum { INT8_PANEL = 4, INT8_ROWS = 1 };
 
 /* Four outputs side by side, so that four sums overlap. */
-static void sum_int8(int32_t rows, int32_t groups, const void *a, int64_t a_stride, const void *b,
-                     const int32_t *start, void *sums)
+static void sum_int8(const lore_tile *tile)
 {
-    (void)start;
-    (void)a_stride;
-    LORE_ASSERT(rows == INT8_ROWS);
-    const int8_t *x = a;
-    const int8_t *w = b;
+    LORE_ASSERT(tile->rows == INT8_ROWS);
+    const int8_t *x = tile->a, *w = tile->b;
     int32_t sum[INT8_PANEL] = {0};
-    for (int32_t k = 0; k < groups; k++, w += INT8_PANEL) {
+    for (int32_t k = 0; k < tile->groups; k++, w += INT8_PANEL) {
         for (int32_t j = 0; j < INT8_PANEL; j++) {
             sum[j] += x[k] * w[j];
         }
     }
-    memcpy(sums, sum, sizeof sum);
+    memcpy(tile->sums, sum, sizeof sum);
 }
 
 static const lore_matmul_form form_int8 = {LORE_ROW_S8, INT8_ROWS, true,    false,

@@ -61,6 +61,7 @@ const lore_backend_driver lore_ref_driver = {
     .close = ref_close,
     .queue_open = ref_queue_open,
     .queue_close = lore_host_queue_close,
+    .queue_begin = lore_host_queue_begin,
     .queue_wait = lore_host_queue_wait,
     .memory_alloc = lore_host_alloc,
     .memory_free = lore_host_free,

@@ -18,13 +18,16 @@ static void run_isa(lore_isa isa)
         const lore_backend_options options = {.kind = LORE_BACKEND_CPU,
                                               .isa = isa,
                                               .precision = precisions[i % 3],
-                                              .is_urgent = i == 4};
+                                              .priority = i % 3 - 1};
         snprintf(name, sizeof name, "cpu %s %s, %s", lore_isa_name(isa),
                  lore_precision_name(options.precision), i < 3 ? "one thread" : "three threads");
         subject_open(&on, options, i < 3 ? 0 : 3, name);
         cases_matmul(&on);
         if (i % 3 == 0) {
             cases_small(&on);
+        } else { /* attention is the other op that may round */
+            cases_decoder(&on);
+            cases_encoder_attention(&on);
         }
         subject_close(&on);
     }

@@ -1,5 +1,6 @@
 /* The doors of kernels/: conversions bit for bit, refusals with words, memory that fails, weights
  * that are described truthfully. What the ops compute is tested in tests/ops. */
+#include "base/clock.h"
 #include "kernels/backend.h"
 #include "tests/check.h"
 
@@ -257,5 +258,65 @@ TEST(copies)
     lore_backend_close(backend);
 }
 
+typedef struct rival {
+    lore_pool *pool;
+    lore_priority priority;
+    _Atomic int has_run;
+} rival;
+
+static void note(void *self, int32_t begin, int32_t end, int32_t worker)
+{
+    (void)begin;
+    (void)end;
+    (void)worker;
+    ((rival *)self)->has_run = 1;
+}
+
+static void *run_rival(void *self)
+{
+    rival *r = self;
+    lore_pool_for(r->pool, 4, 1, r->priority, note, r);
+    return NULL;
+}
+
+/* From lore_queue_begin to lore_queue_sync the queue owns the pool: others of its priority wait for
+ * the sync, one of high priority comes in between. Without a pool both calls do nothing. */
+TEST(queues_own_the_pool)
+{
+    lore_error err = {0};
+    lore_pool *pool = NULL;
+    CHECK_OK(lore_pool_new(2, &pool, &err), &err);
+    for (int i = 0; i < 4; i++) { /* ref and cpu, without the pool and with it */
+        const lore_backend_options options = {
+            .kind = i % 2 == 0 ? LORE_BACKEND_REF : LORE_BACKEND_CPU, .pool = i < 2 ? NULL : pool};
+        rival equal = {pool, LORE_PRIORITY_NORMAL, 0}, higher = {pool, LORE_PRIORITY_HIGH, 0};
+        lore_backend *backend = NULL;
+        lore_queue *queue = NULL;
+        lore_thread threads[2];
+        CHECK_OK(lore_backend_open(&options, &backend, &err), &err);
+        CHECK_OK(lore_queue_open(backend, &queue, &err), &err);
+        lore_queue_begin(queue, LORE_PRIORITY_NORMAL);
+        CHECK_OK(lore_thread_start(&threads[0], "equal", run_rival, &equal, &err), &err);
+        CHECK_OK(lore_thread_start(&threads[1], "higher", run_rival, &higher, &err), &err);
+        float x[64] = {1.0f}, out[64];
+        static const float w[64];
+        while (higher.has_run == 0) { /* each op is an occasion */
+            lore_op_rmsnorm(queue, lore_view_of(out, 1, 64), lore_view_of(x, 1, 64), w, 1e-6f);
+            lore_pool_for(pool, 2, 1, LORE_PRIORITY_NORMAL, note, &(rival){0});
+            lore_clock_sleep_ms(1);
+        }
+        lore_clock_sleep_ms(20);
+        CHECK(i < 2 || equal.has_run == 0);
+        CHECK_OK(lore_queue_sync(queue, &err), &err);
+        lore_thread_join(&threads[0]);
+        lore_thread_join(&threads[1]);
+        CHECK_INT(equal.has_run, 1);
+        CHECK_OK(lore_queue_sync(queue, &err), &err); /* the span is over: nothing to end twice */
+        lore_queue_close(queue);
+        lore_backend_close(backend);
+    }
+    lore_pool_free(pool);
+}
+
 CHECK_MAIN(halves_round_trip, halves_round_to_even, quantize_row, dtypes, open_and_describe,
-           pack_refuses, pack_sizes, memory_fails, copies)
+           pack_refuses, pack_sizes, memory_fails, copies, queues_own_the_pool)
