@@ -35,6 +35,7 @@ typedef struct lore_decoder_info {
     int32_t layers, width, heads, kv_heads, head_dim, ffn, vocab, context;
     int32_t page_tokens, page_count;
     int64_t parameters;
+    int64_t weight_bytes; /* that a step with logits reads: packed layers and head */
     int32_t eos_ids[8];
     int32_t eos_count;
     int32_t bos_id;   /* -1: none */

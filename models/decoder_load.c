@@ -333,6 +333,18 @@ static void fill_info(lore_decoder *d)
     info->architecture = c->architecture;
 }
 
+/* What one token has to read however the rows are grouped. */
+static int64_t count_weight_bytes(const lore_decoder *d)
+{
+    size_t bytes = lore_weight_bytes(d->head != NULL ? d->head : d->table);
+    for (int32_t i = 0; i < d->config.layers; i++) {
+        const lore_decoder_layer *layer = &d->layers[i];
+        bytes += lore_weight_bytes(layer->qkv) + lore_weight_bytes(layer->attention_out) +
+                 lore_weight_bytes(layer->gate_up) + lore_weight_bytes(layer->down);
+    }
+    return (int64_t)bytes;
+}
+
 static lore_status open_parts(lore_decoder *d, const char *folder, const lore_limits *limits,
                               const lore_decoder_options *options, lore_error *err)
 {
@@ -357,6 +369,7 @@ static lore_status open_parts(lore_decoder *d, const char *folder, const lore_li
     d->page_list_max = (int32_t)(page_list < INT32_MAX ? page_list : INT32_MAX);
     status = load_weights(&l);
     if (status == LORE_OK) {
+        d->info.weight_bytes = count_weight_bytes(d);
         status = take_pages(d, options->kv_dtype, err);
     }
     if (status == LORE_OK) {

@@ -1,12 +1,20 @@
-/* From texts to vectors. The texts of a call are taken in windows: each window is tokenised, sorted
- * by length, and cut into packs of at most PACK_ROWS tokens for the encoder. Sorting costs nothing
- * and keeps the sequences of a pack alike, so that no thread waits for one long row of attention.
+/* From texts to vectors. The texts of a call are taken in windows: each window is tokenised and
+ * sorted by length, longest first, and becomes a request in the line of its lane: questions or
+ * bulk.
  *
- * Tokenising needs no lock; the encoder has room for one pack, so packs of concurrent callers take
- * turns through a ticket: whoever asked first computes first, and a question waits for one pack of
- * an ingest, never for all of it.
+ * Nobody serves a lane; its callers do. One that finds the lane idle takes the texts that wait, its
+ * own or others', until a pack is full, computes it, hands out the vectors and wakes everybody. So
+ * the short texts of several askers travel as one pack, which costs hardly more than one of them:
+ * a pack of a dozen tokens is bound by reading the weights. The request that stands first always
+ * puts its next text into the pack, so none starves. A question never waits for bulk: it has a lane
+ * of the encoder of its own, whose work goes first in the pool.
  *
- * Lock: `turn` guards next_ticket and serving; the encoder belongs to the ticket being served. */
+ * Packs are small. 256 tokens keep the activations of a layer in the second-level caches (240
+ * chunks of 200 tokens a second on two cores, 1024 tokens a little less), and a larger pack would
+ * only let callers wait longer.
+ *
+ * Lock: `turn` guards the lines of both lanes, is_busy, and the fields of requests that are marked;
+ * the scratch of a lane, and the encoder's, belong to the caller that set is_busy. */
 #include "models/embedder.h"
 
 #include "base/file.h"
@@ -18,11 +26,39 @@
 #include <string.h>
 
 enum {
-    PACK_ROWS = 1024,   /* tokens of one pack, or one text of the longest kind if that is more */
-    PACK_TEXTS = 256,   /* texts of one pack */
+    PACK_ROWS = 256,    /* tokens of one pack, or one text of the longest kind if that is more */
+    PACK_TEXTS = 128,   /* texts of one pack */
     WINDOW_TEXTS = 512, /* texts tokenised at a time: bounds the memory of a call */
     PATH_CAP = 4096
 };
+
+typedef struct window_text {
+    const int32_t *ids; /* special tokens included */
+    int32_t count;
+    int32_t index; /* of its vector in the window */
+} window_text;
+
+/* The sorted texts of one window, and where their vectors go. On its caller's stack. */
+typedef struct request {
+    const window_text *texts;
+    int32_t count;
+    float *vectors;
+    int32_t taken;      /* texts that went into a pack; guarded */
+    int32_t done;       /* texts whose vectors are there; guarded */
+    lore_status status; /* not LORE_OK: its pack failed, nothing of it is in the line; guarded */
+    lore_error error;
+    struct request *next; /* in the line; guarded */
+} request;
+
+typedef struct lane {
+    request *first; /* requests with texts that nobody took; guarded */
+    bool is_busy;   /* guarded */
+    int32_t *ids;   /* [rows_max] */
+    float *vectors; /* [PACK_TEXTS, width] */
+    int32_t row_start[PACK_TEXTS + 1];
+    request *owners[PACK_TEXTS];
+    int32_t indexes[PACK_TEXTS]; /* of the texts in their owners' windows */
+} lane;
 
 struct lore_embedder {
     lore_encoder_config config;
@@ -33,8 +69,8 @@ struct lore_embedder {
     int32_t rows_max;
     char fingerprint[65];
     lore_lock turn;
-    uint64_t next_ticket, serving;
-    int64_t cut_count;
+    lane lanes[LORE_ENCODER_LANES];
+    int64_t pack_count, cut_count;
 };
 
 /* ---- opening ---- */
@@ -147,6 +183,13 @@ static lore_status open_parts(lore_embedder *e, const char *folder, lore_backend
         return status;
     }
     e->rows_max = e->config.tokens_max > PACK_ROWS ? e->config.tokens_max : PACK_ROWS;
+    for (int i = 0; i < LORE_ENCODER_LANES; i++) {
+        e->lanes[i].ids = lore_alloc_zero((size_t)e->rows_max, sizeof(int32_t));
+        e->lanes[i].vectors = lore_alloc_zero(PACK_TEXTS * (size_t)e->config.width, sizeof(float));
+        if (e->lanes[i].ids == NULL || e->lanes[i].vectors == NULL) {
+            return lore_fail(err, LORE_ERR_NOMEM, "out of memory for the encoder '%s'", folder);
+        }
+    }
     return lore_encoder_open(&e->config, e->weights, backend, e->rows_max, PACK_TEXTS, &e->encoder,
                              err);
 }
@@ -176,6 +219,10 @@ void lore_embedder_close(lore_embedder *e)
     lore_encoder_close(e->encoder); /* before the weights, whose rows its tables borrow */
     lore_weights_close(e->weights);
     lore_tokenizer_close(e->tokenizer);
+    for (int i = 0; i < LORE_ENCODER_LANES; i++) {
+        lore_free(e->lanes[i].ids);
+        lore_free(e->lanes[i].vectors);
+    }
     lore_lock_destroy(&e->turn);
     lore_free(e);
 }
@@ -210,6 +257,11 @@ int64_t lore_embedder_parameters(const lore_embedder *e)
     return lore_weights_parameters(e->weights);
 }
 
+int64_t lore_embedder_pack_count(const lore_embedder *e)
+{
+    return __atomic_load_n(&e->pack_count, __ATOMIC_RELAXED); /* as below */
+}
+
 int64_t lore_embedder_cut_count(const lore_embedder *e)
 {
     return __atomic_load_n(&e->cut_count,
@@ -217,12 +269,6 @@ int64_t lore_embedder_cut_count(const lore_embedder *e)
 }
 
 /* ---- encoding ---- */
-
-typedef struct window_text {
-    const int32_t *ids; /* special tokens included */
-    int32_t count;
-    int32_t index; /* of its vector in the window */
-} window_text;
 
 static int longest_first(const void *a, const void *b)
 {
@@ -268,61 +314,103 @@ static lore_status tokenize(lore_embedder *e, lore_str text, lore_arena *arena, 
     return LORE_OK;
 }
 
-static lore_status forward_in_turn(lore_embedder *e, const int32_t *ids, const int32_t *row_start,
-                                   int32_t sequences, float *vectors, lore_error *err)
+/* Take texts of the line until the pack is full; who has none left leaves the line. Lock held.
+ * Gives how many texts, at least one. */
+static int32_t fill_pack(const lore_embedder *e, lane *l)
 {
+    int32_t rows = 0, n = 0;
+    request **link = &l->first;
+    l->row_start[0] = 0;
+    while (*link != NULL) {
+        request *r = *link;
+        while (r->taken < r->count && n < PACK_TEXTS &&
+               rows + r->texts[r->taken].count <= e->rows_max) {
+            const window_text *text = &r->texts[r->taken++];
+            memcpy(l->ids + rows, text->ids, (size_t)text->count * sizeof(int32_t));
+            rows += text->count;
+            l->owners[n] = r;
+            l->indexes[n] = text->index;
+            l->row_start[++n] = rows;
+        }
+        if (r->taken == r->count) {
+            *link = r->next;
+        } else {
+            link = &r->next;
+        }
+    }
+    LORE_ASSERT(n >
+                0); /* whoever calls has a text in the line, and every text fits an empty pack */
+    return n;
+}
+
+/* Hand out what a pack gave: vectors, or its failure to all whose texts were in it. Lock held. */
+static void settle_pack(const lore_embedder *e, lane *l, int32_t count, lore_status status,
+                        const lore_error *error)
+{
+    const size_t width = (size_t)e->config.width;
+    for (int32_t i = 0; i < count; i++) {
+        request *r = l->owners[i];
+        r->done++;
+        if (status == LORE_OK) {
+            memcpy(r->vectors + (size_t)l->indexes[i] * width, l->vectors + (size_t)i * width,
+                   width * sizeof(float));
+        } else {
+            r->status = status;
+            r->error = *error;
+        }
+    }
+    for (request **link = &l->first; *link != NULL && status != LORE_OK;) {
+        if ((*link)->status != LORE_OK) {
+            *link = (*link)->next;
+        } else {
+            link = &(*link)->next;
+        }
+    }
+}
+
+/* Stand in line until all texts have their vectors, computing packs whenever nobody else does. */
+static lore_status serve(lore_embedder *e, lore_encoder_lane which, request *own, lore_error *err)
+{
+    lane *l = &e->lanes[which];
     lore_lock_acquire(&e->turn);
-    uint64_t ticket = e->next_ticket++;
-    while (e->serving != ticket) {
-        /* No deadline: whoever is served ends after one pack. */
-        lore_lock_wait(&e->turn, 0);
+    request **link = &l->first;
+    while (*link != NULL) {
+        link = &(*link)->next;
+    }
+    *link = own;
+    while (own->done < own->count && own->status == LORE_OK) {
+        if (l->is_busy) {
+            lore_lock_wait(&e->turn, 0); /* no deadline: whoever computes ends after one pack */
+            continue;
+        }
+        lore_error error = {0};
+        const int32_t count = fill_pack(e, l);
+        l->is_busy = true;
+        lore_lock_release(&e->turn);
+        __atomic_fetch_add(&e->pack_count, 1, __ATOMIC_RELAXED);
+        lore_status status = lore_encoder_forward(e->encoder, which, l->ids, l->row_start, count,
+                                                  l->vectors, &error);
+        lore_lock_acquire(&e->turn);
+        l->is_busy = false;
+        settle_pack(e, l, count, status, &error);
+        lore_lock_wake_all(&e->turn);
     }
     lore_lock_release(&e->turn);
-
-    lore_status status = lore_encoder_forward(e->encoder, ids, row_start, sequences, vectors, err);
-
-    lore_lock_acquire(&e->turn);
-    e->serving++;
-    lore_lock_wake_all(&e->turn);
-    lore_lock_release(&e->turn);
-    return status;
+    if (own->status != LORE_OK && err != NULL) {
+        *err = own->error;
+    }
+    return own->status;
 }
 
 /* Working memory of one call. */
 typedef struct window_scratch {
     window_text texts[WINDOW_TEXTS];
-    int32_t row_start[PACK_TEXTS + 1];
-    int32_t *ids;   /* [rows_max] */
-    float *vectors; /* [PACK_TEXTS, width] */
     lore_arena arena;
 } window_scratch;
 
-/* Encode as many of the sorted texts as fit one pack. Gives how many. */
-static lore_status encode_pack(lore_embedder *e, window_scratch *w, const window_text *texts,
-                               int32_t count, float *vectors, int32_t *taken, lore_error *err)
-{
-    int32_t rows = 0, n = 0;
-    size_t width = (size_t)e->config.width;
-    w->row_start[0] = 0;
-    while (n < count && n < PACK_TEXTS && rows + texts[n].count <= e->rows_max) {
-        memcpy(w->ids + rows, texts[n].ids, (size_t)texts[n].count * sizeof(int32_t));
-        rows += texts[n].count;
-        w->row_start[++n] = rows;
-    }
-    lore_status status = forward_in_turn(e, w->ids, w->row_start, n, w->vectors, err);
-    if (status != LORE_OK) {
-        return status;
-    }
-    for (int32_t i = 0; i < n; i++) {
-        memcpy(vectors + (size_t)texts[i].index * width, w->vectors + (size_t)i * width,
-               width * sizeof(float));
-    }
-    *taken = n;
-    return LORE_OK;
-}
-
-static lore_status encode_window(lore_embedder *e, window_scratch *w, const lore_str *texts,
-                                 int32_t count, float *vectors, lore_error *err)
+static lore_status encode_window(lore_embedder *e, lore_encoder_lane which, window_scratch *w,
+                                 const lore_str *texts, int32_t count, float *vectors,
+                                 lore_error *err)
 {
     int64_t cut = 0;
     lore_arena_reset(&w->arena);
@@ -343,17 +431,12 @@ static lore_status encode_window(lore_embedder *e, window_scratch *w, const lore
         memset(vectors + (size_t)w->texts[count].index * (size_t)e->config.width, 0,
                (size_t)e->config.width * sizeof(float));
     }
-    for (int32_t done = 0, taken = 0; done < count; done += taken) {
-        lore_status status = encode_pack(e, w, w->texts + done, count - done, vectors, &taken, err);
-        if (status != LORE_OK) {
-            return status;
-        }
-    }
-    return LORE_OK;
+    request own = {.texts = w->texts, .count = count, .vectors = vectors};
+    return count > 0 ? serve(e, which, &own, err) : LORE_OK;
 }
 
-lore_status lore_embedder_encode(lore_embedder *e, const lore_str *texts, int32_t count,
-                                 float *vectors, lore_error *err)
+static lore_status encode(lore_embedder *e, lore_encoder_lane which, const lore_str *texts,
+                          int32_t count, float *vectors, lore_error *err)
 {
     size_t width = (size_t)e->config.width;
     lore_status status = LORE_OK;
@@ -362,18 +445,24 @@ lore_status lore_embedder_encode(lore_embedder *e, const lore_str *texts, int32_
         return lore_fail(err, LORE_ERR_NOMEM, "out of memory for embedding");
     }
     lore_arena_init(&w->arena, 0);
-    w->ids = lore_alloc((size_t)e->rows_max * sizeof(int32_t));
-    w->vectors = lore_alloc(PACK_TEXTS * width * sizeof(float));
-    if (w->ids == NULL || w->vectors == NULL) {
-        status = lore_fail(err, LORE_ERR_NOMEM, "out of memory for embedding");
-    }
     for (int32_t done = 0; done < count && status == LORE_OK; done += WINDOW_TEXTS) {
         int32_t size = count - done < WINDOW_TEXTS ? count - done : WINDOW_TEXTS;
-        status = encode_window(e, w, texts + done, size, vectors + (size_t)done * width, err);
+        status =
+            encode_window(e, which, w, texts + done, size, vectors + (size_t)done * width, err);
     }
-    lore_free(w->ids);
-    lore_free(w->vectors);
     lore_arena_destroy(&w->arena);
     lore_free(w);
     return status;
+}
+
+lore_status lore_embedder_encode(lore_embedder *e, const lore_str *texts, int32_t count,
+                                 float *vectors, lore_error *err)
+{
+    return encode(e, LORE_ENCODER_QUESTIONS, texts, count, vectors, err);
+}
+
+lore_status lore_embedder_encode_bulk(lore_embedder *e, const lore_str *texts, int32_t count,
+                                      float *vectors, lore_error *err)
+{
+    return encode(e, LORE_ENCODER_BULK, texts, count, vectors, err);
 }

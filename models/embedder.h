@@ -3,9 +3,11 @@
  *
  * Reads config.json, tokenizer.json, modules.json, 1_Pooling/config.json,
  * sentence_bert_config.json, model.safetensors. Nothing of the folder is assumed: unsupported
- * modules or settings are errors that name file and field. One caller computes at a time; others
- * wait (a lock inside). Texts longer than the model's maximum are cut at it, as the model was
- * trained, and counted. Thread: any. */
+ * modules or settings are errors that name file and field. Texts longer than the model's maximum
+ * are cut at it, as the model was trained, and counted. Thread: any; callers that wait at the same
+ * time travel in one pack. A caller for whom somebody waits uses lore_embedder_encode, whose work
+ * goes before all other work of the pool; an ingest uses lore_embedder_encode_bulk, whose work
+ * comes after it. */
 #ifndef LORE_MODELS_EMBEDDER_H
 #define LORE_MODELS_EMBEDDER_H
 
@@ -28,13 +30,17 @@ const lore_tokenizer *lore_embedder_tokenizer(const lore_embedder *embedder);
 const char *lore_embedder_name(const lore_embedder *embedder);
 const char *lore_embedder_fingerprint(const lore_embedder *embedder);
 int64_t lore_embedder_parameters(const lore_embedder *embedder);
-/* How many texts were longer than tokens_max and cut, since opening. */
+/* How many packs were computed, and how many texts were longer than tokens_max and cut, since
+ * opening. */
+int64_t lore_embedder_pack_count(const lore_embedder *embedder);
 int64_t lore_embedder_cut_count(const lore_embedder *embedder);
 
 /* vectors: f32 [count, dim], caller's. Any count; texts are sorted by length inside and packed into
- * batches of at most a fixed number of tokens. Empty texts are legal. LORE_ERR_NOMEM,
- * LORE_ERR_DEVICE. */
+ * batches of at most a fixed number of tokens. Empty texts are legal. A failed pack fails all who
+ * have a text in it. LORE_ERR_NOMEM, LORE_ERR_DEVICE. */
 LORE_MUST_USE lore_status lore_embedder_encode(lore_embedder *embedder, const lore_str *texts,
                                                int32_t count, float *vectors, lore_error *err);
+LORE_MUST_USE lore_status lore_embedder_encode_bulk(lore_embedder *embedder, const lore_str *texts,
+                                                    int32_t count, float *vectors, lore_error *err);
 
 #endif

@@ -7,7 +7,11 @@
  *
  * The sequences of a pack stand one behind the other without padding; only attention and pooling
  * need to know where one ends. The three projections of attention are one matrix, so a layer is
- * four matmuls. */
+ * four matmuls.
+ *
+ * The weights are shared by two lanes, each with a queue and scratch of its own, so that a question
+ * need not wait until a pack of an ingest has left the encoder: the pool lets the lane of higher
+ * priority go first, between two pieces of an op. */
 #include "models/encoder_int.h"
 
 #include <math.h>
@@ -22,19 +26,23 @@ typedef struct encoder_layer {
     float *attention_norm, *attention_norm_bias, *ffn_norm, *ffn_norm_bias;
 } encoder_layer;
 
+/* What one pack needs on its way through; backend memory but for the last. */
+typedef struct encoder_lane {
+    lore_queue *queue;
+    lore_priority priority;
+    float *x, *qkv, *mixed, *hidden, *pooled;
+    int32_t *ids, *position_ids, *type_ids, *row_start;
+    int32_t *host_positions;
+} encoder_lane;
+
 struct lore_encoder {
     lore_encoder_config config;
     lore_backend *backend;
-    lore_queue *queue;
     lore_weight *words, *positions, *types;
     float *norm, *norm_bias;
     encoder_layer *layers;
     int32_t rows_max, sequences_max;
-    /* step scratch, backend memory */
-    float *x, *qkv, *mixed, *hidden, *pooled;
-    int32_t *ids, *position_ids, *type_ids, *row_start;
-    /* host */
-    int32_t *host_positions;
+    encoder_lane lanes[LORE_ENCODER_LANES];
 };
 
 /* ---- loading ---- */
@@ -181,31 +189,35 @@ static lore_status take(lore_encoder *e, int32_t rows, int32_t cols, void *out, 
     return status;
 }
 
-static lore_status take_scratch(lore_encoder *e, lore_error *err)
+static lore_status open_lane(lore_encoder *e, encoder_lane *lane, lore_priority priority,
+                             lore_error *err)
 {
     const lore_encoder_config *c = &e->config;
     const struct {
         int32_t rows, cols;
         void *out;
-    } buffers[] = {{e->rows_max, c->width, &e->x},           {e->rows_max, 3 * c->width, &e->qkv},
-                   {e->rows_max, c->width, &e->mixed},       {e->rows_max, c->ffn, &e->hidden},
-                   {e->sequences_max, c->width, &e->pooled}, {e->rows_max, 1, &e->ids},
-                   {e->rows_max, 1, &e->position_ids},       {e->rows_max, 1, &e->type_ids},
-                   {e->sequences_max + 1, 1, &e->row_start}};
-    for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++) {
-        lore_status status = take(e, buffers[i].rows, buffers[i].cols, buffers[i].out, err);
-        if (status != LORE_OK) {
-            return status;
-        }
+    } buffers[] = {
+        {e->rows_max, c->width, &lane->x},           {e->rows_max, 3 * c->width, &lane->qkv},
+        {e->rows_max, c->width, &lane->mixed},       {e->rows_max, c->ffn, &lane->hidden},
+        {e->sequences_max, c->width, &lane->pooled}, {e->rows_max, 1, &lane->ids},
+        {e->rows_max, 1, &lane->position_ids},       {e->rows_max, 1, &lane->type_ids},
+        {e->sequences_max + 1, 1, &lane->row_start}};
+    lane->priority = priority;
+    lore_status status = lore_queue_open(e->backend, &lane->queue, err);
+    for (size_t i = 0; i < sizeof buffers / sizeof buffers[0] && status == LORE_OK; i++) {
+        status = take(e, buffers[i].rows, buffers[i].cols, buffers[i].out, err);
     }
-    e->host_positions = lore_alloc_zero((size_t)e->rows_max, sizeof(int32_t));
-    if (e->host_positions == NULL) {
+    if (status != LORE_OK) {
+        return status;
+    }
+    lane->host_positions = lore_alloc_zero((size_t)e->rows_max, sizeof(int32_t));
+    if (lane->host_positions == NULL) {
         return lore_fail(err, LORE_ERR_NOMEM, "out of memory for the encoder");
     }
     /* Every token is of type 0, for ever. */
-    lore_queue_upload(e->queue, e->type_ids, e->host_positions,
+    lore_queue_upload(lane->queue, lane->type_ids, lane->host_positions,
                       (size_t)e->rows_max * sizeof(int32_t));
-    return lore_queue_sync(e->queue, err);
+    return lore_queue_sync(lane->queue, err);
 }
 
 lore_status lore_encoder_open(const lore_encoder_config *config, lore_weights *weights,
@@ -224,13 +236,12 @@ lore_status lore_encoder_open(const lore_encoder_config *config, lore_weights *w
     e->layers = lore_alloc_zero((size_t)config->layers, sizeof *e->layers);
     loader l = {.e = e, .weights = weights, .err = err};
     lore_status status = e->layers != NULL
-                             ? lore_queue_open(backend, &e->queue, err)
+                             ? load_all(&l)
                              : lore_fail(err, LORE_ERR_NOMEM, "out of memory for the encoder");
-    if (status == LORE_OK) {
-        status = load_all(&l);
-    }
-    if (status == LORE_OK) {
-        status = take_scratch(e, err);
+    for (int i = 0; i < LORE_ENCODER_LANES && status == LORE_OK; i++) {
+        static const lore_priority PRIORITIES[LORE_ENCODER_LANES] = {
+            [LORE_ENCODER_QUESTIONS] = LORE_PRIORITY_HIGH, [LORE_ENCODER_BULK] = LORE_PRIORITY_LOW};
+        status = open_lane(e, &e->lanes[i], PRIORITIES[i], err);
     }
     if (status != LORE_OK) {
         lore_encoder_close(e);
@@ -261,46 +272,55 @@ static void close_layer(lore_backend *backend, encoder_layer *layer)
     }
 }
 
+static void close_lane(lore_backend *backend, encoder_lane *lane)
+{
+    void *memory[] = {lane->x,   lane->qkv,          lane->mixed,    lane->hidden,   lane->pooled,
+                      lane->ids, lane->position_ids, lane->type_ids, lane->row_start};
+    for (size_t i = 0; i < sizeof memory / sizeof memory[0]; i++) {
+        drop(backend, memory[i]);
+    }
+    if (lane->queue != NULL) {
+        lore_queue_close(lane->queue);
+    }
+    lore_free(lane->host_positions);
+}
+
 void lore_encoder_close(lore_encoder *e)
 {
     if (e == NULL) {
         return;
     }
-    void *memory[] = {e->norm,         e->norm_bias, e->x,        e->qkv,
-                      e->mixed,        e->hidden,    e->pooled,   e->ids,
-                      e->position_ids, e->type_ids,  e->row_start};
     for (int32_t i = 0; e->layers != NULL && i < e->config.layers; i++) {
         close_layer(e->backend, &e->layers[i]);
     }
-    for (size_t i = 0; i < sizeof memory / sizeof memory[0]; i++) {
-        drop(e->backend, memory[i]);
+    for (int i = 0; i < LORE_ENCODER_LANES; i++) {
+        close_lane(e->backend, &e->lanes[i]);
     }
+    drop(e->backend, e->norm);
+    drop(e->backend, e->norm_bias);
     lore_weight_free(e->words);
     lore_weight_free(e->positions);
     lore_weight_free(e->types);
-    if (e->queue != NULL) {
-        lore_queue_close(e->queue);
-    }
-    lore_free(e->host_positions);
     lore_free(e->layers);
     lore_free(e);
 }
 
 /* ---- forward ---- */
 
-static void forward_layer(lore_encoder *e, const encoder_layer *layer, int32_t rows,
-                          int32_t sequences, int32_t longest)
+static void forward_layer(const lore_encoder *e, const encoder_lane *lane,
+                          const encoder_layer *layer, int32_t rows, int32_t sequences,
+                          int32_t longest)
 {
     const lore_encoder_config *c = &e->config;
-    lore_queue *q = e->queue;
-    lore_view x = lore_view_of(e->x, rows, c->width);
-    lore_view qkv = lore_view_of(e->qkv, rows, 3 * c->width);
-    lore_view mixed = lore_view_of(e->mixed, rows, c->width);
-    lore_view hidden = lore_view_of(e->hidden, rows, c->ffn);
+    lore_queue *q = lane->queue;
+    lore_view x = lore_view_of(lane->x, rows, c->width);
+    lore_view qkv = lore_view_of(lane->qkv, rows, 3 * c->width);
+    lore_view mixed = lore_view_of(lane->mixed, rows, c->width);
+    lore_view hidden = lore_view_of(lane->hidden, rows, c->ffn);
     float scale = 1.0f / sqrtf((float)(c->width / c->heads));
 
     lore_op_matmul(q, qkv, x, layer->qkv, (lore_epilogue){.bias = layer->qkv_bias});
-    lore_op_attend_packed(q, mixed, qkv, c->heads, sequences, e->row_start, longest, scale);
+    lore_op_attend_packed(q, mixed, qkv, c->heads, sequences, lane->row_start, longest, scale);
     lore_op_matmul(q, x, mixed, layer->attention_out,
                    (lore_epilogue){.bias = layer->attention_out_bias, .is_accumulating = true});
     lore_op_layernorm(q, x, x, layer->attention_norm, layer->attention_norm_bias, c->eps);
@@ -313,45 +333,49 @@ static void forward_layer(lore_encoder *e, const encoder_layer *layer, int32_t r
 }
 
 /* Positions count from 0 in every sequence. Gives the length of the longest one. */
-static int32_t fill_positions(lore_encoder *e, const int32_t *row_start, int32_t sequences)
+static int32_t fill_positions(const lore_encoder *e, const encoder_lane *lane,
+                              const int32_t *row_start, int32_t sequences)
 {
     int32_t longest = 0;
     for (int32_t s = 0; s < sequences; s++) {
         int32_t length = row_start[s + 1] - row_start[s];
         LORE_ASSERT(length > 0 && length <= e->config.positions);
         for (int32_t i = 0; i < length; i++) {
-            e->host_positions[row_start[s] + i] = i;
+            lane->host_positions[row_start[s] + i] = i;
         }
         longest = length > longest ? length : longest;
     }
     return longest;
 }
 
-lore_status lore_encoder_forward(lore_encoder *e, const int32_t *ids, const int32_t *row_start,
-                                 int32_t sequences, float *vectors, lore_error *err)
+lore_status lore_encoder_forward(lore_encoder *e, lore_encoder_lane which, const int32_t *ids,
+                                 const int32_t *row_start, int32_t sequences, float *vectors,
+                                 lore_error *err)
 {
     const lore_encoder_config *c = &e->config;
-    lore_queue *q = e->queue;
+    const encoder_lane *lane = &e->lanes[which];
+    lore_queue *q = lane->queue;
     int32_t rows = row_start[sequences];
     LORE_ASSERT(rows <= e->rows_max && sequences <= e->sequences_max);
-    int32_t longest = fill_positions(e, row_start, sequences);
-    lore_view x = lore_view_of(e->x, rows, c->width);
-    lore_view pooled = lore_view_of(e->pooled, sequences, c->width);
+    int32_t longest = fill_positions(e, lane, row_start, sequences);
+    lore_view x = lore_view_of(lane->x, rows, c->width);
+    lore_view pooled = lore_view_of(lane->pooled, sequences, c->width);
 
-    lore_queue_upload(q, e->ids, ids, (size_t)rows * sizeof(int32_t));
-    lore_queue_upload(q, e->position_ids, e->host_positions, (size_t)rows * sizeof(int32_t));
-    lore_queue_upload(q, e->row_start, row_start, (size_t)(sequences + 1) * sizeof(int32_t));
+    lore_queue_begin(q, lane->priority);
+    lore_queue_upload(q, lane->ids, ids, (size_t)rows * sizeof(int32_t));
+    lore_queue_upload(q, lane->position_ids, lane->host_positions, (size_t)rows * sizeof(int32_t));
+    lore_queue_upload(q, lane->row_start, row_start, (size_t)(sequences + 1) * sizeof(int32_t));
 
-    lore_op_embed(q, x, e->words, e->ids, false);
-    lore_op_embed(q, x, e->positions, e->position_ids, true);
-    lore_op_embed(q, x, e->types, e->type_ids, true);
+    lore_op_embed(q, x, e->words, lane->ids, false);
+    lore_op_embed(q, x, e->positions, lane->position_ids, true);
+    lore_op_embed(q, x, e->types, lane->type_ids, true);
     lore_op_layernorm(q, x, x, e->norm, e->norm_bias, c->eps);
     for (int32_t i = 0; i < c->layers; i++) {
-        forward_layer(e, &e->layers[i], rows, sequences, longest);
+        forward_layer(e, lane, &e->layers[i], rows, sequences, longest);
     }
-    lore_op_pool(q, pooled, x, e->row_start, c->pooling, c->is_normalised);
+    lore_op_pool(q, pooled, x, lane->row_start, c->pooling, c->is_normalised);
 
-    lore_queue_download(q, vectors, e->pooled,
+    lore_queue_download(q, vectors, lane->pooled,
                         (size_t)sequences * (size_t)c->width * sizeof(float));
     return lore_queue_sync(q, err);
 }

@@ -20,6 +20,9 @@ enum {
     CONTEXT_MAX = 1 << 21,
     TYPES_MAX = 16
 };
+/* Of a norm: in single precision, too, more than the nothing by which a row of equal values would
+ * be divided. */
+#define EPSILON_MIN 1e-30
 
 typedef struct reader {
     const lore_json *root;
@@ -274,7 +277,7 @@ lore_status lore_decoder_config_parse(lore_str json, const char *name, lore_deco
         status = read_rope(&r, &c);
     }
     if (status == LORE_OK) {
-        status = lore_json_get_number(root, "", "rms_norm_eps", 0, 1, &eps, err);
+        status = lore_json_get_number(root, "", "rms_norm_eps", EPSILON_MIN, 1, &eps, err);
     }
     if (status == LORE_OK) {
         status = lore_json_get_bool(root, "", "tie_word_embeddings", &c.is_tied, err);
@@ -368,7 +371,7 @@ lore_status lore_encoder_config_parse(lore_str json, const char *name, lore_enco
         status = read_encoder_sizes(&r, &c);
     }
     if (status == LORE_OK) {
-        status = lore_json_get_number(root, "", "layer_norm_eps", 0, 1, &eps, err);
+        status = lore_json_get_number(root, "", "layer_norm_eps", EPSILON_MIN, 1, &eps, err);
     }
     lore_json_free(root);
     if (status != LORE_OK) {

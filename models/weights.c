@@ -529,6 +529,9 @@ lore_status lore_weights_finish(const lore_weights *w, lore_error *err)
                              w->shards[t->shard].path, LORE_STR_ARG(t->name));
         }
     }
+    for (int32_t i = 0; i < w->shard_count; i++) {
+        lore_map_drop(&w->shards[i].map); /* what was packed is hardly read again */
+    }
     return LORE_OK;
 }
 

@@ -49,5 +49,9 @@ lore_str lore_evidence_passage(const lore_evidence *evidence, const lore_hits *h
  * sentence's span. Out of memory counts as not carried. */
 int32_t lore_evidence_support(const lore_evidence *evidence, lore_str answer_sentence,
                               lore_arena *arena);
+/* Whether a sentence of an answer that begins like this may yet be carried by one of the `count`
+ * best ranked sentences. False is final: however it goes on, lore_evidence_support will not name
+ * one of them. The last word may be unfinished and is not looked at. */
+bool lore_evidence_may_support(const lore_evidence *evidence, int32_t count, lore_str beginning);
 
 #endif

@@ -137,11 +137,12 @@ static bool stands_together(const word_list *answer, const word_list *sentence, 
     return skipped <= SKIPPED_MAX;
 }
 
+/* Of the answer's words, in order; the rest is a slip of the pen. */
+static const double CARRIED_SHARE = 0.9;
+
 int32_t lore_evidence_support(const lore_evidence *evidence, lore_str answer_sentence,
                               lore_arena *arena)
 {
-    static const double CARRIED_SHARE =
-        0.9; /* of the answer's words, in order; the rest is a slip of the pen */
     word_list *answer = LORE_PUSH(arena, word_list, 1);
     word_list *sentence = LORE_PUSH(arena, word_list, 1);
     if (answer == NULL || sentence == NULL ||
@@ -165,4 +166,51 @@ int32_t lore_evidence_support(const lore_evidence *evidence, lore_str answer_sen
         }
     }
     return best;
+}
+
+/* An answer that a sentence carries has at most count / CARRIED_SHARE words, so the rest of them,
+ * which are slips, are bounded; and its words stand in a window of the sentence that leaves out
+ * SKIPPED_MAX at most. Both hold for every beginning of it. */
+static bool may_carry(const word_list *beginning, const word_list *sentence)
+{
+    int32_t slips = (int32_t)(sentence->count * (1.0 / CARRIED_SHARE - 1.0) + 1e-9);
+    int32_t wanted = beginning->count - slips;
+    if (wanted <= 0) {
+        return true;
+    }
+    if (!holds_numbers(beginning, sentence)) {
+        return false;
+    }
+    word_list window;
+    for (int32_t from = 0; from + wanted <= sentence->count; from++) {
+        int32_t left = sentence->count - from;
+        window.count =
+            beginning->count + SKIPPED_MAX < left ? beginning->count + SKIPPED_MAX : left;
+        memcpy(window.hash, sentence->hash + from, (size_t)window.count * sizeof window.hash[0]);
+        if (common_words(beginning, &window) >= wanted) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool lore_evidence_may_support(const lore_evidence *evidence, int32_t count, lore_str beginning)
+{
+    word_list words = {.count = 0}, sentence;
+    if (lore_words_each(beginning, list_word, &words, NULL) != LORE_OK ||
+        words.count == SENTENCE_WORDS_MAX) {
+        return true; /* what cannot be told is left to the whole sentence */
+    }
+    if (words.count < 2) {
+        return true;
+    }
+    words.count--;
+    for (int32_t i = 0; i < count; i++) {
+        sentence.count = 0;
+        if (lore_words_each(evidence->sentences[i].text, list_word, &sentence, NULL) != LORE_OK ||
+            may_carry(&words, &sentence)) {
+            return true;
+        }
+    }
+    return false;
 }

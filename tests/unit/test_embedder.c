@@ -125,9 +125,12 @@ TEST(packing_changes_nothing)
     fixture_close(&f);
 }
 
+enum { CALLERS = 8, CALLS = 40 };
+
 typedef struct caller {
     lore_embedder *embedder;
     lore_str text;
+    bool is_bulk;
     float vector[DIM];
     lore_status status;
 } caller;
@@ -135,33 +138,84 @@ typedef struct caller {
 static void *call_often(void *self)
 {
     caller *c = self;
-    for (int i = 0; i < 20 && c->status == LORE_OK; i++) {
-        c->status = lore_embedder_encode(c->embedder, &c->text, 1, c->vector, NULL);
+    for (int i = 0; i < CALLS && c->status == LORE_OK; i++) {
+        c->status = c->is_bulk
+                        ? lore_embedder_encode_bulk(c->embedder, &c->text, 1, c->vector, NULL)
+                        : lore_embedder_encode(c->embedder, &c->text, 1, c->vector, NULL);
     }
     return NULL;
 }
 
-TEST(callers_take_turns)
+/* Callers on CALLERS threads, the first `bulk` of them for an ingest; every one gets its own text's
+ * vector. Gives the number of packs. */
+static int64_t call_together(int bulk)
 {
     static golden g;
-    caller callers[4] = {0};
-    pthread_t threads[4];
+    caller callers[CALLERS] = {0};
+    pthread_t threads[CALLERS];
     lore_error err = {0};
     lore_embedder *embedder = NULL;
     fixture f = fixture_open(LORE_BACKEND_CPU, LORE_PRECISION_F32);
     golden_open(&g);
     CHECK_OK(lore_embedder_open(ENCODER, f.backend, &LIMITS, &embedder, &err), &err);
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < CALLERS; i++) {
         callers[i].embedder = embedder;
         callers[i].text = g.texts[8 + i];
+        callers[i].is_bulk = i < bulk;
         CHECK(pthread_create(&threads[i], NULL, call_often, &callers[i]) == 0);
     }
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < CALLERS; i++) {
         pthread_join(threads[i], NULL);
     }
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < CALLERS; i++) {
         CHECK_INT(callers[i].status, LORE_OK);
         CHECK(cosine(callers[i].vector, g.vectors[8 + i]) > 0.9999);
+    }
+    int64_t packs = lore_embedder_pack_count(embedder);
+    lore_embedder_close(embedder);
+    lore_json_free(g.root);
+    fixture_close(&f);
+    return packs;
+}
+
+/* Texts that wait at the same time share a pack, and each caller gets its own vector. */
+TEST(askers_travel_together)
+{
+    int64_t packs = call_together(0);
+    printf("%d calls of %d threads went in %d packs\n", CALLERS * CALLS, CALLERS, (int)packs);
+    CHECK(packs < CALLERS * CALLS);
+}
+
+/* Questions and an ingest at once, each in its lane. */
+TEST(lanes_do_not_mix)
+{
+    CHECK(call_together(CALLERS / 2) > 0);
+}
+
+/* A call of more tokens than a pack holds does not keep another call from its vector. */
+TEST(long_call_and_short_call)
+{
+    enum { MANY = 60 };
+    static golden g;
+    static float many[MANY][DIM];
+    static lore_str texts[MANY];
+    lore_error err = {0};
+    lore_embedder *embedder = NULL;
+    pthread_t thread;
+    fixture f = fixture_open(LORE_BACKEND_CPU, LORE_PRECISION_F32);
+    golden_open(&g);
+    CHECK_OK(lore_embedder_open(ENCODER, f.backend, &LIMITS, &embedder, &err), &err);
+    for (int i = 0; i < MANY; i++) {
+        texts[i] = g.texts[i % g.count];
+    }
+    caller other = {.embedder = embedder, .text = g.texts[9]};
+    CHECK(pthread_create(&thread, NULL, call_often, &other) == 0);
+    CHECK_OK(lore_embedder_encode(embedder, texts, MANY, many[0], &err), &err);
+    pthread_join(thread, NULL);
+    CHECK_INT(other.status, LORE_OK);
+    CHECK(cosine(other.vector, g.vectors[9]) > 0.9999);
+    for (int i = 0; i < MANY; i++) {
+        CHECK(cosine(many[i], g.vectors[i % g.count]) > 0.9999);
     }
     lore_embedder_close(embedder);
     lore_json_free(g.root);
@@ -316,5 +370,6 @@ TEST(out_of_memory_is_an_error)
 }
 
 CHECK_MAIN(cpu_f32_matches, cpu_bf16_matches, cpu_int8_matches, ref_matches,
-           packing_changes_nothing, callers_take_turns, tells_what_it_is, broken_folders_are_named,
+           packing_changes_nothing, askers_travel_together, lanes_do_not_mix,
+           long_call_and_short_call, tells_what_it_is, broken_folders_are_named,
            pooling_follows_the_folder, out_of_memory_is_an_error)

@@ -91,6 +91,7 @@ TEST(other_decoders_are_named)
     refuse_decoder("{" LLAMA ", \"head_dim\": 7}", bad, "heads");
     refuse_decoder("{" LLAMA ", \"bos_token_id\": 100}", bad, "bos_token_id");
     refuse_decoder("{" LLAMA ", \"rms_norm_eps\": \"x\"}", bad, "rms_norm_eps");
+    refuse_decoder("{" LLAMA ", \"rms_norm_eps\": 0}", bad, "rms_norm_eps");
     refuse_decoder("{\"model_type\": \"llama\"}", bad, "num_hidden_layers");
     refuse_decoder("{\"model_type\": \"llama\", \"num_hidden_layers\": 1e9}", bad,
                    "num_hidden_layers");
@@ -121,6 +122,7 @@ TEST(encoders_are_read_or_named)
                    LORE_ERR_UNSUPPORTED, "relative_key");
     refuse_encoder("{" BERT ", \"is_decoder\": true}", LORE_ERR_UNSUPPORTED, "is_decoder");
     refuse_encoder("{" BERT ", \"type_vocab_size\": 0}", LORE_ERR_CORRUPT, "type_vocab_size");
+    refuse_encoder("{" BERT ", \"layer_norm_eps\": 1e-50}", LORE_ERR_CORRUPT, "layer_norm_eps");
     refuse_encoder("{\"model_type\": \"bert\"}", LORE_ERR_CORRUPT, "num_hidden_layers");
 }
 

@@ -175,17 +175,14 @@ TEST(a_deleted_document_is_gone)
 {
     search s;
     lore_error err = {0};
-    bool was_there = false;
     search_open(&s, "deleted");
     put_shop(&s.b);
     find(&s, question, 50, -1.0);
     CHECK(count_of(&s, "router") > 0);
-    CHECK_OK(lore_index_begin(s.b.index, &err), &err);
-    CHECK_OK(lore_index_delete_document(s.b.index, LORE_STR("default"), LORE_STR("router"),
-                                        &was_there, &err),
-             &err);
-    CHECK_OK(lore_index_commit(s.b.index, &err), &err);
-    CHECK(was_there);
+    lore_change gone = {
+        .kind = LORE_CHANGE_DELETE, .collection = LORE_STR("default"), .id = LORE_STR("router")};
+    CHECK_OK(lore_writer_apply_one(s.b.writer, &gone, NULL, &err), &err);
+    CHECK_INT(gone.outcome, LORE_OUTCOME_DELETED);
     find(&s, question, 50, -1.0);
     CHECK_INT(count_of(&s, "router"), 0);
     CHECK(s.hits.count > 0);
