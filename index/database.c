@@ -21,6 +21,7 @@
 
 enum {
     STATEMENTS_CAP = 64, /* distinct literals of one connection; asserted */
+    PAGE_BYTES = 4096,   /* SQLite's default, which we leave */
     BUSY_TIMEOUT_MS =
         10000 /* for checkpoints and recovery; writers exclude each other by the folder's lock */
 };
@@ -38,6 +39,7 @@ struct lore_db {
     lore_stmt statements[STATEMENTS_CAP];
     int32_t statement_count;
     sqlite3_stmt *rollback; /* made at open, so that rolling back needs no memory */
+    int64_t log_bytes;
     lore_fts *fts;
 };
 
@@ -131,6 +133,25 @@ static lore_status status_of(int code)
     }
 }
 
+/* What to do about it, where SQLite's words do not say. */
+static const char *advice_for(int code)
+{
+    switch (code & 0xff) {
+    case SQLITE_BUSY:
+    case SQLITE_LOCKED:
+        return " (another program holds it open to write: a backup, or the sqlite3 shell)";
+    case SQLITE_CORRUPT:
+    case SQLITE_NOTADB:
+        return " (restore a backup, or move the folder away and ingest again)";
+    case SQLITE_FULL:
+        return " (nothing that was acknowledged is lost; free some space)";
+    case SQLITE_READONLY:
+        return " (the file or its folder may not be written to)";
+    default:
+        return "";
+    }
+}
+
 static lore_status fail_db(lore_db *db, int code, lore_error *err)
 {
     const char *words = sqlite3_errmsg(db->handle);
@@ -140,13 +161,13 @@ static lore_status fail_db(lore_db *db, int code, lore_error *err)
     }
     lore_status status = status_of(code);
     if (status == LORE_ERR_CORRUPT) {
-        return lore_fail(err, status, "'%s' is damaged: %s", db->path, words);
+        return lore_fail(err, status, "'%s' is damaged: %s%s", db->path, words, advice_for(code));
     }
     int reason = (code & 0xff) == SQLITE_IOERR || (code & 0xff) == SQLITE_CANTOPEN
                      ? sqlite3_system_errno(db->handle)
                      : 0; /* "disk I/O error" alone does not say that the disk is full */
-    return lore_fail(err, status, "'%s': %s%s%s", db->path, words, reason != 0 ? ": " : "",
-                     reason != 0 ? strerror(reason) : "");
+    return lore_fail(err, status, "'%s': %s%s%s%s", db->path, words, reason != 0 ? ": " : "",
+                     reason != 0 ? strerror(reason) : "", advice_for(code));
 }
 
 /* ---- connections ---- */
@@ -201,6 +222,16 @@ static int open_handle(lore_db *db, const char *path, bool is_writer)
     return sqlite3_open_v2(path, &db->handle, flags, NULL);
 }
 
+/* After each commit. In SQLite's own place for it would be a checkpoint every thousand pages, which
+ * the caller of the commit would wait for. */
+static int note_log(void *self, sqlite3 *handle, const char *name, int pages)
+{
+    (void)handle;
+    (void)name;
+    ((lore_db *)self)->log_bytes = (int64_t)pages * PAGE_BYTES;
+    return SQLITE_OK;
+}
+
 static int set_up(lore_db *db, bool is_writer)
 {
     /* secure_delete is on by default here; FAST still clears what costs no extra page. */
@@ -221,6 +252,9 @@ static int set_up(lore_db *db, bool is_writer)
     }
     if (code == SQLITE_OK) {
         code = lore_fts_open(db->handle, &db->fts);
+    }
+    if (is_writer) {
+        (void)sqlite3_wal_hook(db->handle, note_log, db);
     }
     return code;
 }
@@ -291,6 +325,25 @@ bool lore_db_rollback(lore_db *db)
 bool lore_db_in_transaction(const lore_db *db)
 {
     return sqlite3_get_autocommit(db->handle) == 0;
+}
+
+int64_t lore_db_log_bytes(const lore_db *db)
+{
+    return db->log_bytes;
+}
+
+lore_status lore_db_checkpoint(lore_db *db, lore_checkpoint how, int32_t wait_ms, lore_error *err)
+{
+    static const int MODES[] = {SQLITE_CHECKPOINT_PASSIVE, SQLITE_CHECKPOINT_RESTART,
+                                SQLITE_CHECKPOINT_TRUNCATE};
+    sqlite3_busy_timeout(db->handle, wait_ms);
+    int code = sqlite3_wal_checkpoint_v2(db->handle, "main", MODES[how], NULL, NULL);
+    lore_status status = code == SQLITE_OK ? LORE_OK : fail_db(db, code, err);
+    sqlite3_busy_timeout(db->handle, BUSY_TIMEOUT_MS);
+    if (status == LORE_OK && how != LORE_CHECKPOINT_PASSIVE) {
+        db->log_bytes = 0;
+    }
+    return status;
 }
 
 lore_fts *lore_db_fts(lore_db *db)

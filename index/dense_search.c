@@ -1,20 +1,18 @@
 /* Dense search: the vectors of a snapshot nearest to a query, and the scores of given chunks.
  *
  * One heap of the best runs through all parts of all collections asked for, so the result does not
- * depend on how rows are spread over base and tail. Where a collection has a FAISS index, the base
- * is not scanned: the index proposes candidates, their scores come from the same int8 rows. Deleted
- * rows are still in that index, so more are asked for than wanted, and again more while too many of
- * them were dead; a base that cannot fill the list that way is scanned. */
+ * depend on how rows are spread over base and tail. Where a collection has an inverted file, what
+ * it covers is not scanned: lists are read as far as they can hold something (ann_margin.c), the
+ * rest of the rows as always. Both give the same scores. Dead rows and rows that a filter does not
+ * allow are passed over where they would enter the heap; they cannot fill it, so a search that few
+ * rows pass reads more lists, down to all of them. */
 #include "index/index_int.h"
 
 #include <math.h>
 
 enum {
-    FETCH_SPARE = 16,  /* beyond twice the wanted number */
-    FETCH_GROWTH = 4,  /* each time too few were alive */
-    FETCH_MAX = 16384, /* then the exact scan is cheaper */
-    ANN_SHARE =
-        2 /* with a filter, the FAISS index serves when more than one row in two is allowed */
+    FIRST_LISTS = 32,  /* read first, so that the bound for the others is near its end */
+    FILTERED_SHARE = 8 /* where fewer than one row in eight is allowed, those are scored alone */
 };
 
 static lore_status check_query(const float *query, int32_t dim, lore_error *err)
@@ -30,107 +28,130 @@ static lore_status check_query(const float *query, int32_t dim, lore_error *err)
 /* One search over the parts of a collection. */
 typedef struct search {
     lore_scan *scan;
-    const float *query;
     const lore_vectors *view;
     const int64_t *allowed; /* NULL: all */
     int64_t allowed_count;
     lore_top *top;
+    bool is_exact;
 } search;
 
-/* Keep the proposals that are alive and allowed, in place. */
-static int32_t keep_live(const search *s, int64_t *chunks, int32_t count)
+/* ---- the inverted file ---- */
+
+/* A search of the rows that the file covers. What bounds it are the best LORE_ANN_DEPTH of these
+ * rows, whatever else the caller's heap holds and however many it wants: that is what the margin
+ * was measured for. */
+typedef struct probe {
+    const search *search;
+    const lore_ann *ann;
+    float *centre_scores; /* [lists]; -INFINITY once read */
+    lore_candidate items[LORE_ANN_DEPTH];
+    lore_top best;
+} probe;
+
+/* Is there no place for such a score? */
+static bool is_full(const lore_top *top, float score)
 {
-    const lore_part *base = &s->view->parts[0];
-    int32_t kept = 0;
-    for (int32_t i = 0; i < count; i++) {
-        int64_t row = lore_segment_find(base->segment, chunks[i]);
-        if (row >= 0 && !lore_dead_has(base->dead, row) &&
-            (s->allowed == NULL || lore_rows_have(s->allowed, s->allowed_count, chunks[i]))) {
-            chunks[kept++] = chunks[i];
-        }
-    }
-    return kept;
+    return top->count == top->cap && score < top->items[0].score;
 }
 
-static lore_status offer_proposed(const search *s, const int64_t *chunks, int32_t count,
-                                  lore_error *err)
+static lore_status read_list(probe *p, int64_t list, lore_error *err)
 {
-    const lore_part *base = &s->view->parts[0];
-    for (int32_t i = 0; i < count; i++) {
-        int64_t row = lore_segment_find(base->segment, chunks[i]);
-        lore_status status = lore_scan_rows(s->scan, base->segment, row, row + 1, err);
+    const search *s = p->search;
+    int64_t end = p->ann->starts[list + 1];
+    p->centre_scores[list] = -INFINITY;
+    for (int64_t begin = p->ann->starts[list]; begin < end; begin += LORE_SCAN_ROWS) {
+        int64_t count = end - begin < LORE_SCAN_ROWS ? end - begin : LORE_SCAN_ROWS;
+        lore_status status = lore_scan_rows(s->scan, &p->ann->rows, begin, begin + count, err);
         if (status != LORE_OK) {
             return status;
         }
-        lore_top_offer(s->top, chunks[i], s->scan->scores[0]);
+        for (int64_t i = 0; i < count; i++) {
+            float score = s->scan->scores[i];
+            int64_t chunk = p->ann->rows.ids[begin + i], row = 0;
+            if (is_full(&p->best, score) && is_full(s->top, score)) {
+                continue; /* nearly all rows end here */
+            }
+            if ((s->allowed == NULL || lore_rows_have(s->allowed, s->allowed_count, chunk)) &&
+                lore_vectors_find(s->view, chunk, &row) != NULL) {
+                lore_top_offer(&p->best, chunk, score);
+                lore_top_offer(s->top, chunk, score);
+            }
+        }
     }
     return LORE_OK;
 }
 
-/* *is_enough false: the proposals do not fill the list although the base could. Nothing was offered
- * then. */
-static lore_status search_ann(const search *s, bool *is_enough, lore_error *err)
+static lore_status read_lists(probe *p, lore_error *err)
 {
-    int32_t fetch = 2 * s->top->cap + FETCH_SPARE;
-    int64_t *chunks = NULL;
-    float *scores = NULL;
-    lore_status status = LORE_OK;
-    *is_enough = false;
-    while (status == LORE_OK && !*is_enough && fetch <= FETCH_MAX) {
-        lore_free(chunks);
-        lore_free(scores);
-        chunks = lore_alloc((size_t)fetch * sizeof *chunks);
-        scores = lore_alloc((size_t)fetch * sizeof *scores);
-        int32_t found = 0;
-        if (chunks == NULL || scores == NULL) {
-            status = lore_fail(err, LORE_ERR_NOMEM, "out of memory for %d candidates", fetch);
-            break;
-        }
-        status = lore_ann_search(s->view->ann, s->query, fetch, chunks, scores, &found, err);
-        if (status != LORE_OK) {
-            break;
-        }
-        int32_t live = keep_live(s, chunks, found);
-        *is_enough = live >= s->top->cap;
-        if (*is_enough) {
-            status = offer_proposed(s, chunks, live, err);
-        } else if (found < fetch) {
-            break; /* the probed lists hold no more */
-        }
-        fetch *= FETCH_GROWTH;
+    const lore_segment *centres = &p->ann->centres;
+    lore_candidate best[FIRST_LISTS];
+    lore_top first = {best, 0, FIRST_LISTS};
+    lore_status status = lore_scan_rows(p->search->scan, centres, 0, centres->count, err);
+    if (status != LORE_OK) {
+        return status;
     }
-    lore_free(chunks);
-    lore_free(scores);
+    for (int64_t list = 0; list < centres->count; list++) {
+        p->centre_scores[list] = p->search->scan->scores[list];
+        lore_top_offer(&first, list, p->centre_scores[list]);
+    }
+    for (int32_t i = 0; i < first.count && status == LORE_OK; i++) {
+        status = read_list(p, best[i].chunk, err);
+    }
+    /* The others in the order of the file: the bound moves little now, and memory likes it. */
+    for (int64_t list = 0; list < centres->count && status == LORE_OK; list++) {
+        bool is_filled = p->best.count == p->best.cap;
+        float bound = is_filled ? p->best.items[0].score - p->ann->margin : -INFINITY;
+        if (p->centre_scores[list] >= bound && p->centre_scores[list] > -INFINITY) {
+            status = read_list(p, list, err);
+        }
+    }
     return status;
 }
 
+static lore_status search_ann(const search *s, lore_error *err)
+{
+    probe p = {.search = s, .ann = s->view->ann};
+    p.best = (lore_top){p.items, 0, LORE_ANN_DEPTH};
+    p.centre_scores = lore_alloc((size_t)p.ann->centres.count * sizeof(float));
+    if (p.centre_scores == NULL) {
+        return lore_fail(err, LORE_ERR_NOMEM, "out of memory for a search");
+    }
+    lore_status status = read_lists(&p, err);
+    lore_free(p.centre_scores);
+    return status;
+}
+
+/* ---- all rows ---- */
+
 static bool can_use_ann(const search *s)
 {
-    return s->view->ann != NULL && !s->scan->is_device && s->top->cap > 0 &&
-           (s->allowed == NULL || s->allowed_count > s->view->parts[0].segment->count / ANN_SHARE);
+    const lore_ann *ann = s->view->ann;
+    return ann != NULL && !s->is_exact && !s->scan->is_device && s->top->cap > 0 &&
+           (s->allowed == NULL || s->allowed_count >= ann->rows.count / FILTERED_SHARE);
 }
 
 static lore_status search_view(const search *s, lore_error *err)
 {
     lore_status status = LORE_OK;
-    bool is_base_done = false;
+    int64_t first_chunk = 0; /* of what is scanned */
     if (can_use_ann(s)) {
-        status = search_ann(s, &is_base_done, err);
+        status = search_ann(s, err);
+        first_chunk = s->view->ann->chunk + 1;
     }
-    for (int32_t i = is_base_done ? 1 : 0; i < s->view->part_count && status == LORE_OK; i++) {
-        status =
-            lore_scan_part(s->scan, &s->view->parts[i], s->allowed, s->allowed_count, s->top, err);
+    for (int32_t i = 0; i < s->view->part_count && status == LORE_OK; i++) {
+        status = lore_scan_part(s->scan, &s->view->parts[i], first_chunk, s->allowed,
+                                s->allowed_count, s->top, err);
     }
     return status;
 }
 
-static lore_status search_views(lore_reader *reader, const float *query, lore_vectors *const *views,
-                                int32_t count, const lore_filter *filter, lore_top *top,
-                                lore_error *err)
+static lore_status search_views(lore_reader *reader, lore_vectors *const *views, int32_t count,
+                                const lore_search_options *options, lore_top *top, lore_error *err)
 {
+    const lore_filter *filter = options->filter;
     lore_status status = LORE_OK;
     for (int32_t i = 0; i < count && status == LORE_OK; i++) {
-        search s = {&reader->scan, query, views[i], NULL, 0, top};
+        search s = {&reader->scan, views[i], NULL, 0, top, options->is_exact};
         int64_t *allowed = NULL;
         if (filter != NULL) {
             status = lore_filter_rows(filter, reader->db, views[i]->collection, &allowed,
@@ -175,7 +196,7 @@ lore_status lore_search_dense(lore_snapshot *snapshot, const float *query,
         return status;
     }
     lore_scan_set_query(&reader->scan, query);
-    status = search_views(reader, query, views, view_count, options->filter, &top, err);
+    status = search_views(reader, views, view_count, options, &top, err);
     lore_reader_give(index, reader);
     if (status != LORE_OK) {
         return status;

@@ -436,6 +436,27 @@ static lore_status write_document(lore_index *index, int64_t collection, int64_t
                              : status;
 }
 
+lore_status lore_index_is_unchanged(lore_index *index, lore_str collection, lore_str id,
+                                    const uint8_t hash[32], bool *is_unchanged, lore_error *err)
+{
+    static const char *const sql =
+        "SELECT 1 FROM collections c JOIN documents d ON d.collection=c.id "
+        "WHERE c.name=?1 AND d.external_id=?2 AND d.hash=?3";
+    lore_stmt *stmt = NULL;
+    lore_status status = lore_transaction_check(index, err);
+    if (status == LORE_OK) {
+        status = lore_db_statement(index->writer, sql, &stmt, err);
+    }
+    if (status == LORE_OK) {
+        lore_bind_text(stmt, 1, collection);
+        lore_bind_text(stmt, 2, id);
+        lore_bind_blob(stmt, 3, hash, 32);
+        status = lore_stmt_step(stmt, is_unchanged, err);
+        lore_stmt_reset(stmt);
+    }
+    return status;
+}
+
 lore_status lore_index_put_document(lore_index *index, lore_str collection,
                                     const lore_document_row *document, bool *was_replaced,
                                     lore_error *err)

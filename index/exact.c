@@ -353,11 +353,12 @@ lore_status lore_scan_rows(lore_scan *scan, const lore_segment *segment, int64_t
     return lore_queue_sync(scan->queue, err);
 }
 
-static lore_status scan_all(lore_scan *scan, const lore_part *part, const int64_t *allowed,
-                            int64_t allowed_count, lore_top *top, lore_error *err)
+static lore_status scan_all(lore_scan *scan, const lore_part *part, int64_t first_row,
+                            const int64_t *allowed, int64_t allowed_count, lore_top *top,
+                            lore_error *err)
 {
     const lore_segment *segment = part->segment;
-    for (int64_t begin = 0; begin < segment->count; begin += LORE_SCAN_ROWS) {
+    for (int64_t begin = first_row; begin < segment->count; begin += LORE_SCAN_ROWS) {
         int64_t left = segment->count - begin;
         int64_t count = left < LORE_SCAN_ROWS ? left : LORE_SCAN_ROWS;
         lore_status status = lore_scan_rows(scan, segment, begin, begin + count, err);
@@ -409,16 +410,23 @@ static lore_status scan_runs(lore_scan *scan, const lore_part *part, const int64
     return LORE_OK;
 }
 
-lore_status lore_scan_part(lore_scan *scan, const lore_part *part, const int64_t *allowed,
-                           int64_t allowed_count, lore_top *top, lore_error *err)
+lore_status lore_scan_part(lore_scan *scan, const lore_part *part, int64_t first_chunk,
+                           const int64_t *allowed, int64_t allowed_count, lore_top *top,
+                           lore_error *err)
 {
-    if (top->cap == 0 || part->segment->count == 0 || (allowed != NULL && allowed_count == 0)) {
+    int64_t first_row = lore_segment_lower_bound(part->segment, first_chunk);
+    if (top->cap == 0 || first_row == part->segment->count ||
+        (allowed != NULL && allowed_count == 0)) {
         return LORE_OK;
     }
     /* On a device each run would be a launch of its own. */
     if (allowed != NULL && !scan->is_device &&
         allowed_count < part->segment->count / GATHER_SHARE) {
+        while (allowed_count > 0 && *allowed < first_chunk) {
+            allowed++;
+            allowed_count--;
+        }
         return scan_runs(scan, part, allowed, allowed_count, top, err);
     }
-    return scan_all(scan, part, allowed, allowed_count, top, err);
+    return scan_all(scan, part, first_row, allowed, allowed_count, top, err);
 }

@@ -1,24 +1,57 @@
 /* The part of FAISS's official C API that index/ann.c uses, for distributions that ship its headers
- * without its symbols (Debian does). Where CMake finds a libfaiss_c, that is linked instead and
- * this file is left out.
+ * without its symbols (Debian does), and the interrupt of faiss_c.h, which the C API lacks. Where
+ * CMake finds a libfaiss_c, that is linked and the official part is left out here.
  *
  * The only C++ of index/. Every function that can throw catches: no exception crosses into C. Codes
  * and the thread-local last error are those of the official implementation. */
+#include "index/faiss_c.h"
+
 #include <faiss/Index.h>
 #include <faiss/IndexIVF.h>
+#include <faiss/impl/AuxIndexStructures.h>
 #include <faiss/impl/FaissException.h>
 #include <faiss/index_factory.h>
-#include <faiss/index_io.h>
 
 #include <faiss/c_api/IndexIVF_c.h>
 #include <faiss/c_api/Index_c.h>
 #include <faiss/c_api/error_c.h>
 #include <faiss/c_api/index_factory_c.h>
-#include <faiss/c_api/index_io_c.h>
 
 #include <cstdio>
 #include <exception>
+#include <mutex>
 #include <new>
+
+/* ---- the interrupt ---- */
+
+namespace
+{
+thread_local bool (*interrupt_is_wanted)(void *self) = nullptr;
+thread_local void *interrupt_self = nullptr;
+
+struct Interrupt : faiss::InterruptCallback {
+    bool want_interrupt() override
+    {
+        return interrupt_is_wanted != nullptr && interrupt_is_wanted(interrupt_self);
+    }
+};
+} // namespace
+
+extern "C" void lore_faiss_interrupt(bool (*is_wanted)(void *self), void *self)
+{
+    static std::once_flag once;
+    interrupt_is_wanted = is_wanted;
+    interrupt_self = self;
+    try {
+        std::call_once(once, [] { faiss::InterruptCallback::instance.reset(new Interrupt); });
+    } catch (...) {
+        return; /* no memory: the computation then runs to its end */
+    }
+}
+
+#ifndef LORE_HAVE_FAISS_C
+
+/* ---- the official part ---- */
 
 namespace
 {
@@ -54,20 +87,6 @@ const faiss::Index *real(const FaissIndex *index)
 {
     return reinterpret_cast<const faiss::Index *>(index);
 }
-
-/* The header's FAISS_IO_FLAG_MMAP is 1, which the library does not know: it would read the file
- * into memory. */
-int real_flags(int flags)
-{
-    int out = 0;
-    if ((flags & FAISS_IO_FLAG_MMAP) != 0) {
-        out |= faiss::IO_FLAG_MMAP;
-    }
-    if ((flags & FAISS_IO_FLAG_READ_ONLY) != 0) {
-        out |= faiss::IO_FLAG_READ_ONLY;
-    }
-    return out;
-}
 } // namespace
 
 extern "C" {
@@ -91,30 +110,19 @@ void faiss_Index_free(FaissIndex *obj)
     delete real(obj);
 }
 
-int faiss_Index_d(const FaissIndex *index)
-{
-    return static_cast<int>(real(index)->d);
-}
-
-idx_t faiss_Index_ntotal(const FaissIndex *index)
-{
-    return real(index)->ntotal;
-}
-
 int faiss_Index_train(FaissIndex *index, idx_t n, const float *x)
 {
     return guarded([&] { real(index)->train(n, x); });
 }
 
-int faiss_Index_add_with_ids(FaissIndex *index, idx_t n, const float *x, const idx_t *xids)
+int faiss_Index_assign(FaissIndex *index, idx_t n, const float *x, idx_t *labels, idx_t k)
 {
-    return guarded([&] { real(index)->add_with_ids(n, x, xids); });
+    return guarded([&] { real(index)->assign(n, x, labels, k); });
 }
 
-int faiss_Index_search(const FaissIndex *index, idx_t n, const float *x, idx_t k, float *distances,
-                       idx_t *labels)
+int faiss_Index_reconstruct_n(const FaissIndex *index, idx_t i0, idx_t ni, float *recons)
 {
-    return guarded([&] { real(index)->search(n, x, k, distances, labels); });
+    return guarded([&] { real(index)->reconstruct_n(i0, ni, recons); });
 }
 
 FaissIndexIVF *faiss_IndexIVF_cast(FaissIndex *index)
@@ -122,20 +130,11 @@ FaissIndexIVF *faiss_IndexIVF_cast(FaissIndex *index)
     return reinterpret_cast<FaissIndexIVF *>(dynamic_cast<faiss::IndexIVF *>(real(index)));
 }
 
-void faiss_IndexIVF_set_nprobe(FaissIndexIVF *obj, size_t val)
+FaissIndex *faiss_IndexIVF_quantizer(const FaissIndexIVF *index)
 {
-    reinterpret_cast<faiss::IndexIVF *>(obj)->nprobe = val;
+    return reinterpret_cast<FaissIndex *>(
+        reinterpret_cast<const faiss::IndexIVF *>(index)->quantizer);
+}
 }
 
-int faiss_write_index_fname(const FaissIndex *idx, const char *fname)
-{
-    return guarded([&] { faiss::write_index(real(idx), fname); });
-}
-
-int faiss_read_index_fname(const char *fname, int io_flags, FaissIndex **p_out)
-{
-    return guarded([&] {
-        *p_out = reinterpret_cast<FaissIndex *>(faiss::read_index(fname, real_flags(io_flags)));
-    });
-}
-}
+#endif

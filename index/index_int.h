@@ -1,9 +1,11 @@
 /* What the files of index/ share and nobody else sees.
  *
  * From the bottom: database.c and store_fts.c fence SQLite; exact.c holds rows of int8 vectors and
- * scans them; vec_file.c keeps them in files; ann.c fences FAISS; view.c is one collection's
- * vectors at one moment; snapshot.c is all of them; store.c, transaction.c, document_rows.c and
- * publish.c write; listing.c, text_search.c and dense_search.c read.
+ * scans them; checksum.c, derived_file.c, vec_file.c and ann_file.c keep them in files; ann.c
+ * fences FAISS, which sorts them into lists, and ann_margin.c measures how many of those to read;
+ * view.c is one collection's vectors at one moment; snapshot.c is all of them; store.c,
+ * transaction.c, document_rows.c and publish.c write, rebuild.c in the background; listing.c,
+ * text_search.c and dense_search.c read.
  *
  * References: segments, dead sets, ann indexes, views and snapshots never change once somebody else
  * can see them, and are counted. Counts are atomic: an object is released by whichever thread is
@@ -20,6 +22,7 @@
 #include "index/store.h"
 #include "kernels/backend.h"
 
+#include <assert.h>
 #include <stdatomic.h>
 
 enum {
@@ -97,6 +100,18 @@ LORE_MUST_USE lore_status lore_db_number(lore_db *db, const char *sql, int64_t *
 LORE_MUST_USE lore_status lore_db_run_all(lore_db *db, const char *const *statements, size_t count,
                                           int64_t id, lore_error *err);
 int64_t lore_db_last_row(const lore_db *db); /* id of the row that the last INSERT made */
+/* Of a writing connection: bytes of the write-ahead log after the last commit. */
+int64_t lore_db_log_bytes(const lore_db *db);
+/* Move the log into the database: as far as readers let it (PASSIVE); all of it, so that the next
+ * commit starts the log anew (RESTART); and cut the file to nothing (TRUNCATE). The last two give
+ * up after wait_ms with LORE_ERR_BUSY. */
+typedef enum lore_checkpoint {
+    LORE_CHECKPOINT_PASSIVE,
+    LORE_CHECKPOINT_RESTART,
+    LORE_CHECKPOINT_TRUNCATE
+} lore_checkpoint;
+LORE_MUST_USE lore_status lore_db_checkpoint(lore_db *db, lore_checkpoint how, int32_t wait_ms,
+                                             lore_error *err);
 
 /* ---- store_fts.c: our part of SQLite's full-text search ---- */
 
@@ -227,24 +242,55 @@ void lore_scan_set_query(lore_scan *scan, const float *query);
 enum { LORE_SCAN_ROWS = 16384 };
 LORE_MUST_USE lore_status lore_scan_rows(lore_scan *scan, const lore_segment *segment,
                                          int64_t begin, int64_t end, lore_error *err);
-/* Offer all live rows of a part; where allowed is not NULL only those whose ids it holds
- * (ascending). */
+/* Offer the live rows of a part whose ids are first_chunk or above; where allowed is not NULL only
+ * those whose ids it holds (ascending). */
 LORE_MUST_USE lore_status lore_scan_part(lore_scan *scan, const lore_part *part,
-                                         const int64_t *allowed, int64_t allowed_count,
-                                         lore_top *top, lore_error *err);
+                                         int64_t first_chunk, const int64_t *allowed,
+                                         int64_t allowed_count, lore_top *top, lore_error *err);
 
-/* ---- vec_file.c ---- */
+/* ---- checksum.c ---- */
 
 uint64_t lore_crc64(uint64_t crc, const void *data,
                     size_t size_bytes); /* formats.md §2; start with 0 */
+/* The same for many pieces, with tables made once. */
+typedef struct lore_crc64_tables {
+    uint64_t table[8][256];
+} lore_crc64_tables;
+void lore_crc64_begin(lore_crc64_tables *tables);
+uint64_t lore_crc64_add(const lore_crc64_tables *tables, uint64_t crc, const void *data,
+                        size_t size_bytes);
 
-/* What the database says about the published files of a collection. */
+/* ---- derived_file.c: files that can be made again ---- */
+
+/* Begin "path.tmp", put sections front to back, each aligned; end writes the footer, syncs and
+ * renames, or where `status` is a failure removes the file and gives that status. */
+typedef struct lore_derived lore_derived;
+LORE_MUST_USE lore_status lore_derived_begin(const char *path, lore_derived **file,
+                                             lore_error *err);
+LORE_MUST_USE lore_status lore_derived_put(lore_derived *file, const void *data, size_t size_bytes,
+                                           lore_error *err);
+LORE_MUST_USE lore_status lore_derived_align(lore_derived *file, lore_error *err);
+LORE_MUST_USE lore_status lore_derived_end(lore_derived *file, lore_status status,
+                                           int64_t *size_bytes, uint64_t *checksum,
+                                           lore_error *err);
+/* Maps the file after checking every byte of it. LORE_ERR_NOT_FOUND, LORE_ERR_CORRUPT. */
+LORE_MUST_USE lore_status lore_derived_open(const char *path, uint64_t checksum, lore_map *map,
+                                            lore_error *err);
+LORE_MUST_USE lore_status lore_derived_damaged(const char *path, const char *what, lore_error *err);
+/* For layouts: where a section of this size begins, moving *at behind it; the size of a file whose
+ * last section ends at `at`. */
+size_t lore_derived_section(size_t *at, size_t size_bytes);
+size_t lore_derived_size(size_t at);
+
+/* ---- vec_file.c ---- */
+
+/* What the database says about the derived files of a collection. */
 typedef struct lore_published {
-    int64_t collection, generation; /* generation 0: none */
-    int64_t sequence, chunk;        /* what they cover */
+    int64_t collection, generation; /* of the vector file; 0: none */
+    int64_t sequence, chunk;        /* what it covers */
     int64_t count;
     uint64_t checksum;
-    int64_t ann_size; /* -1: there is no FAISS file */
+    int64_t ann_size; /* of the inverted file; -1: there is none */
     uint64_t ann_checksum;
 } lore_published;
 
@@ -258,23 +304,74 @@ LORE_MUST_USE lore_status lore_vec_file_write(const char *path, const lore_part 
                                               int32_t part_count, int32_t dim,
                                               lore_published *published, lore_error *err);
 
-/* ---- ann.c ---- */
+/* ---- ann.c: FAISS sorts vectors into lists ---- */
 
-typedef struct lore_ann lore_ann;
-/* Trains and fills an index over the live rows of the parts and writes it crash-safely. */
-LORE_MUST_USE lore_status lore_ann_write(const char *path, const lore_part *parts,
-                                         int32_t part_count, int32_t dim, int32_t threads,
+enum {
+    LORE_LISTS_MAX = 16384, /* one call of lore_scan_rows scores all centres */
+    LORE_ANN_DEPTH = 50     /* candidates whose recall is looked after; retrieval wants as many */
+};
+static_assert((int)LORE_LISTS_MAX <= (int)LORE_SCAN_ROWS, "centres are scored in one call");
+
+/* Asked now and then by what takes long; false for NULL. */
+typedef struct lore_stop {
+    bool (*is_wanted)(void *self);
+    void *self;
+} lore_stop;
+static inline bool lore_stop_wanted(const lore_stop *stop)
+{
+    return stop->is_wanted != NULL && stop->is_wanted(stop->self);
+}
+
+typedef struct lore_row {
+    const lore_segment *segment;
+    int64_t row;
+} lore_row;
+void lore_row_widen(const lore_row *row, float *out); /* f32 [dim] */
+
+typedef struct lore_lists {
+    int32_t dim, list_count;
+    int64_t row_count;
+    lore_row *rows;        /* [row_count], chunk ids ascending; the segments are borrowed */
+    int32_t *list_of;      /* [row_count] */
+    int64_t *sizes;        /* [list_count] */
+    lore_segment *centres; /* the mean of each list; ids are the numbers of the lists */
+} lore_lists;
+/* The live rows of the parts (one at least), sorted into lists of near ones by one thread in some
+ * seconds per 100,000. LORE_ERR_CANCELLED, LORE_ERR_NOMEM, LORE_ERR_IO. */
+LORE_MUST_USE lore_status lore_lists_new(const lore_part *parts, int32_t part_count, int32_t dim,
+                                         const lore_stop *stop, lore_lists **lists,
+                                         lore_error *err);
+void lore_lists_free(lore_lists *lists); /* accepts NULL */
+
+/* ---- ann_margin.c ---- */
+
+/* How far the centre of a list may score below the LORE_ANN_DEPTH-th best for the list to be worth
+ * reading. */
+LORE_MUST_USE lore_status lore_lists_margin(const lore_lists *lists, const lore_part *parts,
+                                            int32_t part_count, lore_backend *backend,
+                                            const lore_stop *stop, float *margin, lore_error *err);
+
+/* ---- ann_file.c: the inverted file ---- */
+
+typedef struct lore_ann {
+    _Atomic int32_t references;
+    int64_t chunk; /* covers all chunk ids up to this one */
+    float margin;
+    lore_segment centres;  /* scales and rows only; parts of the map below, not counted */
+    lore_segment rows;     /* in order of list, then of id; no lengths */
+    const int64_t *starts; /* [lists + 1] first row of each list */
+    lore_map map;
+} lore_ann;
+/* Crash-safely. */
+LORE_MUST_USE lore_status lore_ann_write(const char *path, const lore_lists *lists,
+                                         int64_t collection, int64_t chunk, float margin,
                                          int64_t *size_bytes, uint64_t *checksum, lore_error *err);
-/* Loads a file after checking size and checksum, dim and count. probe: lists to search. */
+/* Maps the file and checks every byte of it against `published`. LORE_ERR_NOT_FOUND,
+ * LORE_ERR_CORRUPT. */
 LORE_MUST_USE lore_status lore_ann_open(const char *path, const lore_published *published,
-                                        int32_t dim, int64_t probe, lore_ann **ann,
-                                        lore_error *err);
-lore_ann *lore_ann_acquire(lore_ann *ann);
+                                        int32_t dim, lore_ann **ann, lore_error *err);
+lore_ann *lore_ann_acquire(lore_ann *ann); /* accepts NULL, as release does */
 void lore_ann_release(lore_ann *ann);
-/* Up to `count` chunk ids near the query, in no promised order; *found says how many. */
-LORE_MUST_USE lore_status lore_ann_search(const lore_ann *ann, const float *query, int32_t count,
-                                          int64_t *chunks, float *scores, int32_t *found,
-                                          lore_error *err);
 
 /* ---- view.c: one collection's vectors at one moment ---- */
 
@@ -286,8 +383,8 @@ typedef struct lore_vectors {
     int64_t chunks;  /* rows of the collection, with or without a vector */
     lore_published published;
     bool has_base;    /* parts[0] is the published file */
-    bool is_damaged;  /* files are published but could not be used: the writer rebuilds */
-    lore_ann *ann;    /* over parts[0], or NULL */
+    bool is_damaged;  /* a vector file is published but could not be used: the writer rebuilds */
+    lore_ann *ann;    /* of rows up to ann->chunk; NULL: none (yet), and in readers */
     lore_part *parts; /* ascending chunk ids throughout */
     int32_t part_count;
 } lore_vectors;
@@ -301,10 +398,12 @@ typedef struct lore_collection_state {
 
 lore_vectors *lore_vectors_acquire(lore_vectors *vectors);
 void lore_vectors_release(lore_vectors *vectors);
-/* From the files and the rows since. A file that cannot be used is an error, or where may_rebuild
- * all comes from the rows. Inside a read transaction of db. */
+/* From the vector file and the rows since. A file that cannot be used is an error, or where
+ * may_rebuild all comes from the rows. `old`, where not NULL, is the view before: its inverted file
+ * still holds. Inside a read transaction of db. */
 LORE_MUST_USE lore_status lore_vectors_load(lore_index *index, lore_db *db,
-                                            const lore_collection_state *state, bool may_rebuild,
+                                            const lore_collection_state *state,
+                                            const lore_vectors *old, bool may_rebuild,
                                             lore_vectors **vectors, lore_error *err);
 /* The same view with what happened after commit `sequence` (when the highest chunk id was below
  * `next_chunk`) added. */
@@ -313,13 +412,18 @@ LORE_MUST_USE lore_status lore_vectors_advance(lore_index *index, lore_db *db,
                                                const lore_collection_state *state, int64_t sequence,
                                                int64_t next_chunk, lore_vectors **vectors,
                                                lore_error *err);
+/* The same view with another inverted file, the one that `published` names, or none. */
+LORE_MUST_USE lore_status lore_vectors_with_ann(const lore_vectors *old,
+                                                const lore_published *published, lore_ann *ann,
+                                                lore_vectors **vectors, lore_error *err);
 int64_t lore_vectors_live(const lore_vectors *vectors);
 int64_t lore_vectors_dead(const lore_vectors *vectors);
 const lore_part *lore_vectors_find(const lore_vectors *vectors, int64_t chunk,
                                    int64_t *row); /* NULL: not here or dead */
-void lore_index_file_path(const lore_index *index, const char *kind, int64_t collection,
-                          int64_t generation,
-                          char path[LORE_INDEX_PATH_CAP]); /* kind "vec" or "ann" */
+void lore_index_vec_path(const lore_index *index, int64_t collection, int64_t generation,
+                         char path[LORE_INDEX_PATH_CAP]);
+void lore_index_ann_path(const lore_index *index, int64_t collection,
+                         char path[LORE_INDEX_PATH_CAP]);
 
 /* ---- snapshot.c ---- */
 
@@ -348,8 +452,9 @@ typedef struct lore_term_count {
     int64_t changed, rows;
 } lore_term_count;
 
-/* Owns: everything. `lock` guards current, is_refreshing, is_stale, idle, the reader counts and
- * term_counts; the writing fields belong to the writing thread; the rest is constant after open. */
+/* Owns: everything. `lock` guards current, is_refreshing, is_stale, is_publishing, idle, the reader
+ * counts, term_counts and the rebuild_ flags; the writing fields belong to the writing thread; the
+ * rest is constant after open. */
 struct lore_index {
     char folder[LORE_INDEX_PATH_CAP - 128];
     char path[LORE_INDEX_PATH_CAP]; /* of lore.db */
@@ -365,9 +470,15 @@ struct lore_index {
     lore_snapshot *current;
     bool is_refreshing; /* one thread at a time brings the snapshot forward, without the lock */
     bool is_stale;      /* a commit happened whose refresh failed: the next acquire tries again */
+    bool is_publishing; /* one thread at a time writes vector files and moves their marks */
     lore_reader *idle;
     int32_t idle_count, reader_count;
     lore_term_count term_counts[LORE_TERM_COUNTS]; /* direct-mapped cache */
+
+    /* rebuild.c */
+    lore_thread rebuilder; /* started by the opening or the writing thread when first needed */
+    bool rebuild_wanted, rebuild_publish, rebuild_busy;
+    _Atomic bool rebuild_stopping; /* also read without the lock */
 
     /* the writing thread's */
     lore_db *writer;
@@ -389,6 +500,12 @@ LORE_MUST_USE lore_status lore_reader_take_scan(lore_index *index, lore_reader *
 /* Bring the current snapshot to the last commit. On failure the old one stays and is_stale is set.
  */
 LORE_MUST_USE lore_status lore_index_refresh(lore_index *index, lore_error *err);
+/* NULL: not in this snapshot. */
+const lore_vectors *lore_snapshot_view(const lore_snapshot *snapshot, int64_t collection);
+/* Give a collection's view another inverted file, the one that `published` names (NULL: none);
+ * nothing where the collection is gone. Searches that run keep theirs. */
+LORE_MUST_USE lore_status lore_index_replace_ann(lore_index *index, const lore_published *published,
+                                                 lore_ann *ann, lore_error *err);
 /* The views that options name, in their order. LORE_ERR_NOT_FOUND names an unknown one. */
 LORE_MUST_USE lore_status lore_snapshot_select(lore_snapshot *snapshot,
                                                const lore_search_options *options,
@@ -413,10 +530,26 @@ void lore_text_forget(lore_index *index);
 
 /* ---- publish.c ---- */
 
-/* Fold the tail of every collection that needs it; is_repair: also where files are missing, damaged
- * or superfluous. */
-LORE_MUST_USE lore_status lore_index_publish_all(lore_index *index, bool is_repair,
-                                                 lore_error *err);
+/* Fold the tail of every collection that needs it through a writing connection without open
+ * transaction, the caller's. */
+LORE_MUST_USE lore_status lore_index_publish_through(lore_index *index, lore_db *db,
+                                                     lore_error *err);
+/* A long tail, many dead rows, or a damaged file. */
+bool lore_vectors_need_publishing(const lore_vectors *view);
+/* Remove derived files that belong to no collection's mark; at_open: also unfinished ones, when
+ * nobody can be writing any. */
+void lore_index_remove_strays(lore_index *index, bool at_open);
+
+/* ---- rebuild.c: a thread that mends and makes derived files in the background ---- */
+
+/* Look whether there is something to do, and wake (or start) the thread for it. From the opening or
+ * the writing thread. At open it also publishes what needs it; later the writing thread does. A
+ * thread that cannot start is tried again by the next call. */
+void lore_rebuild_wake(lore_index *index, bool at_open);
+/* Ends what runs, within a second; for closing. */
+void lore_rebuild_stop(lore_index *index);
+/* For tests and measurements: until the thread has nothing to do; false: deadline_ns passed. */
+bool lore_rebuild_wait(lore_index *index, int64_t deadline_ns);
 
 /* ---- filter.c ---- */
 

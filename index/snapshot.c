@@ -273,7 +273,7 @@ static lore_status read_meta(lore_index *index, lore_db *db, lore_snapshot *next
     return status;
 }
 
-static const lore_vectors *find_view(const lore_snapshot *snapshot, int64_t collection)
+const lore_vectors *lore_snapshot_view(const lore_snapshot *snapshot, int64_t collection)
 {
     for (int32_t i = 0; snapshot != NULL && i < snapshot->view_count; i++) {
         if (snapshot->views[i]->collection == collection) {
@@ -288,9 +288,9 @@ static lore_status next_view(lore_index *index, lore_db *db, const lore_snapshot
                              const lore_collection_state *state, bool may_rebuild,
                              lore_vectors **view, lore_error *err)
 {
-    const lore_vectors *known = find_view(old, state->published.collection);
+    const lore_vectors *known = lore_snapshot_view(old, state->published.collection);
     if (known == NULL || known->published.generation != state->published.generation) {
-        return lore_vectors_load(index, db, state, may_rebuild, view, err);
+        return lore_vectors_load(index, db, state, known, may_rebuild, view, err);
     }
     if (known->changed == state->changed) {
         *view = lore_vectors_acquire((lore_vectors *)(uintptr_t)known);
@@ -374,7 +374,8 @@ static lore_status try_refresh(lore_index *index, lore_db *db, lore_snapshot **s
     return status;
 }
 
-lore_status lore_index_refresh(lore_index *index, lore_error *err)
+/* Until end_refresh nobody else replaces the current snapshot. */
+static void begin_refresh(lore_index *index)
 {
     lore_lock_acquire(&index->lock);
     while (index->is_refreshing) {
@@ -382,7 +383,28 @@ lore_status lore_index_refresh(lore_index *index, lore_error *err)
     }
     index->is_refreshing = true;
     lore_lock_release(&index->lock);
+}
 
+/* next becomes the current one; NULL keeps it. */
+static void end_refresh(lore_index *index, lore_snapshot *next, bool is_stale)
+{
+    lore_lock_acquire(&index->lock);
+    lore_snapshot *old = index->current;
+    if (next != NULL) {
+        index->current = next;
+    }
+    index->is_stale = is_stale;
+    index->is_refreshing = false;
+    lore_lock_wake_all(&index->lock);
+    lore_lock_release(&index->lock);
+    if (next != NULL) {
+        lore_snapshot_release(old);
+    }
+}
+
+lore_status lore_index_refresh(lore_index *index, lore_error *err)
+{
+    begin_refresh(index);
     lore_reader *reader = NULL;
     lore_snapshot *next = NULL;
     lore_status status = lore_reader_take(index, &reader, err);
@@ -390,19 +412,51 @@ lore_status lore_index_refresh(lore_index *index, lore_error *err)
         status = try_refresh(index, reader->db, &next, err);
     }
     lore_reader_give(index, reader);
+    end_refresh(index, next, status != LORE_OK);
+    return status;
+}
 
-    lore_lock_acquire(&index->lock);
-    lore_snapshot *old = index->current;
-    if (status == LORE_OK) {
-        index->current = next;
+/* A copy of the current snapshot with one view exchanged. *next NULL: the collection is gone. */
+static lore_status exchange_ann(lore_index *index, const lore_published *published, lore_ann *ann,
+                                lore_snapshot **next, lore_error *err)
+{
+    const lore_snapshot *old = index->current;
+    if (lore_snapshot_view(old, published->collection) == NULL) {
+        return LORE_OK;
     }
-    index->is_stale = status != LORE_OK;
-    index->is_refreshing = false;
-    lore_lock_wake_all(&index->lock);
-    lore_lock_release(&index->lock);
-    if (status == LORE_OK) {
-        lore_snapshot_release(old);
+    lore_snapshot *made = snapshot_new(index, old->view_count);
+    if (made == NULL) {
+        return lore_fail(err, LORE_ERR_NOMEM, "out of memory for a snapshot");
     }
+    made->sequence = old->sequence;
+    made->next_chunk = old->next_chunk;
+    made->chunks = old->chunks;
+    for (int32_t i = 0; i < old->view_count; i++) {
+        lore_vectors *view = old->views[i];
+        lore_status status = LORE_OK;
+        if (view->collection == published->collection) {
+            status = lore_vectors_with_ann(view, published, ann, &made->views[i], err);
+        } else {
+            made->views[i] = lore_vectors_acquire(view);
+        }
+        if (status != LORE_OK) {
+            lore_snapshot_release(made);
+            return status;
+        }
+        made->view_count++;
+    }
+    *next = made;
+    return LORE_OK;
+}
+
+lore_status lore_index_replace_ann(lore_index *index, const lore_published *published,
+                                   lore_ann *ann, lore_error *err)
+{
+    lore_snapshot *next = NULL;
+    begin_refresh(index);
+    bool is_stale = index->is_stale; /* changed only by whoever refreshes: us */
+    lore_status status = exchange_ann(index, published, ann, &next, err);
+    end_refresh(index, next, is_stale);
     return status;
 }
 

@@ -39,6 +39,7 @@ typedef struct lore_search_options {
     int32_t collection_count;    /* 0: all */
     const lore_filter *filter;   /* NULL: all */
     int32_t count;               /* candidates wanted */
+    bool is_exact;               /* dense: scan also where FAISS would do, to measure its recall */
 } lore_search_options;
 
 /* Nearest by cosine. query: f32 [dim], unit length; not finite: LORE_ERR_INVALID. */

@@ -333,11 +333,8 @@ lore_status lore_index_open(const char *folder, const lore_index_options *option
         return status;
     }
     if (made->is_writer) {
-        /* Without new files the index answers all the same, from the database. */
-        lore_error why;
-        if (lore_index_publish_all(made, true, &why) != LORE_OK) {
-            lore_log(LORE_LOG_WARN, "event=index_repair_failed reason=\"%s\"", why.message);
-        }
+        lore_index_remove_strays(made, true);
+        lore_rebuild_wake(made, true); /* until it is done, the index answers from the database */
     }
     *index = made;
     return LORE_OK;
@@ -348,6 +345,7 @@ void lore_index_close(lore_index *index)
     if (index == NULL) {
         return;
     }
+    lore_rebuild_stop(index);
     if (index->current != NULL) {
         /* Acquire: whoever released the others is done with them. */
         LORE_ASSERT(atomic_load_explicit(&index->current->references, memory_order_acquire) == 1);

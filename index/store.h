@@ -5,7 +5,8 @@
  * durable (synchronous=FULL) and found by the next snapshot. Replacing or deleting a document takes
  * its chunks, vectors and full-text rows out in the same transaction. Document and chunk row ids
  * are never used twice. Tables and formats: docs/formats.md. Thread: writing functions from one
- * thread at a time (the owner of the data folder's lock); reading ones any. */
+ * thread at a time (the owner of the data folder's lock; writer.h has such a thread and a queue
+ * before it); reading ones any. */
 #ifndef LORE_INDEX_STORE_H
 #define LORE_INDEX_STORE_H
 
@@ -77,8 +78,17 @@ LORE_MUST_USE lore_status lore_index_put_document(lore_index *index, lore_str co
 /* *found false when there is none. */
 LORE_MUST_USE lore_status lore_index_delete_document(lore_index *index, lore_str collection,
                                                      lore_str id, bool *found, lore_error *err);
+/* Is the document stored with just this hash? As the open transaction sees it. */
+LORE_MUST_USE lore_status lore_index_is_unchanged(lore_index *index, lore_str collection,
+                                                  lore_str id, const uint8_t hash[32],
+                                                  bool *is_unchanged, lore_error *err);
 LORE_MUST_USE lore_status lore_index_commit(lore_index *index, lore_error *err);
 void lore_index_rollback(lore_index *index);
+/* Move what was committed from the write-ahead log into the database, so that the log stays short:
+ * only where it has grown, or when idle, and then it is emptied. Nothing else does it: whoever
+ * commits calls this now and then, best when nobody waits. LORE_ERR_BUSY: a reader is still in the
+ * log; try again later. */
+LORE_MUST_USE lore_status lore_index_checkpoint(lore_index *index, bool is_idle, lore_error *err);
 /* Collections. Names: 1..128 bytes of letters, digits, '-', '_', '.'; "default" is made by the
  * first open. */
 LORE_MUST_USE lore_status lore_index_create_collection(lore_index *index, lore_str name,
@@ -90,8 +100,9 @@ LORE_MUST_USE lore_status lore_index_delete_collection(lore_index *index, lore_s
 LORE_MUST_USE lore_status lore_index_tune_collection(lore_index *index, lore_str name,
                                                      double fusion_weight, lore_str refusal,
                                                      lore_error *err);
-/* Fold the tail into the derived files (vec-*.i8, ann-*.faiss above ann_min_vectors) crash-safely.
- * Cheap when there is nothing to do; does nothing while the tail is small. */
+/* Fold the tail into the vector files (vec-*.i8) crash-safely, and wake the thread that sorts
+ * collections above ann_min_vectors. Cheap when there is nothing to do; does nothing while the tail
+ * is small. */
 LORE_MUST_USE lore_status lore_index_publish(lore_index *index, lore_error *err);
 
 /* Reading for listings and for ingest's skip test (own short read transaction each). */

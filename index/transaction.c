@@ -18,6 +18,14 @@
 
 #include <stdio.h>
 
+enum {
+    LOG_BYTES = 4 * 1024 * 1024, /* of the write-ahead log, above which it is moved over */
+    /* Readers come and go without a gap, so the log never starts anew by itself: wait for those
+     * that are in it. A read takes milliseconds. */
+    LOG_BYTES_LONG = 32 * 1024 * 1024,
+    LOG_WAIT_MS = 500
+};
+
 /* ---- transactions ---- */
 
 void lore_text_forget(lore_index *index)
@@ -130,6 +138,21 @@ lore_status lore_index_commit(lore_index *index, lore_error *err)
         lore_log(LORE_LOG_WARN, "event=index_refresh_failed reason=\"%s\"", why.message);
     }
     return LORE_OK;
+}
+
+lore_status lore_index_checkpoint(lore_index *index, bool is_idle, lore_error *err)
+{
+    LORE_ASSERT(index->is_writer);
+    LORE_ASSERT(!index->is_open);
+    int64_t bytes = lore_db_log_bytes(index->writer);
+    if (is_idle) {
+        return lore_db_checkpoint(index->writer, LORE_CHECKPOINT_TRUNCATE, 0, err);
+    }
+    if (bytes > LOG_BYTES_LONG) {
+        return lore_db_checkpoint(index->writer, LORE_CHECKPOINT_RESTART, LOG_WAIT_MS, err);
+    }
+    return bytes > LOG_BYTES ? lore_db_checkpoint(index->writer, LORE_CHECKPOINT_PASSIVE, 0, err)
+                             : LORE_OK;
 }
 
 /* ---- collections ---- */

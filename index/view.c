@@ -11,9 +11,12 @@
  * commits leave a dozen segments, and each row is copied a logarithmic number of times. The base is
  * never merged here: publishing does that.
  *
- * A view is loaded (files, then the rows they do not cover) or advanced (the rows of the commits
- * since). Either way what is new comes from SQLite, in one read transaction, quantised from the
- * stored f16: both ways give the same bytes. */
+ * 5. An inverted file, where there is one, holds every row up to its chunk id that was alive when
+ * it was made; what died since is dead or gone in the parts.
+ *
+ * A view is loaded (the vector file, then the rows they do not cover) or advanced (the rows of the
+ * commits since). Either way what is new comes from SQLite, in one read transaction, quantised from
+ * the stored f16: both ways give the same bytes. */
 #include "index/index_int.h"
 
 #include "base/log.h"
@@ -21,12 +24,17 @@
 #include <stdio.h>
 #include <string.h>
 
-void lore_index_file_path(const lore_index *index, const char *kind, int64_t collection,
-                          int64_t generation, char path[LORE_INDEX_PATH_CAP])
+void lore_index_vec_path(const lore_index *index, int64_t collection, int64_t generation,
+                         char path[LORE_INDEX_PATH_CAP])
 {
-    const char *ending = strcmp(kind, "vec") == 0 ? "i8" : "faiss";
-    snprintf(path, LORE_INDEX_PATH_CAP, "%s/%s-%lld-%lld.%s", index->folder, kind,
-             (long long)collection, (long long)generation, ending);
+    snprintf(path, LORE_INDEX_PATH_CAP, "%s/vec-%lld-%lld.i8", index->folder, (long long)collection,
+             (long long)generation);
+}
+
+void lore_index_ann_path(const lore_index *index, int64_t collection,
+                         char path[LORE_INDEX_PATH_CAP])
+{
+    snprintf(path, LORE_INDEX_PATH_CAP, "%s/ann-%lld.ivf", index->folder, (long long)collection);
 }
 
 /* ---- life ---- */
@@ -305,8 +313,8 @@ static lore_status merge_tail(lore_index *index, lore_vectors *view, lore_error 
     return add_part(index, view, merged, err);
 }
 
-/* The published files. What cannot be used is left out and noted; only a lack of memory is a
- * failure. */
+/* The published vector file. What cannot be used is left out and noted; only a lack of memory is a
+ * failure. The inverted file is not opened here: rebuild.c does that in the background. */
 static lore_status add_base(lore_index *index, lore_vectors *view, bool may_rebuild,
                             lore_error *err)
 {
@@ -315,7 +323,7 @@ static lore_status add_base(lore_index *index, lore_vectors *view, bool may_rebu
     char path[LORE_INDEX_PATH_CAP];
     lore_segment *base = NULL;
     lore_error why;
-    lore_index_file_path(index, "vec", view->collection, published->generation, path);
+    lore_index_vec_path(index, view->collection, published->generation, path);
     lore_status status = lore_vec_file_open(path, published, dim, &base, &why);
     if (status != LORE_OK) {
         if (status == LORE_ERR_NOMEM || !may_rebuild) {
@@ -326,32 +334,19 @@ static lore_status add_base(lore_index *index, lore_vectors *view, bool may_rebu
         return LORE_OK;
     }
     status = add_part(index, view, base, err);
-    if (status != LORE_OK) {
-        return status;
-    }
-    view->has_base = true;
-    if (published->ann_size < 0) {
-        return LORE_OK;
-    }
-    lore_index_file_path(index, "ann", view->collection, published->generation, path);
-    status = lore_ann_open(path, published, dim, index->config->ann_probe, &view->ann, &why);
-    if (status == LORE_ERR_NOMEM) {
-        return lore_fail(err, status, "%s", why.message);
-    }
-    if (status != LORE_OK) {
-        lore_log(LORE_LOG_WARN, "event=index_file_unusable reason=\"%s\"", why.message);
-        view->is_damaged = true;
-    }
-    return LORE_OK;
+    view->has_base = status == LORE_OK;
+    return status;
 }
 
 lore_status lore_vectors_load(lore_index *index, lore_db *db, const lore_collection_state *state,
-                              bool may_rebuild, lore_vectors **vectors, lore_error *err)
+                              const lore_vectors *old, bool may_rebuild, lore_vectors **vectors,
+                              lore_error *err)
 {
     lore_vectors *view = vectors_new(state, 2);
     if (view == NULL) {
         return fail_memory(err);
     }
+    view->ann = lore_ann_acquire(old == NULL ? NULL : old->ann);
     lore_status status = LORE_OK;
     if (state->published.generation > 0) {
         status = add_base(index, view, may_rebuild, err);
@@ -371,6 +366,17 @@ lore_status lore_vectors_load(lore_index *index, lore_db *db, const lore_collect
     return LORE_OK;
 }
 
+static void share_parts(lore_vectors *view, const lore_vectors *old)
+{
+    view->has_base = old->has_base;
+    view->is_damaged = old->is_damaged;
+    for (int32_t i = 0; i < old->part_count; i++) {
+        view->parts[i].segment = lore_segment_acquire(old->parts[i].segment);
+        view->parts[i].dead = lore_dead_acquire(old->parts[i].dead);
+    }
+    view->part_count = old->part_count;
+}
+
 lore_status lore_vectors_advance(lore_index *index, lore_db *db, const lore_vectors *old,
                                  const lore_collection_state *state, int64_t sequence,
                                  int64_t next_chunk, lore_vectors **vectors, lore_error *err)
@@ -379,14 +385,8 @@ lore_status lore_vectors_advance(lore_index *index, lore_db *db, const lore_vect
     if (view == NULL) {
         return fail_memory(err);
     }
-    view->has_base = old->has_base;
-    view->is_damaged = old->is_damaged;
+    share_parts(view, old);
     view->ann = lore_ann_acquire(old->ann);
-    for (int32_t i = 0; i < old->part_count; i++) {
-        view->parts[i].segment = lore_segment_acquire(old->parts[i].segment);
-        view->parts[i].dead = lore_dead_acquire(old->parts[i].dead);
-    }
-    view->part_count = old->part_count;
     lore_status status = apply_deletions(db, view, sequence, err);
     if (status == LORE_OK) {
         status = add_rows(index, db, view, next_chunk, err);
@@ -398,6 +398,24 @@ lore_status lore_vectors_advance(lore_index *index, lore_db *db, const lore_vect
         lore_vectors_release(view);
         return status;
     }
+    *vectors = view;
+    return LORE_OK;
+}
+
+lore_status lore_vectors_with_ann(const lore_vectors *old, const lore_published *published,
+                                  lore_ann *ann, lore_vectors **vectors, lore_error *err)
+{
+    lore_collection_state state = {
+        .changed = old->changed, .chunks = old->chunks, .published = old->published};
+    memcpy(state.name, old->name, sizeof state.name);
+    lore_vectors *view = vectors_new(&state, old->part_count);
+    if (view == NULL) {
+        return fail_memory(err);
+    }
+    share_parts(view, old);
+    view->ann = lore_ann_acquire(ann);
+    view->published.ann_size = published->ann_size;
+    view->published.ann_checksum = published->ann_checksum;
     *vectors = view;
     return LORE_OK;
 }

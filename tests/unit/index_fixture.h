@@ -45,6 +45,12 @@ CHECK_UNUSED static void fix_open(fixture *f, bool is_writer)
     CHECK_OK(fix_try_open(f, is_writer, "encoder-1", &err), &err);
 }
 
+/* Until the background has nothing to do. */
+CHECK_UNUSED static void fix_settle(fixture *f)
+{
+    CHECK(lore_rebuild_wait(f->index, lore_clock_ns() + (int64_t)60 * 1000000000));
+}
+
 CHECK_UNUSED static void fix_close(fixture *f)
 {
     lore_index_close(f->index);
@@ -137,7 +143,8 @@ CHECK_UNUSED static int32_t fix_dense(lore_index *index, const char *collection,
     lore_candidates found;
     float query[FIX_DIM];
     lore_str name = lore_str_from(collection);
-    lore_search_options options = {&name, 1, filter, count};
+    lore_search_options options = {
+        .collections = &name, .collection_count = 1, .filter = filter, .count = count};
     lore_arena_init(&arena, 0);
     fix_vector(seed, query);
     lore_snapshot *snapshot = lore_index_acquire(index);
@@ -162,7 +169,8 @@ CHECK_UNUSED static int32_t fix_text(lore_index *index, const char *collection,
     lore_arena arena;
     lore_candidates found;
     lore_str name = lore_str_from(collection);
-    lore_search_options options = {&name, 1, filter, count};
+    lore_search_options options = {
+        .collections = &name, .collection_count = 1, .filter = filter, .count = count};
     lore_arena_init(&arena, 0);
     lore_snapshot *snapshot = lore_index_acquire(index);
     CHECK_OK(lore_search_text(snapshot, lore_str_from(question), &options, &arena, &found, &err),

@@ -16,6 +16,7 @@ typedef struct bench {
     lore_backend *backend;
     lore_embedder *embedder;
     lore_index *index;
+    lore_writer *writer;
     char folder[256];
 } bench;
 
@@ -33,10 +34,12 @@ CHECK_UNUSED static void bench_open(bench *b, const char *name)
                                         lore_embedder_fingerprint(b->embedder),
                                         lore_embedder_dim(b->embedder)};
     CHECK_OK(lore_index_open(b->folder, &index_options, &b->index, &err), &err);
+    CHECK_OK(lore_writer_open(b->index, &b->writer, &err), &err);
 }
 
 CHECK_UNUSED static void bench_close(bench *b)
 {
+    lore_writer_close(b->writer);
     lore_index_close(b->index);
     lore_embedder_close(b->embedder);
     lore_backend_close(b->backend);

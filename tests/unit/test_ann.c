@@ -1,11 +1,11 @@
-/* The FAISS fence: recall against the exact scan, files that survive and files that do not. */
+/* The FAISS fence: rows sorted into lists of near ones, and every way in which that can end early.
+ */
+#define CHECK_LEAKS 1
 #include "tests/unit/index_fixture.h"
 
-#include <unistd.h>
+enum { ROWS = 20000, CLUSTERS = 64 };
 
-enum { ROWS = 20000, QUERIES = 100, K = 10, CLUSTERS = 64 };
-
-/* Easy data: unit vectors around cluster centres. */
+/* Unit vectors around cluster centres. */
 static void clustered(uint64_t seed, float out[FIX_DIM])
 {
     float centre[FIX_DIM], noise[FIX_DIM];
@@ -21,148 +21,143 @@ static void clustered(uint64_t seed, float out[FIX_DIM])
     }
 }
 
-static lore_part make_part(int64_t count)
+static lore_part make_part(int64_t count, int64_t first)
 {
     lore_error err;
     lore_part part = {NULL, NULL};
     float vector[FIX_DIM];
     CHECK_OK(lore_segment_new(count, FIX_DIM, &part.segment, &err), &err);
     for (int64_t i = 0; i < count; i++) {
-        clustered((uint64_t)(3 * i + 1), vector);
-        lore_segment_push(part.segment, 3 * i + 1, -1, vector);
+        clustered((uint64_t)(first + i), vector);
+        lore_segment_push(part.segment, first + i, -1, vector);
     }
     return part;
 }
 
-static void write_index(const char *path, const lore_part *part, lore_published *published)
+static void free_parts(lore_part *parts, int count)
 {
-    lore_error err;
-    *published = (lore_published){.count = lore_part_live(part)};
-    CHECK_OK(lore_ann_write(path, part, 1, FIX_DIM, 1, &published->ann_size,
-                            &published->ann_checksum, &err),
-             &err);
-}
-
-/* 32 of 256 lists find what the exact scan finds, nearly always; the dead are not in the index. */
-TEST(recall)
-{
-    lore_error err;
-    lore_backend *backend = NULL;
-    lore_backend_options options = {.kind = LORE_BACKEND_REF};
-    CHECK_OK(lore_backend_open(&options, &backend, &err), &err);
-    lore_part part = make_part(ROWS);
-    lore_scan scan;
-    lore_ann *ann = NULL;
-    lore_published published;
-    char path[512];
-    bool is_own = false;
-    CHECK_OK(lore_part_kill(&part, 1, 300, &is_own, &err), &err);
-    snprintf(path, sizeof path, "%s/ann-recall.faiss", check_temp_dir());
-    write_index(path, &part, &published);
-    CHECK_OK(lore_ann_open(path, &published, FIX_DIM, 32, &ann, &err), &err);
-    CHECK_OK(lore_scan_open(&scan, backend, false, FIX_DIM, &err), &err);
-    int hits = 0;
-    for (uint64_t q = 0; q < QUERIES; q++) {
-        float query[FIX_DIM], scores[2 * K];
-        int64_t chunks[2 * K];
-        lore_candidate items[K];
-        lore_top top = {items, 0, K};
-        int32_t found = 0;
-        clustered(5000001 + 17 * q, query);
-        lore_scan_set_query(&scan, query);
-        CHECK_OK(lore_scan_part(&scan, &part, NULL, 0, &top, &err), &err);
-        CHECK_OK(lore_ann_search(ann, query, 2 * K, chunks, scores, &found, &err), &err);
-        CHECK_INT(found, 2 * K);
-        for (int i = 0; i < found; i++) {
-            CHECK(chunks[i] > 300 && chunks[i] % 3 == 1);
-            for (int j = 0; j < K; j++) {
-                hits += items[j].chunk == chunks[i];
-            }
-        }
+    for (int i = 0; i < count; i++) {
+        lore_segment_release(parts[i].segment);
+        lore_dead_release(parts[i].dead);
     }
-    CHECK(hits >= .99 * QUERIES * K);
-    lore_scan_close(&scan);
-    lore_ann_release(ann);
-    lore_dead_release(part.dead);
-    lore_segment_release(part.segment);
-    lore_backend_close(backend);
 }
 
-/* A damaged, missing or foreign file is refused before or by FAISS, never a crash. */
-TEST(damaged_files)
+static bool after_some_questions(void *self)
+{
+    return --*(int *)self < 0;
+}
+
+/* Every live row is in one list, in order of chunk; rows of a cluster share lists; centres are the
+ * means. */
+TEST(sorts_all_live_rows)
 {
     lore_error err;
-    lore_part part = make_part(2000);
-    lore_published published;
-    lore_ann *ann = NULL;
-    char path[512];
-    snprintf(path, sizeof path, "%s/ann-damage.faiss", check_temp_dir());
-    write_index(path, &part, &published);
-    fix_damage(path, 100);
-    CHECK_FAILS(lore_ann_open(path, &published, FIX_DIM, 8, &ann, &err), LORE_ERR_CORRUPT, &err,
-                "wrong checksum");
-    fix_damage(path, 100);
-    lore_published other = published;
-    other.count--;
-    CHECK_FAILS(lore_ann_open(path, &other, FIX_DIM, 8, &ann, &err), LORE_ERR_CORRUPT, &err,
-                "another index");
-    CHECK_FAILS(lore_ann_open(path, &published, FIX_DIM * 2, 8, &ann, &err), LORE_ERR_CORRUPT, &err,
-                "another index");
-    /* Junk whose checksum is recorded all the same reaches FAISS, which refuses it with words. */
-    FILE *file = fopen(path, "wb");
-    CHECK(file != NULL && fputs("this is no index", file) >= 0 && fclose(file) == 0);
-    other = published;
-    other.ann_size = 16;
-    other.ann_checksum = lore_crc64(0, "this is no index", 16);
-    CHECK_FAILS(lore_ann_open(path, &other, FIX_DIM, 8, &ann, &err), LORE_ERR_IO, &err, path);
-    CHECK(unlink(path) == 0);
-    CHECK_FAILS(lore_ann_open(path, &published, FIX_DIM, 8, &ann, &err), LORE_ERR_NOT_FOUND, &err,
-                path);
-    lore_segment_release(part.segment);
+    lore_lists *lists = NULL;
+    lore_stop stop = {NULL, NULL};
+    bool is_own = false;
+    lore_part parts[2] = {make_part(ROWS, 1), make_part(500, ROWS + 1)};
+    CHECK_OK(lore_part_kill(&parts[0], 101, 50, &is_own, &err), &err);
+    CHECK_OK(lore_lists_new(parts, 2, FIX_DIM, &stop, &lists, &err), &err);
+    CHECK_INT(lists->row_count, ROWS + 450);
+    CHECK(lists->list_count >= 128 && lists->list_count <= 1024);
+    CHECK_INT(lists->centres->count, lists->list_count);
+    int64_t *sizes = lore_alloc_zero((size_t)lists->list_count, sizeof *sizes);
+    CHECK(sizes != NULL);
+    int64_t last = 0;
+    for (int64_t i = 0; i < lists->row_count; i++) {
+        int64_t id = lists->rows[i].segment->ids[lists->rows[i].row];
+        CHECK(id > last && (id <= 100 || id > 150));
+        last = id;
+        sizes[lists->list_of[i]]++;
+    }
+    CHECK(memcmp(sizes, lists->sizes, (size_t)lists->list_count * sizeof *sizes) == 0);
+    /* Of the rows of a list, nearly all are of one cluster. */
+    int64_t alike = 0;
+    int64_t *first_of = lore_alloc_zero((size_t)lists->list_count, sizeof *first_of);
+    CHECK(first_of != NULL);
+    for (int64_t i = 0; i < lists->row_count; i++) {
+        int64_t id = lists->rows[i].segment->ids[lists->rows[i].row];
+        int64_t *cluster = &first_of[lists->list_of[i]];
+        *cluster = *cluster == 0 ? id % CLUSTERS + 1 : *cluster;
+        alike += *cluster == id % CLUSTERS + 1;
+    }
+    CHECK((double)alike > .9 * (double)lists->row_count);
+    lore_free(first_of);
+    lore_free(sizes);
+    lore_lists_free(lists);
+    free_parts(parts, 2);
 }
 
-/* Fewer vectors than wanted, or than lists: still an index. */
+/* The same rows give the same lists. */
+TEST(is_reproducible)
+{
+    lore_error err;
+    lore_lists *lists[2] = {NULL, NULL};
+    lore_stop stop = {NULL, NULL};
+    lore_part part = make_part(3000, 1);
+    for (int i = 0; i < 2; i++) {
+        CHECK_OK(lore_lists_new(&part, 1, FIX_DIM, &stop, &lists[i], &err), &err);
+    }
+    CHECK(memcmp(lists[0]->list_of, lists[1]->list_of, 3000 * sizeof(int32_t)) == 0);
+    lore_lists_free(lists[0]);
+    lore_lists_free(lists[1]);
+    free_parts(&part, 1);
+}
+
+/* Fewer rows than a list should have: one list. */
 TEST(small_ones)
 {
     lore_error err;
-    lore_part part = make_part(100);
-    lore_published published;
-    lore_ann *ann = NULL;
-    float query[FIX_DIM], scores[128];
-    int64_t chunks[128];
-    int32_t found = 0;
-    char path[512];
-    snprintf(path, sizeof path, "%s/ann-small.faiss", check_temp_dir());
-    write_index(path, &part, &published);
-    CHECK_OK(lore_ann_open(path, &published, FIX_DIM, 1000, &ann, &err), &err);
-    clustered(5, query);
-    CHECK_OK(lore_ann_search(ann, query, 128, chunks, scores, &found, &err), &err);
-    CHECK_INT(found, 100);
-    lore_ann_release(ann);
-    lore_segment_release(part.segment);
+    lore_lists *lists = NULL;
+    lore_stop stop = {NULL, NULL};
+    for (int64_t rows = 1; rows < 60; rows += 19) {
+        lore_part part = make_part(rows, 1);
+        CHECK_OK(lore_lists_new(&part, 1, FIX_DIM, &stop, &lists, &err), &err);
+        CHECK_INT(lists->list_count, 1);
+        CHECK_INT(lists->sizes[0], rows);
+        lore_lists_free(lists);
+        free_parts(&part, 1);
+    }
 }
 
-/* A failing sync or rename leaves nothing behind; a folder that is not there is an error with
- * words. */
-TEST(failing_writes)
+/* Cancelled at any question: in training, where FAISS asks, and in sorting. */
+TEST(cancelled)
 {
     lore_error err;
-    lore_part part = make_part(200);
-    int64_t size = 0;
-    uint64_t checksum = 0;
-    char path[512];
-    snprintf(path, sizeof path, "%s/nowhere/x.faiss", check_temp_dir());
-    CHECK_FAILS(lore_ann_write(path, &part, 1, FIX_DIM, 1, &size, &checksum, &err), LORE_ERR_IO,
-                &err, path);
-    snprintf(path, sizeof path, "%s/ann-failing.faiss", check_temp_dir());
-    for (int op = LORE_FILE_OP_FSYNC; op <= LORE_FILE_OP_RENAME; op++) {
-        lore_file_fail_at((lore_file_op)op, 1);
-        CHECK_FAILS(lore_ann_write(path, &part, 1, FIX_DIM, 1, &size, &checksum, &err), LORE_ERR_IO,
-                    &err, path);
-        lore_file_fail_at((lore_file_op)op, 0);
-        CHECK(!lore_file_exists(path));
+    lore_lists *lists = NULL;
+    lore_part part = make_part(20000, 1);
+    int asked = 0;
+    bool is_over = false;
+    for (int n = 0; !is_over; n++) {
+        asked = n;
+        lore_stop stop = {after_some_questions, &asked};
+        lore_status status = lore_lists_new(&part, 1, FIX_DIM, &stop, &lists, &err);
+        is_over = status == LORE_OK;
+        CHECK(is_over || status == LORE_ERR_CANCELLED);
+        CHECK(n > 5 || !is_over); /* both kinds of questions were asked */
     }
-    lore_segment_release(part.segment);
+    lore_lists_free(lists);
+    free_parts(&part, 1);
 }
 
-CHECK_MAIN(recall, damaged_files, small_ones, failing_writes)
+/* Each of our allocations fails once. */
+TEST(without_memory)
+{
+    lore_error err;
+    lore_lists *lists = NULL;
+    lore_stop stop = {NULL, NULL};
+    lore_part part = make_part(1000, 1);
+    lore_status status = LORE_ERR_NOMEM;
+    int64_t n = 1;
+    for (; status != LORE_OK; n++) {
+        lore_mem_fail_at(n, false);
+        status = lore_lists_new(&part, 1, FIX_DIM, &stop, &lists, &err);
+        lore_mem_fail_at(0, false);
+        CHECK(status == LORE_OK || status == LORE_ERR_NOMEM);
+    }
+    CHECK(n > 6);
+    lore_lists_free(lists);
+    free_parts(&part, 1);
+}
+
+CHECK_MAIN(sorts_all_live_rows, is_reproducible, small_ones, cancelled, without_memory)

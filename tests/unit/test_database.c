@@ -106,4 +106,31 @@ TEST(read_only_folder)
     fix_destroy(&f);
 }
 
-CHECK_MAIN(values, failures, read_only_folder)
+/* What is no database, or a damaged one, is named with what to do. A writer's log is counted, and
+ * is emptied unless a reader needs it. */
+TEST(damaged_and_checkpoints)
+{
+    lore_error err;
+    lore_db *db = open_fresh("damaged.db"), *reader = NULL;
+    char path[512];
+    snprintf(path, sizeof path, "%s/damaged.db", check_temp_dir());
+    CHECK_OK(lore_db_exec(db, "CREATE TABLE t(a); INSERT INTO t VALUES(1)", &err), &err);
+    CHECK(lore_db_log_bytes(db) > 0);
+    CHECK_OK(lore_db_open(path, false, &reader, &err), &err);
+    CHECK_OK(lore_db_exec(reader, "BEGIN; SELECT * FROM t", &err), &err);
+    CHECK_OK(lore_db_exec(db, "INSERT INTO t VALUES(2)", &err), &err);
+    CHECK_FAILS(lore_db_checkpoint(db, LORE_CHECKPOINT_TRUNCATE, 0, &err), LORE_ERR_BUSY, &err,
+                "another program");
+    CHECK_OK(lore_db_checkpoint(db, LORE_CHECKPOINT_PASSIVE, 0, &err), &err);
+    CHECK(lore_db_log_bytes(db) > 0);
+    CHECK(lore_db_rollback(reader));
+    CHECK_OK(lore_db_checkpoint(db, LORE_CHECKPOINT_TRUNCATE, 0, &err), &err);
+    CHECK_INT(lore_db_log_bytes(db), 0);
+    lore_db_close(reader);
+    lore_db_close(db);
+    CHECK_OK(lore_file_replace(path, LORE_STR("no database at all, whatever its name says"), &err),
+             &err);
+    CHECK_FAILS(lore_db_open(path, true, &db, &err), LORE_ERR_CORRUPT, &err, "restore a backup");
+}
+
+CHECK_MAIN(values, failures, read_only_folder, damaged_and_checkpoints)

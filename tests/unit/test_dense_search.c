@@ -75,13 +75,13 @@ TEST(ann_agrees_with_exact)
     fix_init(&exact, "exact");
     fix_init(&ann, "ann");
     ann.config.ann_min_vectors = 5000;
-    ann.config.ann_probe = 200; /* of 256 lists */
     fix_open(&exact, true);
     fix_open(&ann, true);
     fixture *both[] = {&exact, &ann};
     for (int i = 0; i < 2; i++) {
         put_many(both[i], 0, DOCUMENTS);
         CHECK_OK(lore_index_publish(both[i]->index, &err), &err);
+        fix_settle(both[i]);
         put_many(both[i], DOCUMENTS, 10); /* a tail */
     }
     CHECK(exact.index->current->views[0]->ann == NULL);
@@ -101,7 +101,7 @@ TEST(ann_agrees_with_exact)
     CHECK_NEAR(agreement(&exact, &ann, rare), 1, 0); /* few rows: scanned */
     CHECK(agreement(&exact, &ann, common) >= .99);
 
-    /* Dead rows are still in the FAISS index and must not come back, nor leave gaps. */
+    /* Dead rows are still in the inverted file and must not come back, nor leave gaps. */
     for (int i = 0; i < 2; i++) {
         delete_many(both[i], 0, 350, 7);
     }
@@ -118,7 +118,7 @@ TEST(ann_agrees_with_exact)
     fix_destroy(&ann);
 }
 
-/* Nearly all probed rows dead: the list is filled all the same, by scanning. */
+/* Nearly all rows dead: the list is filled all the same, by reading on. */
 TEST(ann_full_of_dead)
 {
     lore_error err;
@@ -126,10 +126,10 @@ TEST(ann_full_of_dead)
     int64_t chunks[10];
     fix_init(&f, "dead");
     f.config.ann_min_vectors = 1000;
-    f.config.ann_probe = 1;
     fix_open(&f, true);
     put_many(&f, 0, 60);
     CHECK_OK(lore_index_publish(f.index, &err), &err);
+    fix_settle(&f);
     CHECK(f.index->current->views[0]->ann != NULL);
     delete_many(&f, 1, 59, 1);
     CHECK_INT(fix_dense(f.index, "default", 30001, NULL, chunks, NULL, 10), 10);
@@ -157,13 +157,13 @@ TEST(collections_and_refusals)
     fix_put_one(f.index, "b", "x", "apples", "", 3, 1);
     fix_put_one(f.index, "b", "y", "pears", "", 3, 100);
     lore_snapshot *snapshot = lore_index_acquire(f.index);
-    lore_search_options options = {names, 3, NULL, 20};
+    lore_search_options options = {.collections = names, .collection_count = 3, .count = 20};
     fix_vector(1, query);
     CHECK_OK(lore_search_dense(snapshot, query, &options, &arena, &found, &err), &err);
     CHECK_INT(found.count, 9);
     CHECK_INT(found.items[0].chunk, 1); /* equal scores: the lower id first */
     CHECK_INT(found.items[1].chunk, 4);
-    options = (lore_search_options){NULL, 0, NULL, 20};
+    options = (lore_search_options){.count = 20};
     CHECK_OK(lore_search_dense(snapshot, query, &options, &arena, &found, &err), &err);
     CHECK_INT(found.count, 9);
     options.count = 0;

@@ -86,7 +86,7 @@ static void check_scan(bool is_device)
     fix_vector(777777, query);
     lore_scan_set_query(&scan, query);
     lore_top top = {items, 0, 10};
-    CHECK_OK(lore_scan_part(&scan, &part, NULL, 0, &top, &err), &err);
+    CHECK_OK(lore_scan_part(&scan, &part, 0, NULL, 0, &top, &err), &err);
     lore_top_sort(&top);
     double worst = 0;
     for (int i = 0; i < 10; i++) {
@@ -105,7 +105,7 @@ static void check_scan(bool is_device)
     int64_t best = items[0].chunk, second = items[1].chunk;
     CHECK_OK(lore_part_kill(&part, best, 1, &is_own, &err), &err);
     top.count = 0;
-    CHECK_OK(lore_scan_part(&scan, &part, NULL, 0, &top, &err), &err);
+    CHECK_OK(lore_scan_part(&scan, &part, 0, NULL, 0, &top, &err), &err);
     lore_top_sort(&top);
     CHECK_INT(items[0].chunk, second);
     for (int64_t every = 2; every <= 32; every *= 4) {
@@ -116,7 +116,7 @@ static void check_scan(bool is_device)
         }
         lore_candidate all[10];
         top = (lore_top){all, 0, 10};
-        CHECK_OK(lore_scan_part(&scan, &part, allowed, count, &top, &err), &err);
+        CHECK_OK(lore_scan_part(&scan, &part, 0, allowed, count, &top, &err), &err);
         lore_top_sort(&top);
         CHECK_INT(top.count, 10);
         for (int64_t i = 0; i < count; i++) { /* nothing allowed and alive beats the last one */
@@ -130,7 +130,7 @@ static void check_scan(bool is_device)
         }
     }
     top = (lore_top){items, 0, 10};
-    CHECK_OK(lore_scan_part(&scan, &part, (int64_t[]){0}, 0, &top, &err), &err);
+    CHECK_OK(lore_scan_part(&scan, &part, 0, (int64_t[]){0}, 0, &top, &err), &err);
     CHECK_INT(top.count, 0);
     lore_dead_release(part.dead);
     lore_scan_close(&scan);

@@ -16,7 +16,7 @@ TEST(old_snapshots_stay)
     float query[FIX_DIM];
     lore_candidates found;
     lore_str name = LORE_STR("default");
-    lore_search_options options = {&name, 1, NULL, 10};
+    lore_search_options options = {.collections = &name, .collection_count = 1, .count = 10};
     lore_arena_init(&arena, 0);
     fix_init(&f, "stay");
     fix_open(&f, true);
@@ -181,7 +181,7 @@ static void *search_on(void *self)
 {
     searcher *s = self;
     lore_arena arena;
-    lore_search_options options = {NULL, 0, NULL, 10};
+    lore_search_options options = {.count = 10};
     lore_status status = LORE_OK;
     lore_arena_init(&arena, 0);
     while (status == LORE_OK && !atomic_load(s->is_over)) {

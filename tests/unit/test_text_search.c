@@ -131,7 +131,7 @@ TEST(questions_are_not_queries)
     lore_error err;
     lore_arena arena;
     lore_candidates found;
-    lore_search_options options = {NULL, 0, NULL, 4};
+    lore_search_options options = {.count = 4};
     lore_arena_init(&arena, 0);
     lore_snapshot *snapshot = lore_index_acquire(f.index);
     CHECK_OK(
@@ -139,10 +139,10 @@ TEST(questions_are_not_queries)
         &err);
     CHECK_INT(found.count, 2); /* NUL separates; no collection named means all */
     lore_str nowhere = LORE_STR("nowhere");
-    options = (lore_search_options){&nowhere, 1, NULL, 4};
+    options = (lore_search_options){.collections = &nowhere, .collection_count = 1, .count = 4};
     CHECK_FAILS(lore_search_text(snapshot, LORE_STR("x"), &options, &arena, &found, &err),
                 LORE_ERR_NOT_FOUND, &err, "no collection 'nowhere'");
-    options = (lore_search_options){NULL, 0, NULL, 201};
+    options = (lore_search_options){.count = 201};
     CHECK_FAILS(lore_search_text(snapshot, LORE_STR("x"), &options, &arena, &found, &err),
                 LORE_ERR_LIMIT, &err, "candidates_max");
     lore_snapshot_release(snapshot);
@@ -179,7 +179,7 @@ TEST(old_snapshot)
     lore_error err;
     lore_arena arena;
     lore_candidates found;
-    lore_search_options options = {NULL, 0, NULL, 4};
+    lore_search_options options = {.count = 4};
     bool was = false;
     lore_arena_init(&arena, 0);
     open_texts("old", texts, 2);

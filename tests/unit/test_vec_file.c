@@ -17,13 +17,6 @@ static lore_part make_part(int64_t count, int64_t first_id)
     return part;
 }
 
-TEST(checksum_is_the_one_of_xz)
-{
-    CHECK(lore_crc64(0, "123456789", 9) == 0x995DC9BBDF1939FAu);
-    CHECK(lore_crc64(lore_crc64(0, "1234", 4), "56789", 5) == 0x995DC9BBDF1939FAu);
-    CHECK(lore_crc64(0, "", 0) == 0);
-}
-
 static void check_round(int64_t first_count, int64_t second_count)
 {
     lore_error err;
@@ -93,7 +86,7 @@ TEST(damage)
     other = published;
     other.checksum ^= 1;
     CHECK_FAILS(lore_vec_file_open(path, &other, FIX_DIM, &read, &err), LORE_ERR_CORRUPT, &err,
-                "checksum");
+                "another moment");
     other = published;
     other.count = INT64_MAX;
     CHECK_FAILS(lore_vec_file_open(path, &other, FIX_DIM, &read, &err), LORE_ERR_CORRUPT, &err, "");
@@ -101,7 +94,7 @@ TEST(damage)
                 &err, "");
     CHECK(truncate(path, info.st_size - 1) == 0);
     CHECK_FAILS(lore_vec_file_open(path, &published, FIX_DIM, &read, &err), LORE_ERR_CORRUPT, &err,
-                "wrong size");
+                "has no end");
     CHECK(truncate(path, 0) == 0);
     CHECK_FAILS(lore_vec_file_open(path, &published, FIX_DIM, &read, &err), LORE_ERR_CORRUPT, &err,
                 "wrong size");
@@ -140,4 +133,4 @@ TEST(failing_writes)
     lore_segment_release(part.segment);
 }
 
-CHECK_MAIN(checksum_is_the_one_of_xz, reads_back, damage, failing_writes)
+CHECK_MAIN(reads_back, damage, failing_writes)
