@@ -16,7 +16,8 @@
 
 #include <string.h>
 
-enum { TAB_BLANKS = 4, FIRST_ROOM = 16 };
+/* A step is how much text grows between two looks at whether it is still wanted. */
+enum { TAB_BLANKS = 4, FIRST_ROOM = 16, STEP_BYTES = 64 * 1024 };
 
 /* ---- growing arrays ---- */
 
@@ -284,14 +285,17 @@ static size_t stretch_end(lore_str line, size_t at, bool of_blanks, bool *has_ne
     return at;
 }
 
-/* Blanks [from, to) between visible characters: is it a soft break that vanishes? */
+/* Blanks [from, to) between visible characters: is it a soft break that vanishes? Not before a
+ * mark: it would join a character of the line before, in whose NFC form it had no part. */
 static bool vanishes(lore_str line, size_t from, size_t to, bool has_newline)
 {
     if (!has_newline || from == 0) {
         return false;
     }
     size_t before = from, after = to;
-    return is_unspaced(lore_utf8_prev(line, &before)) && is_unspaced(lore_utf8_next(line, &after));
+    int32_t next = lore_utf8_next(line, &after);
+    return is_unspaced(lore_utf8_prev(line, &before)) && is_unspaced(next) &&
+           !lore_utf8_is_mark(next);
 }
 
 /* Normalise the line into the text. */
@@ -408,11 +412,15 @@ void lore_builder_line(lore_builder *builder)
     }
     /* An item that is nothing but a link into this page is a line of a table of contents: it
      * matches every question that its section answers, and answers none. */
-    bool is_contents = builder->is_item && builder->outside_bytes == 0;
-    if (!is_contents) {
+    if (!builder->is_item || builder->outside_bytes > 0) {
         flush_line(builder);
     }
     clear_line(builder);
+    if (builder->text.len / STEP_BYTES != builder->asked) {
+        builder->asked = builder->text.len / STEP_BYTES;
+        builder->is_interrupted = lore_is_interrupted(builder->interrupt);
+        builder->is_full = builder->is_full || builder->is_interrupted;
+    }
 }
 
 void lore_builder_code_line(lore_builder *builder)
@@ -562,6 +570,9 @@ lore_status lore_builder_finish(lore_builder *builder, lore_str fallback_title,
     lore_builder_item_end(builder);
     if (builder->text.len == 0 && builder->is_title_taken && !builder->is_full) {
         emit(builder, builder->title, builder->title_source, false);
+    }
+    if (builder->is_interrupted) {
+        return lore_fail(err, LORE_ERR_CANCELLED, "cancelled while cleaning");
     }
     size_t cap = builder->text.cap_bytes;
     /* The buffers do not say why they failed; a document far below the cap ran out of memory. */

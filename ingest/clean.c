@@ -204,7 +204,8 @@ static lore_str not_null(lore_str s)
     return s.ptr == NULL ? (lore_str){"", 0} : s;
 }
 
-lore_status lore_clean(const lore_raw_document *given, const lore_limits *limits, lore_arena *arena,
+lore_status lore_clean(const lore_raw_document *given, const lore_limits *limits,
+                       const lore_interrupt *interrupt, lore_arena *arena,
                        lore_clean_document *clean, lore_error *err)
 {
     lore_raw_document copy = *given;
@@ -243,6 +244,7 @@ lore_status lore_clean(const lore_raw_document *given, const lore_limits *limits
     }
     lore_builder builder;
     lore_builder_init(&builder, text, title, (size_t)limits->document_bytes_max, arena);
+    builder.interrupt = interrupt;
     status = parse(&builder, media, from, limits, err);
     if (status == LORE_OK) {
         status = lore_builder_finish(&builder, fallback, clean, err);

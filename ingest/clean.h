@@ -56,11 +56,23 @@ typedef struct lore_clean_document {
     int32_t run_count;
 } lore_clean_document;
 
+/* Asked between pieces of work, many times a second; true ends it with LORE_ERR_CANCELLED. Callers
+ * pass NULL where nothing may. */
+typedef struct lore_interrupt {
+    bool (*is_wanted)(void *self);
+    void *self;
+} lore_interrupt;
+static inline bool lore_is_interrupted(const lore_interrupt *interrupt)
+{
+    return interrupt != NULL && interrupt->is_wanted(interrupt->self);
+}
+
 /* Everything in the arena, except that nothing of raw is copied that does not change. A document
  * without any text is legal and gives an empty text. LORE_ERR_INVALID (binary, undecodable, a media
- * type that cannot be told), LORE_ERR_LIMIT, LORE_ERR_NOMEM; the message says why. */
+ * type that cannot be told), LORE_ERR_LIMIT, LORE_ERR_NOMEM, LORE_ERR_CANCELLED; the message says
+ * why. */
 LORE_MUST_USE lore_status lore_clean(const lore_raw_document *raw, const lore_limits *limits,
-                                     lore_arena *arena, lore_clean_document *clean,
-                                     lore_error *err);
+                                     const lore_interrupt *interrupt, lore_arena *arena,
+                                     lore_clean_document *clean, lore_error *err);
 
 #endif

@@ -6,14 +6,12 @@
  * every document again. */
 #include "ingest/ingest_int.h"
 
-#include "base/log.h"
 #include "base/utf8.h"
 #include "ingest/chunk.h"
 
-#include <pthread.h>
 #include <string.h>
 
-#define INGEST_VERSION "lore-ingest-1"
+#define INGEST_VERSION "lore-ingest-2"
 
 enum {
     SPECIAL_TOKENS = 2,  /* what encoders put around a text */
@@ -22,6 +20,9 @@ enum {
     ARENA_BYTES_PER_BYTE =
         16, /* text, runs, chunks, embed texts and vectors, and a tree for HTML */
     ID_CHARACTERS = 26,
+    STEP_BYTES = 64 * 1024, /* of text tokenised between two looks at whether it is wanted */
+    SEEK_BYTES = 16 * 1024, /* how far the end of a step is looked for */
+    STEP_SECTIONS = 1024,
     BATCH_CHUNKS = 64 /* embedded between two looks at whether somebody still waits */
 };
 
@@ -127,12 +128,21 @@ lore_status lore_identify(const lore_raw_document *raw, const lore_config *confi
 
 /* ---- chunks ---- */
 
+static lore_status fail_interrupted(lore_error *err)
+{
+    return lore_fail(err, LORE_ERR_CANCELLED, "cancelled; nothing is written");
+}
+
 /* Tokens of the longest prefix any chunk of the document can get. */
 static lore_status count_prefix(const lore_clean_document *clean, const lore_tokenizer *tokenizer,
-                                lore_arena *scratch, int32_t *tokens, lore_error *err)
+                                const lore_interrupt *interrupt, lore_arena *scratch,
+                                int32_t *tokens, lore_error *err)
 {
     *tokens = 0;
     for (int32_t i = 0; i < clean->section_count; i++) {
+        if (i % STEP_SECTIONS == STEP_SECTIONS - 1 && lore_is_interrupted(interrupt)) {
+            return fail_interrupted(err);
+        }
         lore_arena_reset(scratch);
         int32_t found = 0;
         lore_str prefix = lore_chunk_embed_text(scratch, clean->title, clean->sections[i].heading,
@@ -150,34 +160,96 @@ static lore_status count_prefix(const lore_clean_document *clean, const lore_tok
     return LORE_OK;
 }
 
+/* Where the step that begins at `at` ends: behind a line break, else before a single blank, where
+ * every tokenizer begins anew, so that the tokens of the steps are those of the whole. In a word of
+ * such a length it ends in the middle: a token more or less of what nobody reads, for memory and
+ * time that do not grow with the word. */
+static size_t step_end(lore_str text, size_t at)
+{
+    if (text.len - at <= STEP_BYTES + SEEK_BYTES) {
+        return text.len;
+    }
+    size_t least = at + STEP_BYTES, most = least + SEEK_BYTES;
+    const char *c = text.ptr;
+    for (size_t end = least; end < most; end++) {
+        if (c[end - 1] == '\n' && c[end] != ' ') {
+            return end;
+        }
+    }
+    for (size_t end = least; end < most; end++) {
+        if (c[end] == ' ' && c[end - 1] != ' ' && c[end + 1] != ' ') {
+            return end;
+        }
+    }
+    while (((unsigned char)c[most] & 0xC0) == 0x80) {
+        most--;
+    }
+    return most;
+}
+
+/* The starts of all tokens, step by step: a long document can be given up in between, and the
+ * memory of its ids is that of a step. */
+static lore_status find_tokens(const lore_tokenizer *tokenizer, lore_str text,
+                               const lore_interrupt *interrupt, lore_arena *scratch,
+                               lore_buf *starts, lore_error *err)
+{
+    lore_status status = LORE_OK;
+    for (size_t at = 0; at < text.len && status == LORE_OK;) {
+        lore_tokens tokens = {0};
+        size_t end = step_end(text, at);
+        lore_arena_reset(scratch);
+        status =
+            lore_is_interrupted(interrupt)
+                ? fail_interrupted(err)
+                : lore_tokenizer_encode(tokenizer, lore_str_slice(text, at, end),
+                                        (lore_encode_options){false, false}, scratch, &tokens, err);
+        for (int32_t i = 0; i < tokens.count; i++) {
+            tokens.starts[i] += (uint32_t)at;
+        }
+        size_t bytes = (size_t)tokens.count * sizeof tokens.starts[0];
+        lore_buf_append(starts, (lore_str){(const char *)tokens.starts, bytes});
+        at = end;
+    }
+    if (status == LORE_OK && lore_buf_failed(starts)) {
+        status =
+            lore_fail(err, LORE_ERR_NOMEM, "out of memory for the tokens of %zu bytes", text.len);
+    }
+    return status;
+}
+
 static lore_status cut_chunks(const lore_config *config, const lore_embedder *embedder,
-                              lore_arena *scratch, lore_arena *arena, lore_prepared *prepared,
-                              lore_error *err)
+                              const lore_interrupt *interrupt, lore_arena *scratch,
+                              lore_arena *arena, lore_prepared *prepared, lore_error *err)
 {
     const lore_tokenizer *tokenizer = lore_embedder_tokenizer(embedder);
     int32_t prefix = 0, window = lore_embedder_tokens_max(embedder);
-    lore_tokens tokens = {0};
-    lore_status status = count_prefix(&prepared->clean, tokenizer, scratch, &prefix, err);
+    lore_buf starts;
+    lore_buf_init(&starts, 0);
+    lore_status status =
+        count_prefix(&prepared->clean, tokenizer, interrupt, scratch, &prefix, err);
     if (status == LORE_OK) {
-        status = lore_tokenizer_encode(tokenizer, prepared->clean.text,
-                                       (lore_encode_options){false, false}, scratch, &tokens, err);
+        status = find_tokens(tokenizer, prepared->clean.text, interrupt, scratch, &starts, err);
     }
     if (status != LORE_OK) {
-        return status;
+        goto out;
     }
     int32_t least = window / TOKENS_PART_MIN > 1 ? window / TOKENS_PART_MIN : 1;
     int32_t most = window - SPECIAL_TOKENS - MARGIN_TOKENS - prefix;
     lore_chunk_options options = {(int32_t)config->chunk_tokens,
                                   (int32_t)config->chunk_overlap_sentences,
                                   most > least ? most : least};
-    prepared->token_count = tokens.count;
-    status = lore_chunk_document(&prepared->clean, tokens.starts, tokens.count, &options, arena,
-                                 &prepared->chunks, &prepared->chunk_count, err);
+    prepared->token_count = (int32_t)(starts.len / sizeof(uint32_t)); /* text is below INT32_MAX */
+    /* lore_buf memory comes from lore_realloc, which aligns to 16. */
+    status = lore_chunk_document(&prepared->clean, (const uint32_t *)(const void *)starts.ptr,
+                                 prepared->token_count, &options, arena, &prepared->chunks,
+                                 &prepared->chunk_count, err);
     if (status == LORE_OK && prepared->chunk_count > config->limits.document_chunks_max) {
-        return lore_fail(err, LORE_ERR_LIMIT,
-                         "has %d chunks, over %lld (limits.document_chunks_max)",
-                         prepared->chunk_count, (long long)config->limits.document_chunks_max);
+        status =
+            lore_fail(err, LORE_ERR_LIMIT, "has %d chunks, over %lld (limits.document_chunks_max)",
+                      prepared->chunk_count, (long long)config->limits.document_chunks_max);
     }
+out:
+    lore_buf_destroy(&starts);
     return status;
 }
 
@@ -203,14 +275,14 @@ static lore_status make_embed_texts(const lore_embedder *embedder, lore_arena *a
 }
 
 lore_status lore_prepare(const lore_raw_document *raw, const lore_config *config,
-                         const lore_embedder *embedder, lore_arena *arena, lore_prepared *prepared,
-                         lore_error *err)
+                         const lore_embedder *embedder, const lore_interrupt *interrupt,
+                         lore_arena *arena, lore_prepared *prepared, lore_error *err)
 {
     lore_arena scratch;
     lore_arena_init(&scratch, lore_document_arena_cap(&config->limits, raw->bytes.len));
-    lore_status status = lore_clean(raw, &config->limits, arena, &prepared->clean, err);
+    lore_status status = lore_clean(raw, &config->limits, interrupt, arena, &prepared->clean, err);
     if (status == LORE_OK) {
-        status = cut_chunks(config, embedder, &scratch, arena, prepared, err);
+        status = cut_chunks(config, embedder, interrupt, &scratch, arena, prepared, err);
     }
     if (status == LORE_OK) {
         status = make_embed_texts(embedder, arena, prepared, err);
@@ -242,46 +314,6 @@ void lore_prepared_row(const lore_raw_document *raw, const lore_prepared *prepar
 
 /* ---- one document, now ---- */
 
-/* Serialises write transactions. It is held over database I/O on purpose: that is what it orders,
- * and its holders take no other lock of ours that a waiter could hold. */
-static pthread_mutex_t writer_lock = PTHREAD_MUTEX_INITIALIZER;
-
-void lore_writer_acquire(void)
-{
-    int failure = pthread_mutex_lock(&writer_lock);
-    LORE_ASSERT(failure == 0);
-}
-
-void lore_writer_release(void)
-{
-    int failure = pthread_mutex_unlock(&writer_lock);
-    LORE_ASSERT(failure == 0);
-}
-
-static lore_status write_one(lore_index *index, lore_str collection, const lore_document_row *row,
-                             bool *was_replaced, lore_error *err)
-{
-    lore_status status = lore_index_begin(index, err);
-    if (status != LORE_OK) {
-        return status;
-    }
-    status = lore_index_create_collection(index, collection, err);
-    if (status == LORE_OK) {
-        status = lore_index_put_document(index, collection, row, was_replaced, err);
-    }
-    if (status != LORE_OK) {
-        lore_index_rollback(index);
-        return status;
-    }
-    status = lore_index_commit(index, err);
-    lore_error why;
-    if (status == LORE_OK && lore_index_publish(index, &why) != LORE_OK) {
-        /* The document is committed and found through the tail; only derived files lag. */
-        lore_log(LORE_LOG_WARN, "event=publish_failed reason=\"%s\"", why.message);
-    }
-    return status;
-}
-
 static bool is_cancelled(const lore_ingest_one_options *options)
 {
     return options->is_cancelled != NULL && options->is_cancelled(options->self);
@@ -297,8 +329,8 @@ static lore_status embed_chunks(lore_embedder *embedder, const lore_ingest_one_o
         int32_t size = left < BATCH_CHUNKS ? left : BATCH_CHUNKS;
         status = is_cancelled(options)
                      ? lore_fail(err, LORE_ERR_CANCELLED, "cancelled; nothing is written")
-                     : lore_embedder_encode(embedder, prepared->embed_texts + done, size,
-                                            prepared->vectors + (size_t)done * dim, err);
+                     : lore_embedder_encode_bulk(embedder, prepared->embed_texts + done, size,
+                                                 prepared->vectors + (size_t)done * dim, err);
         done += size;
     }
     return status;
@@ -316,63 +348,85 @@ static lore_status find_unchanged(lore_index *index, lore_str collection,
     return status;
 }
 
-/* The writer's turn: somebody else may have written the same document since it was looked up. */
-static lore_status write_changed(lore_index *index, const lore_ingest_one_options *options,
-                                 lore_str collection, const lore_prepared *prepared,
-                                 const lore_document_row *row, char *outcome, lore_error *err)
+/* Everything before the write, on whatever thread it runs. */
+typedef struct preparation {
+    lore_index *index;
+    lore_embedder *embedder;
+    const lore_config *config;
+    const lore_ingest_one_options *options;
+    lore_str collection;
+    const lore_raw_document *raw;
+    lore_arena *arena;
+    lore_prepared prepared;
+    bool is_unchanged;
+    lore_status status;
+    lore_error error;
+} preparation;
+
+static void prepare_one(void *self)
 {
-    bool is_unchanged = false, was_replaced = false;
-    lore_status status = LORE_OK;
-    if (options->begin_write != NULL) {
-        status = options->begin_write(options->self, err);
-        if (status != LORE_OK) {
-            return status;
-        }
+    preparation *p = self;
+    lore_error *err = &p->error;
+    p->status = lore_identify(p->raw, p->config, p->embedder, p->arena, &p->prepared, err);
+    if (p->status == LORE_OK) {
+        p->status = find_unchanged(p->index, p->collection, &p->prepared, &p->is_unchanged, err);
     }
-    lore_writer_acquire();
-    status = is_cancelled(options)
-                 ? lore_fail(err, LORE_ERR_CANCELLED, "cancelled; nothing is written")
-                 : find_unchanged(index, collection, prepared, &is_unchanged, err);
-    if (status == LORE_OK && !is_unchanged) {
-        status = write_one(index, collection, row, &was_replaced, err);
+    if (p->status == LORE_OK && !p->is_unchanged) {
+        const lore_interrupt interrupt = {p->options->is_cancelled, p->options->self};
+        p->status = lore_prepare(p->raw, p->config, p->embedder,
+                                 p->options->is_cancelled != NULL ? &interrupt : NULL, p->arena,
+                                 &p->prepared, err);
     }
-    lore_writer_release();
-    if (options->end_write != NULL) {
-        options->end_write(options->self);
+    if (p->status == LORE_OK && !p->is_unchanged) {
+        p->status = embed_chunks(p->embedder, p->options, &p->prepared, err);
     }
-    *outcome = is_unchanged ? 'u' : was_replaced ? 'r' : 'a';
+}
+
+/* The writer looks once more whether it changed: somebody else may have written the same document
+ * meanwhile. */
+static lore_status write_one(lore_writer *writer, const preparation *p, char *outcome,
+                             lore_error *err)
+{
+    lore_document_row row;
+    const lore_apply_options patience = {.deadline_ns = p->options->deadline_ns,
+                                         .self = p->options->self,
+                                         .is_cancelled = p->options->is_cancelled};
+    lore_prepared_row(p->raw, &p->prepared, lore_embedder_dim(p->embedder), &row);
+    lore_change change = {.kind = LORE_CHANGE_PUT, .collection = p->collection, .document = &row};
+    lore_status status = lore_writer_apply_one(writer, &change, &patience, err);
+    *outcome = change.outcome == LORE_OUTCOME_ADDED      ? 'a'
+               : change.outcome == LORE_OUTCOME_REPLACED ? 'r'
+                                                         : 'u';
     return status;
 }
 
-lore_status lore_ingest_one(lore_index *index, lore_embedder *embedder, const lore_config *config,
+lore_status lore_ingest_one(lore_writer *writer, lore_embedder *embedder, const lore_config *config,
                             const lore_ingest_one_options *options, const lore_raw_document *raw,
                             lore_arena *arena, char *outcome, lore_str *id_out, lore_error *err)
 {
-    lore_prepared prepared = {0};
-    lore_document_row row;
-    bool is_unchanged = false;
     char found = 'u';
-    lore_str collection = options->collection.len > 0 ? options->collection : LORE_STR("default");
     lore_raw_document known = *raw;
     known.media =
         raw->media != LORE_MEDIA_AUTO ? raw->media : lore_media_of(raw->source, raw->bytes);
-    lore_status status = lore_identify(&known, config, embedder, arena, &prepared, err);
-    if (status == LORE_OK) {
-        status = find_unchanged(index, collection, &prepared, &is_unchanged, err);
+    preparation p = {.index = lore_writer_index(writer),
+                     .embedder = embedder,
+                     .config = config,
+                     .options = options,
+                     .raw = &known,
+                     .arena = arena};
+    p.collection = options->collection.len > 0 ? options->collection : LORE_STR("default");
+    if (options->background != NULL) {
+        lore_background_run(options->background, prepare_one, &p);
+    } else {
+        prepare_one(&p);
     }
-    if (status == LORE_OK && !is_unchanged) {
-        status = lore_prepare(&known, config, embedder, arena, &prepared, err);
-        if (status == LORE_OK) {
-            status = embed_chunks(embedder, options, &prepared, err);
-        }
-        if (status == LORE_OK) {
-            lore_prepared_row(&known, &prepared, lore_embedder_dim(embedder), &row);
-            status = write_changed(index, options, collection, &prepared, &row, &found, err);
-        }
+    if (p.status != LORE_OK) {
+        return lore_fail(err, p.status, "%s", p.error.message);
     }
+    lore_status status = p.is_unchanged ? LORE_OK : write_one(writer, &p, &found, err);
     if (status == LORE_OK) {
         *outcome = found;
-        *id_out = prepared.id;
+        *id_out = p.prepared.id;
     }
     return status;
 }

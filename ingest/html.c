@@ -21,6 +21,7 @@ enum {
     DEPTH_CAP = 1024,    /* html_text.c walks the tree by recursion */
     OPEN_PER_DEPTH = 16, /* the parser keeps elements open that we count as empty (wbr) */
     FULL_BUFFER = 900,   /* the parser collects a thousand bytes */
+    STEP_EVENTS = 4096,  /* between two looks at whether it is still wanted */
     ENTITY_BYTES_MAX = 32
 };
 
@@ -32,6 +33,8 @@ typedef struct tree {
     lore_html_node *root, *current;
     size_t depth, depth_max;
     size_t last; /* source offset behind the last event */
+    const lore_interrupt *interrupt;
+    int32_t events; /* since it was asked */
     lore_status failure;
 } tree;
 
@@ -182,10 +185,22 @@ static void read_attribute(tree *t, lore_html_node *node, attributes *seen, cons
 
 /* ---- events ---- */
 
+/* False once the tree is not to grow any more. */
+static bool goes_on(tree *t)
+{
+    if (t->failure == LORE_OK && ++t->events == STEP_EVENTS) {
+        t->events = 0;
+        if (lore_is_interrupted(t->interrupt)) {
+            stop(t, LORE_ERR_CANCELLED);
+        }
+    }
+    return t->failure == LORE_OK;
+}
+
 static void on_start(void *self, const xmlChar *name, const xmlChar **atts)
 {
     tree *t = self;
-    if (t->failure != LORE_OK) {
+    if (!goes_on(t)) {
         return;
     }
     lore_tag tag = lore_html_tag(lore_str_from((const char *)name));
@@ -256,7 +271,7 @@ static size_t find_verbatim(const tree *t, lore_str text)
 static void on_characters(void *self, const xmlChar *characters, int length)
 {
     tree *t = self;
-    if (t->failure != LORE_OK || length <= 0 || (t->current->flags & LORE_HTML_SKIP)) {
+    if (!goes_on(t) || length <= 0 || (t->current->flags & LORE_HTML_SKIP)) {
         return;
     }
     lore_str text = {(const char *)characters, (size_t)length};
@@ -298,6 +313,9 @@ static lore_status report(const tree *t, bool is_out_of_memory, lore_error *err)
                          "HTML elements nest deeper than %zu (limits.markup_depth_max)",
                          t->depth_max);
     }
+    if (t->failure == LORE_ERR_CANCELLED) {
+        return lore_fail(err, LORE_ERR_CANCELLED, "cancelled while parsing HTML");
+    }
     if (t->failure != LORE_OK || is_out_of_memory) {
         return lore_fail(err, LORE_ERR_NOMEM, "out of memory parsing HTML");
     }
@@ -305,13 +323,19 @@ static lore_status report(const tree *t, bool is_out_of_memory, lore_error *err)
 }
 
 lore_status lore_html_parse(lore_str source, size_t from, const lore_limits *limits,
-                            lore_arena *arena, lore_html_node **root, lore_error *err)
+                            const lore_interrupt *interrupt, lore_arena *arena,
+                            lore_html_node **root, lore_error *err)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, init_library);
     size_t depth_max =
         limits->markup_depth_max < DEPTH_CAP ? (size_t)limits->markup_depth_max : DEPTH_CAP;
-    tree t = {.source = source, .from = from, .arena = arena, .depth_max = depth_max, .last = from};
+    tree t = {.source = source,
+              .from = from,
+              .arena = arena,
+              .depth_max = depth_max,
+              .last = from,
+              .interrupt = interrupt};
     t.root = LORE_PUSH(arena, lore_html_node, 1);
     t.current = t.root;
     t.parser = t.root == NULL ? NULL : htmlNewParserCtxt();

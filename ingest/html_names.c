@@ -4,6 +4,7 @@
  * and stays in the text. */
 #include "ingest/ingest_int.h"
 
+#include <assert.h>
 #include <string.h>
 
 enum { TAG_NAME_MAX = 12 };
@@ -145,26 +146,34 @@ static const tag_name names[] = {
     {"wbr", LORE_TAG_VOID},
 };
 
-lore_tag lore_html_tag(lore_str name)
+static_assert(sizeof names / sizeof names[0] == LORE_HTML_NAMES, "ingest_int.h says how many");
+
+int32_t lore_html_name(lore_str name)
 {
     char lower[TAG_NAME_MAX];
     if (name.len == 0 || name.len > sizeof lower) {
-        return LORE_TAG_UNKNOWN;
+        return -1;
     }
     for (size_t i = 0; i < name.len; i++) {
         char c = name.ptr[i];
         lower[i] = c >= 'A' && c <= 'Z' ? (char)(c | 32) : c;
     }
     lore_str folded = {lower, name.len};
-    size_t low = 0, high = sizeof names / sizeof names[0];
+    int32_t low = 0, high = LORE_HTML_NAMES;
     while (low < high) {
-        size_t middle = low + (high - low) / 2;
+        int32_t middle = low + (high - low) / 2;
         int order = lore_str_compare(lore_str_from(names[middle].name), folded);
         if (order == 0) {
-            return names[middle].tag;
+            return middle;
         }
         low = order < 0 ? middle + 1 : low;
         high = order < 0 ? high : middle;
     }
-    return LORE_TAG_UNKNOWN;
+    return -1;
+}
+
+lore_tag lore_html_tag(lore_str name)
+{
+    int32_t index = lore_html_name(name);
+    return index < 0 ? LORE_TAG_UNKNOWN : names[index].tag;
 }

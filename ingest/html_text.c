@@ -522,7 +522,8 @@ lore_status lore_clean_html(lore_builder *builder, size_t from, const lore_limit
                             lore_error *err)
 {
     lore_html_node *root = NULL;
-    lore_status status = lore_html_parse(builder->source, from, limits, builder->arena, &root, err);
+    lore_status status = lore_html_parse(builder->source, from, limits, builder->interrupt,
+                                         builder->arena, &root, err);
     if (status != LORE_OK) {
         return status;
     }

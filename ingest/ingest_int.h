@@ -57,7 +57,10 @@ typedef struct lore_builder {
     bool is_verbatim;     /* the line keeps its blanks (code) */
     bool is_item;         /* the line began with a list marker */
     bool is_inside_link;  /* text now coming is the text of a link to this same page */
-    bool is_full;         /* no memory, or a cap was reached */
+    bool is_full;         /* no memory, a cap was reached, or interrupted: parsers stop */
+    bool is_interrupted;
+    const lore_interrupt *interrupt; /* may be NULL */
+    size_t asked;                    /* how often the text has grown by a step since */
 } lore_builder;
 
 /* source is borrowed; title may be empty. text_max: bytes of cleaned text. */
@@ -140,6 +143,9 @@ typedef enum lore_tag {
     LORE_TAG_UL
 } lore_tag;
 lore_tag lore_html_tag(lore_str name); /* any case */
+/* A number below LORE_HTML_NAMES for each known name, -1 for others. */
+enum { LORE_HTML_NAMES = 128 };
+int32_t lore_html_name(lore_str name);
 
 /* ---- html.c: the fence of libxml2 ---- */
 
@@ -165,10 +171,10 @@ typedef struct lore_html_node {
 } lore_html_node;
 
 /* Parse source[from..] into a tree in the arena; *root has the document's elements as children.
- * LORE_ERR_LIMIT beyond limits->markup_depth_max. */
+ * LORE_ERR_LIMIT beyond limits->markup_depth_max; LORE_ERR_CANCELLED. */
 LORE_MUST_USE lore_status lore_html_parse(lore_str source, size_t from, const lore_limits *limits,
-                                          lore_arena *arena, lore_html_node **root,
-                                          lore_error *err);
+                                          const lore_interrupt *interrupt, lore_arena *arena,
+                                          lore_html_node **root, lore_error *err);
 /* Decode the entity that text begins with ("&amp;", "&#x20;"). Gives its length in bytes, 0 if it
  * is none, and 1..4 bytes of UTF-8 in out. */
 size_t lore_html_entity(lore_str text, char out[4], size_t *out_bytes);
@@ -192,7 +198,8 @@ LORE_MUST_USE lore_status lore_identify(const lore_raw_document *raw, const lore
                                         lore_prepared *prepared, lore_error *err);
 /* Clean, tokenise, chunk, and room for the vectors. */
 LORE_MUST_USE lore_status lore_prepare(const lore_raw_document *raw, const lore_config *config,
-                                       const lore_embedder *embedder, lore_arena *arena,
+                                       const lore_embedder *embedder,
+                                       const lore_interrupt *interrupt, lore_arena *arena,
                                        lore_prepared *prepared, lore_error *err);
 /* The row to write; points into both. */
 void lore_prepared_row(const lore_raw_document *raw, const lore_prepared *prepared, int32_t dim,
@@ -222,7 +229,7 @@ typedef struct lore_prune_options {
     void *self;
     bool (*is_cancelled)(void *self); /* may be NULL */
 } lore_prune_options;
-LORE_MUST_USE lore_status lore_prune(lore_index *index, const lore_prune_options *options,
+LORE_MUST_USE lore_status lore_prune(lore_writer *writer, const lore_prune_options *options,
                                      int64_t *deleted, lore_error *err);
 
 /* ---- jsonl.c ---- */

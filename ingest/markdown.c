@@ -20,6 +20,12 @@ typedef struct list_level {
     uint32_t next;
 } list_level;
 
+/* What is known of an element's end tags: none begins in [from, searched), but for one at `found`
+ * (0: none). */
+typedef struct end_tags {
+    size_t from, searched, found;
+} end_tags;
+
 typedef struct markdown {
     lore_builder *builder;
     const char *base; /* what md4c reads: source[from..] or its masked copy */
@@ -34,6 +40,7 @@ typedef struct markdown {
     bool is_comment, is_tag;
     char quote;                 /* open quote inside the tag */
     char skipped[TAG_NAME_CAP]; /* text is dropped until the end tag of this name; "" none */
+    end_tags ends[LORE_HTML_NAMES];
 } markdown;
 
 /* ---- pieces ---- */
@@ -126,9 +133,38 @@ static void begin_skipping(markdown *md, lore_str name, lore_str whole)
     }
 }
 
+/* Does an end tag of this name follow within CLOSING_BYTES_MAX of `at`? What was searched before is
+ * not searched again: a page may be one start tag after another. */
+static bool has_end_tag(markdown *md, lore_str name, size_t at)
+{
+    end_tags *known = &md->ends[lore_html_name(name)];
+    size_t limit = md->len - at < CLOSING_BYTES_MAX ? md->len : at + CLOSING_BYTES_MAX;
+    lore_str text = {md->base, limit};
+    if (at < known->from || at > known->searched) {
+        *known = (end_tags){.from = at, .searched = at};
+    }
+    if (known->found < at) {
+        known->found = 0;
+    }
+    while (known->found == 0 && known->searched < limit) {
+        size_t next = lore_str_find(text, LORE_STR("</"), known->searched);
+        if (next == SIZE_MAX || limit - next - 2 < name.len) {
+            /* What begins here may end behind the limit. */
+            size_t tail = name.len + 2;
+            size_t done = limit > tail ? limit - tail : 0;
+            known->searched = done > known->searched ? done : known->searched;
+            break;
+        }
+        lore_str found = lore_str_slice(text, next + 2, next + 2 + name.len);
+        known->found = lore_str_equal_nocase(found, name) ? next : 0;
+        known->searched = next + 1;
+    }
+    return known->found > 0 && known->found < limit;
+}
+
 /* "<object>" in prose is a placeholder although there is an element of that name: it has no
  * attributes and is never closed. */
-static bool is_placeholder(const markdown *md, lore_tag tag, lore_str name, lore_str rest)
+static bool is_placeholder(markdown *md, lore_tag tag, lore_str name, lore_str rest)
 {
     if (rest.len <= name.len + 1 || rest.ptr[name.len + 1] != '>') {
         return false;
@@ -149,20 +185,7 @@ static bool is_placeholder(const markdown *md, lore_tag tag, lore_str name, lore
         break;
     }
     size_t offset = offset_of(md, rest.ptr);
-    lore_str text = {md->base, md->len};
-    size_t at = offset == SIZE_MAX ? md->len : offset - md->from;
-    size_t limit = md->len - at < CLOSING_BYTES_MAX ? md->len : at + CLOSING_BYTES_MAX;
-    for (text.len = limit; at < limit; at++) {
-        at = lore_str_find(text, LORE_STR("</"), at);
-        if (at == SIZE_MAX) {
-            return true;
-        }
-        if (limit - at - 2 >= name.len &&
-            lore_str_equal_nocase(lore_str_slice(text, at + 2, at + 2 + name.len), name)) {
-            return false;
-        }
-    }
-    return offset != SIZE_MAX;
+    return offset != SIZE_MAX && !has_end_tag(md, name, offset - md->from);
 }
 
 static void open_tag(markdown *md, lore_tag tag, lore_str name, lore_str whole)

@@ -14,9 +14,8 @@
  * Only the writer decides to stop for a cancel; any stage may for a failure of the run (`fatal`).
  * 4. Bytes read and not yet written are bounded by LORE_BYTES_IN_FLIGHT, but for a single document.
  *
- * Committing: ready jobs gather in `group`; the transaction is opened only when the group is
- * written, so the writer lock is never held while waiting. When a group fails, its documents are
- * written one by one, so that a bad one fails alone. */
+ * Committing: ready jobs gather in `group`, which goes to the index' writer as one batch of
+ * changes; there a bad document fails alone. */
 #include "ingest/pipeline_int.h"
 
 #include "base/clock.h"
@@ -24,10 +23,7 @@
 
 #include <string.h>
 
-enum {
-    JOBS_MORE = 64, /* beside the group: enough small documents to fill a batch twice */
-    PUBLISH_COMMITS = 32
-};
+enum { JOBS_MORE = 64 }; /* beside the group: enough small documents to fill a batch twice */
 
 static bool has_failed(lore_pipeline *p)
 {
@@ -93,54 +89,40 @@ static void count_written(lore_pipeline *p, const lore_job *j, bool was_replaced
     p->counts->text_bytes += (int64_t)j->prepared.clean.text.len;
 }
 
-/* One transaction. */
-static lore_status write_jobs(lore_pipeline *p, lore_job *const *jobs, int32_t count,
-                              lore_error *err)
+static void settle_job(lore_pipeline *p, lore_job *j, const lore_change *change)
 {
-    bool were_replaced[LORE_GROUP_MAX];
-    lore_writer_acquire();
-    lore_status status = lore_index_begin(p->index, err);
-    bool is_begun = status == LORE_OK;
-    for (int32_t i = 0; i < count && status == LORE_OK; i++) {
-        lore_document_row row;
-        lore_prepared_row(&jobs[i]->raw, &jobs[i]->prepared, p->dim, &row);
-        status = lore_index_put_document(p->index, p->collection, &row, &were_replaced[i], err);
-    }
-    if (status == LORE_OK) {
-        status = lore_index_commit(p->index, err);
-    } else if (is_begun) {
-        lore_index_rollback(p->index);
-    }
-    if (status == LORE_OK && ++p->commits % PUBLISH_COMMITS == 0) {
-        lore_error why;
-        if (lore_index_publish(p->index, &why) != LORE_OK) {
-            lore_log(LORE_LOG_WARN, "event=publish_failed reason=\"%s\"", why.message);
+    if (change->status != LORE_OK) {
+        j->failure = change->error;
+        report_failed(p, j);
+        if (!lore_is_of_document(change->status)) {
+            lore_pipeline_fail(p, &j->failure);
         }
+    } else if (change->outcome == LORE_OUTCOME_NONE) {
+        p->counts->unchanged++; /* somebody else wrote the same document meanwhile */
+    } else {
+        count_written(p, j, change->outcome == LORE_OUTCOME_REPLACED);
     }
-    lore_writer_release();
-    for (int32_t i = 0; i < count && status == LORE_OK; i++) {
-        count_written(p, jobs[i], were_replaced[i]);
-    }
-    return status;
 }
 
-/* Commit the group and give its jobs back. */
+/* Have the group written and give its jobs back. */
 static void commit_group(lore_pipeline *p)
 {
     lore_error err;
-    lore_status status = LORE_OK;
     if (p->group_count > 0 && !has_failed(p)) {
-        status = write_jobs(p, p->group, p->group_count, &err);
+        for (int32_t i = 0; i < p->group_count; i++) {
+            const lore_job *j = p->group[i];
+            lore_prepared_row(&j->raw, &j->prepared, p->dim, &p->rows[i]);
+            p->changes[i] = (lore_change){
+                .kind = LORE_CHANGE_PUT, .collection = p->collection, .document = &p->rows[i]};
+        }
+        lore_status status = lore_writer_apply(p->writer, p->changes, p->group_count, NULL, &err);
+        LORE_ASSERT(status == LORE_OK); /* without a deadline nobody gives up */
+        for (int32_t i = 0; i < p->group_count; i++) {
+            settle_job(p, p->group[i], &p->changes[i]);
+        }
     }
     for (int32_t i = 0; i < p->group_count; i++) {
-        lore_job *j = p->group[i];
-        if (status != LORE_OK && !has_failed(p) && write_jobs(p, &j, 1, &j->failure) != LORE_OK) {
-            report_failed(p, j);
-            if (!lore_is_of_document(j->failure.status)) {
-                lore_pipeline_fail(p, &j->failure);
-            }
-        }
-        release_job(p, j);
+        release_job(p, p->group[i]);
     }
     p->group_count = 0;
     p->group_bytes = 0;
@@ -151,9 +133,10 @@ static void commit_group(lore_pipeline *p)
 static lore_status rework(lore_pipeline *p, lore_job *j)
 {
     lore_status status =
-        lore_prepare(&j->raw, p->config, p->embedder, &j->arena, &j->prepared, &j->failure);
+        lore_prepare(&j->raw, p->config, p->embedder, NULL, &j->arena, &j->prepared, &j->failure);
     if (status == LORE_OK && j->prepared.chunk_count > 0 && !p->options->is_dry) {
-        status = lore_embedder_encode(p->embedder, j->prepared.embed_texts, j->prepared.chunk_count,
+        status =
+            lore_embedder_encode_bulk(p->embedder, j->prepared.embed_texts, j->prepared.chunk_count,
                                       j->prepared.vectors, &j->failure);
     }
     j->state = status == LORE_OK ? LORE_JOB_READY : LORE_JOB_FAILED;
@@ -359,14 +342,9 @@ static lore_status finish(lore_pipeline *p, const lore_source_options *source_op
                                     .is_dry = options->is_dry,
                                     .self = options->self,
                                     .is_cancelled = options->is_cancelled};
-        status = lore_prune(p->index, &prune, &p->counts->deleted, err);
+        status = lore_prune(p->writer, &prune, &p->counts->deleted, err);
     }
-    if (status == LORE_OK && !options->is_dry) {
-        lore_writer_acquire();
-        status = lore_index_publish(p->index, err);
-        lore_writer_release();
-    }
-    return status;
+    return status == LORE_OK && !options->is_dry ? lore_writer_publish(p->writer, err) : status;
 }
 
 static lore_status run(lore_pipeline *p, const lore_source_options *source_options, lore_error *err)
@@ -392,18 +370,17 @@ static lore_status run(lore_pipeline *p, const lore_source_options *source_optio
 
 static lore_status make_collection(lore_pipeline *p, lore_error *err)
 {
-    lore_writer_acquire();
-    lore_status status = lore_index_create_collection(p->index, p->collection, err);
-    lore_writer_release();
-    return status;
+    lore_change change = {.kind = LORE_CHANGE_CREATE_COLLECTION, .collection = p->collection};
+    return lore_writer_apply_one(p->writer, &change, NULL, err);
 }
 
-lore_status lore_ingest_run(lore_index *index, lore_embedder *embedder, const lore_config *config,
+lore_status lore_ingest_run(lore_writer *writer, lore_embedder *embedder, const lore_config *config,
                             lore_source *source, const lore_source_options *source_options,
                             const lore_ingest_options *options, lore_ingest_counts *counts,
                             lore_error *err)
 {
-    lore_pipeline p = {.index = index,
+    lore_pipeline p = {.index = lore_writer_index(writer),
+                       .writer = writer,
                        .embedder = embedder,
                        .config = config,
                        .source = source,

@@ -1,14 +1,16 @@
 /* The run: read, clean, chunk, embed, write, in source order, searchable as documents land.
  *
  * A reader, several cleaners and one embedder run on threads joined by bounded channels; the
- * caller's thread writes, in the order of the source, and commits groups of documents (config
- * commit_documents, commit_ms). A document that fails is reported with its reason and fails alone.
- * Unchanged documents (same hash of content, metadata and settings) are skipped before any work;
- * changed ones are replaced whole. Thread: any; all writers of the process queue on one lock, held
- * for one transaction, so a PUT lands between two commits of a long run. */
+ * caller's thread puts them back in the order of the source and hands groups of documents (config
+ * commit_documents, commit_ms) to the writer of the index. A document that fails is reported with
+ * its reason and fails alone. Unchanged documents (same hash of content, metadata and settings) are
+ * skipped before any work; changed ones are replaced whole. Thread: any; everything is written
+ * through the process' one lore_writer, so a PUT lands between two commits of a long run. */
 #ifndef LORE_INGEST_PIPELINE_H
 #define LORE_INGEST_PIPELINE_H
 
+#include "index/writer.h"
+#include "ingest/background.h"
 #include "ingest/source.h"
 #include "models/embedder.h"
 
@@ -30,7 +32,7 @@ typedef struct lore_ingest_options {
 
 /* LORE_OK also when some documents failed (counts->failed says how many). counts is always set.
  * Other failures are those of the run itself: database, embedder, threads, memory. */
-LORE_MUST_USE lore_status lore_ingest_run(lore_index *index, lore_embedder *embedder,
+LORE_MUST_USE lore_status lore_ingest_run(lore_writer *writer, lore_embedder *embedder,
                                           const lore_config *config, lore_source *source,
                                           const lore_source_options *source_options,
                                           const lore_ingest_options *options,
@@ -43,30 +45,23 @@ size_t lore_document_arena_cap(const lore_limits *limits, size_t raw_bytes);
 lore_status lore_document_limit(lore_status status, const lore_arena *arena, lore_error *err);
 
 typedef struct lore_ingest_one_options {
-    lore_str collection; /* created when missing; empty: "default" */
-    void *self;          /* for the callbacks, which run on the caller's thread */
-    /* Asked between batches of chunks and once more before the write; true: LORE_ERR_CANCELLED and
+    lore_str collection;         /* created when missing; empty: "default" */
+    lore_background *background; /* where to clean and embed; NULL: on the caller's thread */
+    int64_t deadline_ns;         /* for the writer's turn, after all the slow work; 0: none */
+    void *self;                  /* for the callback, which may run on any thread */
+    /* Asked between batches of chunks and until the write begins; true: LORE_ERR_CANCELLED and
      * nothing is written. May be NULL. */
     bool (*is_cancelled)(void *self);
-    /* Around the last look at the hash and the transaction, after all the slow work; both or
-     * neither. When begin_write fails, end_write is not called. */
-    lore_status (*begin_write)(void *self, lore_error *err);
-    void (*end_write)(void *self);
 } lore_ingest_one_options;
 
 /* One document, now (PUT route; bodies of JSONL call it per line): committed and searchable on
  * return. Callers on any thread. outcome: 'a' added, 'r' replaced, 'u' unchanged. id_out (in the
  * arena) is the document's id. Of two callers with the same id the later write stays. Fails like
- * lore_clean, begin_write and lore_index_put_document, and when cancelled. */
-LORE_MUST_USE lore_status lore_ingest_one(lore_index *index, lore_embedder *embedder,
+ * lore_clean, lore_index_put_document and lore_writer_apply. */
+LORE_MUST_USE lore_status lore_ingest_one(lore_writer *writer, lore_embedder *embedder,
                                           const lore_config *config,
                                           const lore_ingest_one_options *options,
                                           const lore_raw_document *raw, lore_arena *arena,
                                           char *outcome, lore_str *id_out, lore_error *err);
-
-/* The one writer lock of the process. Whoever writes to an index elsewhere (a DELETE route) holds
- * it from lore_index_begin to commit or rollback; the functions above take it themselves. */
-void lore_writer_acquire(void);
-void lore_writer_release(void);
 
 #endif

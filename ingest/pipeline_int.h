@@ -9,7 +9,7 @@
 
 #include <stdatomic.h>
 
-enum { LORE_CLEANERS_MAX = 8, LORE_GROUP_MAX = 256, LORE_POLL_MS = 100 };
+enum { LORE_CLEANERS_MAX = 8, LORE_GROUP_MAX = LORE_CHANGES_MAX, LORE_POLL_MS = 100 };
 #define LORE_BYTES_IN_FLIGHT ((size_t)128 * 1024 * 1024)
 
 typedef enum lore_job_state {
@@ -31,6 +31,7 @@ typedef struct lore_job {
 
 typedef struct lore_pipeline {
     lore_index *index;
+    lore_writer *writer;
     lore_embedder *embedder;
     const lore_config *config;
     lore_source *source;
@@ -56,7 +57,9 @@ typedef struct lore_pipeline {
     lore_job *group[LORE_GROUP_MAX];
     int32_t group_count, group_max;
     size_t group_bytes;
-    int64_t group_deadline_ns, progress_ns, commits;
+    lore_change changes[LORE_GROUP_MAX]; /* of the group, while it is written */
+    lore_document_row rows[LORE_GROUP_MAX];
+    int64_t group_deadline_ns, progress_ns;
     lore_ingest_counts *counts;
     lore_id_set seen;      /* all ids of this run */
     lore_id_set written;   /* of these, those that were replaced or added */

@@ -9,7 +9,7 @@
 
 #include <string.h>
 
-enum { PAGE_DOCUMENTS = 256, FIRST_ROOM = 1024 };
+enum { PAGE_DOCUMENTS = LORE_CHANGES_MAX, FIRST_ROOM = 1024 };
 
 /* ---- the set ---- */
 
@@ -116,25 +116,24 @@ static int32_t pick_gone(const lore_prune_options *options, lore_document_info *
     return gone;
 }
 
-static lore_status delete_page(lore_index *index, lore_str collection,
+static lore_status delete_page(lore_writer *writer, lore_str collection,
                                const lore_document_info *page, int32_t count, lore_error *err)
 {
-    lore_status status = lore_index_begin(index, err);
-    if (status != LORE_OK) {
-        return status;
+    lore_change changes[PAGE_DOCUMENTS];
+    for (int32_t i = 0; i < count; i++) {
+        changes[i] =
+            (lore_change){.kind = LORE_CHANGE_DELETE, .collection = collection, .id = page[i].id};
     }
+    lore_status status = lore_writer_apply(writer, changes, count, NULL, err);
     for (int32_t i = 0; i < count && status == LORE_OK; i++) {
-        bool found = false;
-        status = lore_index_delete_document(index, collection, page[i].id, &found, err);
+        if (changes[i].status != LORE_OK) {
+            status = lore_fail(err, changes[i].status, "%s", changes[i].error.message);
+        }
     }
-    if (status != LORE_OK) {
-        lore_index_rollback(index);
-        return status;
-    }
-    return lore_index_commit(index, err);
+    return status;
 }
 
-static lore_status prune_folder(lore_index *index, const lore_prune_options *options,
+static lore_status prune_folder(lore_writer *writer, const lore_prune_options *options,
                                 lore_str prefix, int64_t *deleted, lore_error *err)
 {
     lore_arena arena;
@@ -151,17 +150,15 @@ static lore_status prune_folder(lore_index *index, const lore_prune_options *opt
             status = lore_fail(err, LORE_ERR_CANCELLED, "cancelled");
             break;
         }
-        status =
-            lore_index_list_documents(index, options->collection, lore_buf_str(&cursor), prefix,
-                                      PAGE_DOCUMENTS, &arena, &page, &count, &next, err);
+        status = lore_index_list_documents(lore_writer_index(writer), options->collection,
+                                           lore_buf_str(&cursor), prefix, PAGE_DOCUMENTS, &arena,
+                                           &page, &count, &next, err);
         if (status != LORE_OK) {
             break;
         }
         int32_t gone = pick_gone(options, page, count);
         if (gone > 0 && !options->is_dry) {
-            lore_writer_acquire();
-            status = delete_page(index, options->collection, page, gone, err);
-            lore_writer_release();
+            status = delete_page(writer, options->collection, page, gone, err);
         }
         *deleted += status == LORE_OK ? gone : 0;
         lore_buf_reset(&cursor);
@@ -175,7 +172,7 @@ static lore_status prune_folder(lore_index *index, const lore_prune_options *opt
     return status;
 }
 
-lore_status lore_prune(lore_index *index, const lore_prune_options *options, int64_t *deleted,
+lore_status lore_prune(lore_writer *writer, const lore_prune_options *options, int64_t *deleted,
                        lore_error *err)
 {
     lore_arena arena;
@@ -193,7 +190,7 @@ lore_status lore_prune(lore_index *index, const lore_prune_options *options, int
         lore_str prefix =
             lore_str_printf(&arena, LORE_STR_FMT "%s", LORE_STR_ARG(path), is_root ? "" : "/");
         status = prefix.ptr == NULL ? lore_fail(err, LORE_ERR_NOMEM, "out of memory pruning")
-                                    : prune_folder(index, options, prefix, deleted, err);
+                                    : prune_folder(writer, options, prefix, deleted, err);
     }
     lore_arena_destroy(&arena);
     return status;

@@ -104,8 +104,14 @@ void *lore_stage_read(void *self)
 
 /* ---- cleaners ---- */
 
+static bool is_stopping(void *self)
+{
+    return lore_pipeline_is_stopping(self);
+}
+
 static lore_status clean_job(lore_pipeline *p, lore_job *j)
 {
+    const lore_interrupt interrupt = {is_stopping, p};
     uint8_t stored[32];
     lore_error *err = &j->failure;
     lore_status status =
@@ -121,7 +127,7 @@ static lore_status clean_job(lore_pipeline *p, lore_job *j)
         j->state = LORE_JOB_UNCHANGED;
         return LORE_OK;
     }
-    return lore_prepare(&j->raw, p->config, p->embedder, &j->arena, &j->prepared, err);
+    return lore_prepare(&j->raw, p->config, p->embedder, &interrupt, &j->arena, &j->prepared, err);
 }
 
 void *lore_stage_clean(void *self)
@@ -133,8 +139,9 @@ void *lore_stage_clean(void *self)
         if (j->state == LORE_JOB_READY && lore_pipeline_is_stopping(p)) {
             j->state = LORE_JOB_STOPPED;
         } else if (j->state == LORE_JOB_READY && clean_job(p, j) != LORE_OK) {
-            j->state = LORE_JOB_FAILED;
-            if (!lore_is_of_document(j->failure.status)) {
+            bool is_cancelled = j->failure.status == LORE_ERR_CANCELLED;
+            j->state = is_cancelled ? LORE_JOB_STOPPED : LORE_JOB_FAILED;
+            if (!is_cancelled && !lore_is_of_document(j->failure.status)) {
                 lore_pipeline_fail(p, &j->failure);
             }
         }
@@ -161,7 +168,8 @@ static lore_status flush_batch(lore_pipeline *p, batch *b, lore_error *err)
     if (b->count == 0) {
         return LORE_OK;
     }
-    lore_status status = lore_embedder_encode(p->embedder, b->texts, b->count, b->vectors, err);
+    lore_status status =
+        lore_embedder_encode_bulk(p->embedder, b->texts, b->count, b->vectors, err);
     size_t dim = (size_t)p->dim;
     for (int32_t i = 0; i < b->count && status == LORE_OK; i++) {
         memcpy(b->targets[i], b->vectors + (size_t)i * dim, dim * sizeof(float));

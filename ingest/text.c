@@ -34,8 +34,8 @@ typedef struct reader {
     lore_builder *builder;
     lore_str source;
     size_t at;
-    text_line *lines; /* [LINES_MAX], the paragraph */
-    int32_t count;
+    text_line *lines; /* [room], the paragraph */
+    int32_t count, room;
     bool is_first;                   /* no paragraph came before */
     bool follows_item;               /* the paragraph before began like "1. " */
     char rules[LORE_HEADING_LEVELS]; /* underline characters in order of appearance */
@@ -88,7 +88,7 @@ static bool read_line(lore_str source, size_t *at, text_line *line)
 static bool read_paragraph(reader *r)
 {
     r->count = 0;
-    while (r->at < r->source.len && r->count < LINES_MAX) {
+    while (r->at < r->source.len && r->count < r->room) {
         if (read_line(r->source, &r->at, &r->lines[r->count])) {
             r->count++;
         } else if (r->count > 0) {
@@ -524,7 +524,10 @@ static void take_paragraph(reader *r)
 lore_status lore_clean_text(lore_builder *builder, size_t from, lore_error *err)
 {
     reader r = {.builder = builder, .source = builder->source, .at = from, .is_first = true};
-    r.lines = LORE_PUSH(builder->arena, text_line, LINES_MAX);
+    size_t lines_max =
+        (r.source.len - from) / 2 + 1; /* a line that counts has two bytes, or ends */
+    r.room = lines_max < LINES_MAX ? (int32_t)lines_max : LINES_MAX;
+    r.lines = LORE_PUSH(builder->arena, text_line, r.room);
     if (r.lines == NULL) {
         return lore_fail(err, LORE_ERR_NOMEM, "out of memory reading text");
     }

@@ -12,7 +12,7 @@ static void describe(lore_str name, lore_str bytes, lore_buf *out)
     lore_clean_document clean;
     lore_arena_init(&arena, 0);
     lore_raw_document raw = {.source = name, .bytes = bytes};
-    lore_status status = lore_clean(&raw, &LIMITS, &arena, &clean, &err);
+    lore_status status = lore_clean(&raw, &LIMITS, NULL, &arena, &clean, &err);
     if (status != LORE_OK) {
         lore_buf_printf(out, "error: %s: %s\n", lore_status_name(status), err.message);
     } else {

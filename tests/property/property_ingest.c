@@ -169,7 +169,7 @@ TEST(random_documents)
         lore_error err = {0};
         lore_clean_document clean;
         lore_raw_document raw = {.media = media, .bytes = lore_buf_str(&source)};
-        lore_status status = lore_clean(&raw, &LIMITS, &arena, &clean, &err);
+        lore_status status = lore_clean(&raw, &LIMITS, NULL, &arena, &clean, &err);
         if (status == LORE_ERR_LIMIT && media == LORE_MEDIA_HTML) {
             continue; /* tags that are never closed nest */
         }
@@ -234,7 +234,7 @@ static int visit(const char *path, const struct stat *info, int kind, struct FTW
     read_file(path, &bytes);
     lore_arena_init(&arena, 0);
     lore_raw_document raw = {.source = lore_str_from(path), .bytes = lore_buf_str(&bytes)};
-    CHECK_OK(lore_clean(&raw, &LIMITS, &arena, &clean, &err), &err);
+    CHECK_OK(lore_clean(&raw, &LIMITS, NULL, &arena, &clean, &err), &err);
     check_sentences(clean.text);
     check_chunks(&clean, &state, &arena);
     lore_arena_destroy(&arena);

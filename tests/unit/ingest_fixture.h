@@ -67,7 +67,7 @@ CHECK_UNUSED static lore_clean_document clean_bytes(lore_arena *arena, lore_medi
     lore_error err = {0};
     lore_clean_document clean;
     lore_raw_document raw = {.media = media, .bytes = bytes};
-    CHECK_OK(lore_clean(&raw, &LIMITS, arena, &clean, &err), &err);
+    CHECK_OK(lore_clean(&raw, &LIMITS, NULL, arena, &clean, &err), &err);
     lore_str decoded;
     CHECK_OK(lore_decode(bytes, media, arena, &decoded, &err), &err);
     check_clean(&clean, decoded);

@@ -33,6 +33,8 @@ TEST(folds_blanks)
     check_line("soft\n   wrapped", "soft wrapped");
     check_line("\xE8\xBD\xAF\n\xE6\x8D\xA2", "\xE8\xBD\xAF\xE6\x8D\xA2");
     check_line("\xE8\xBD\xAF \n next", "\xE8\xBD\xAF next");
+    /* A mark stays away from the character before the break: NFC would reorder or join them. */
+    check_line("\xE3\x80\xAB\n\xE3\x80\xAE", "\xE3\x80\xAB \xE3\x80\xAE");
     check_line(" \t ", "");
 }
 

@@ -1,6 +1,8 @@
 /* Clean as a whole: which parser, which title, what is refused, and the sample documents. */
 #include "tests/unit/ingest_fixture.h"
 
+#include <time.h>
+
 TEST(media_types)
 {
     CHECK_INT(lore_media_of(LORE_STR("a/b.MD"), LORE_STR("")), LORE_MEDIA_MARKDOWN);
@@ -22,7 +24,7 @@ static lore_status try_clean(lore_arena *arena, const lore_raw_document *raw,
                              lore_clean_document *clean, lore_error *err)
 {
     lore_arena_reset(arena);
-    return lore_clean(raw, &LIMITS, arena, clean, err);
+    return lore_clean(raw, &LIMITS, NULL, arena, clean, err);
 }
 
 /* A given title wins; else the file name helps out where nothing was found. */
@@ -76,7 +78,7 @@ TEST(refusals)
     lore_limits small = LIMITS;
     small.file_bytes_max = 1;
     raw.title = LORE_STR("");
-    CHECK_FAILS(lore_clean(&raw, &small, &arena, &clean, &err), LORE_ERR_LIMIT, &err,
+    CHECK_FAILS(lore_clean(&raw, &small, NULL, &arena, &clean, &err), LORE_ERR_LIMIT, &err,
                 "file_bytes_max");
     lore_arena_destroy(&arena);
 }
@@ -102,6 +104,70 @@ TEST(decoded_offsets)
     lore_arena_destroy(&arena);
 }
 
+static bool wants_interrupt(void *self)
+{
+    int *left = self;
+    return --*left < 0;
+}
+
+/* A long document of every kind asks often whether it is still wanted, and ends when it is not. */
+TEST(interrupted)
+{
+    static const char *const pieces[] = {"A line of text.\n\n", "- An item *of* text.\n",
+                                         "<p>A line of <b>text</b>.</p>\n"};
+    for (int media = LORE_MEDIA_TEXT; media <= LORE_MEDIA_HTML; media++) {
+        lore_buf bytes;
+        lore_arena arena;
+        lore_error err = {0};
+        lore_clean_document clean;
+        lore_buf_init(&bytes, 0);
+        while (bytes.len < 1024 * 1024) {
+            lore_buf_append(&bytes, lore_str_from(pieces[media - LORE_MEDIA_TEXT]));
+        }
+        lore_raw_document raw = {.media = (lore_media)media, .bytes = lore_buf_str(&bytes)};
+        for (int asked = 0; asked < 4; asked++) {
+            int left = asked;
+            const lore_interrupt interrupt = {wants_interrupt, &left};
+            lore_arena_init(&arena, 0);
+            CHECK_FAILS(lore_clean(&raw, &LIMITS, &interrupt, &arena, &clean, &err),
+                        LORE_ERR_CANCELLED, &err, "cancelled");
+            CHECK_INT(left, -1); /* and it does not ask again */
+            lore_arena_destroy(&arena);
+        }
+        lore_buf_destroy(&bytes);
+    }
+}
+
+/* What once took minutes: one start tag after another without an end, and more accents on one
+ * letter than any language has. */
+TEST(takes_no_time)
+{
+    static const struct {
+        lore_media media;
+        const char *first, *piece;
+    } cases[] = {{LORE_MEDIA_MARKDOWN, "", "<a>"},
+                 {LORE_MEDIA_MARKDOWN, "", "<a></b>"},
+                 {LORE_MEDIA_TEXT, "a", "\xCC\xA3\xCC\x81"}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        lore_buf bytes;
+        lore_arena arena;
+        lore_error err = {0};
+        lore_clean_document clean;
+        lore_buf_init(&bytes, 0);
+        lore_arena_init(&arena, 0);
+        lore_buf_append(&bytes, lore_str_from(cases[i].first));
+        while (bytes.len < 2 * 1024 * 1024) {
+            lore_buf_append(&bytes, lore_str_from(cases[i].piece));
+        }
+        lore_raw_document raw = {.media = cases[i].media, .bytes = lore_buf_str(&bytes)};
+        clock_t start = clock();
+        CHECK_OK(lore_clean(&raw, &LIMITS, NULL, &arena, &clean, &err), &err);
+        CHECK(clock() - start < 2 * CLOCKS_PER_SEC);
+        lore_arena_destroy(&arena);
+        lore_buf_destroy(&bytes);
+    }
+}
+
 static int samples_cleaned;
 
 static void clean_sample(const char *path)
@@ -114,7 +180,7 @@ static void clean_sample(const char *path)
     read_file(path, &bytes);
     lore_arena_init(&arena, 0);
     lore_raw_document raw = {.source = lore_str_from(path), .bytes = lore_buf_str(&bytes)};
-    CHECK_OK(lore_clean(&raw, &LIMITS, &arena, &clean, &err), &err);
+    CHECK_OK(lore_clean(&raw, &LIMITS, NULL, &arena, &clean, &err), &err);
     CHECK_OK(lore_decode(raw.bytes, LORE_MEDIA_TEXT, &arena, &decoded, &err), &err);
     check_clean(&clean, decoded);
     CHECK(clean.title.len > 0);
@@ -148,4 +214,5 @@ TEST(samples)
     CHECK(samples_cleaned >= 60);
 }
 
-CHECK_MAIN(media_types, titles, refusals, empty, decoded_offsets, samples)
+CHECK_MAIN(media_types, titles, refusals, empty, decoded_offsets, interrupted, takes_no_time,
+           samples)

@@ -5,7 +5,7 @@ static lore_html_node *parse(lore_arena *arena, lore_str source)
 {
     lore_error err = {0};
     lore_html_node *root = NULL;
-    CHECK_OK(lore_html_parse(source, 0, &LIMITS, arena, &root, &err), &err);
+    CHECK_OK(lore_html_parse(source, 0, &LIMITS, NULL, arena, &root, &err), &err);
     return root;
 }
 
@@ -88,14 +88,14 @@ TEST(depth)
     for (int i = 0; i < 100000; i++) {
         lore_buf_append(&source, LORE_STR("<b>"));
     }
-    CHECK_FAILS(lore_html_parse(lore_buf_str(&source), 0, &LIMITS, &arena, &root, &err),
+    CHECK_FAILS(lore_html_parse(lore_buf_str(&source), 0, &LIMITS, NULL, &arena, &root, &err),
                 LORE_ERR_LIMIT, &err, "markup_depth_max");
     lore_buf_reset(&source);
     lore_arena_reset(&arena);
     for (int i = 0; i < 1000; i++) {
         lore_buf_append(&source, LORE_STR("<p>wo<wbr>rd<br><i>x</i></p>"));
     }
-    CHECK_OK(lore_html_parse(lore_buf_str(&source), 0, &LIMITS, &arena, &root, &err), &err);
+    CHECK_OK(lore_html_parse(lore_buf_str(&source), 0, &LIMITS, NULL, &arena, &root, &err), &err);
     lore_buf_destroy(&source);
     lore_arena_destroy(&arena);
 }
@@ -137,7 +137,7 @@ TEST(cap_of_memory)
     for (int i = 0; i < 1000; i++) {
         lore_buf_append(&source, LORE_STR("<p>x"));
     }
-    CHECK_FAILS(lore_html_parse(lore_buf_str(&source), 0, &LIMITS, &arena, &root, &err),
+    CHECK_FAILS(lore_html_parse(lore_buf_str(&source), 0, &LIMITS, NULL, &arena, &root, &err),
                 LORE_ERR_NOMEM, &err, "out of memory");
     lore_buf_destroy(&source);
     lore_arena_destroy(&arena);

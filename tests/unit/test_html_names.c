@@ -9,6 +9,9 @@ TEST(names)
     CHECK_INT(lore_html_tag(LORE_STR("bucket")), LORE_TAG_UNKNOWN);
     CHECK_INT(lore_html_tag(LORE_STR("")), LORE_TAG_UNKNOWN);
     CHECK_INT(lore_html_tag(LORE_STR("averylongelementname")), LORE_TAG_UNKNOWN);
+    CHECK_INT(lore_html_name(LORE_STR("a")), 0);
+    CHECK_INT(lore_html_name(LORE_STR("WBR")), LORE_HTML_NAMES - 1);
+    CHECK_INT(lore_html_name(LORE_STR("bucket")), -1);
 }
 
 TEST(every_name_is_found)

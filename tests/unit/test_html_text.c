@@ -111,7 +111,7 @@ static lore_status clean_once(void *self)
     lore_raw_document raw = {.media = LORE_MEDIA_HTML,
                              .bytes = LORE_STR("<title>T | S</title><h1>T</h1><ol><li>x</ol><table>"
                                                "<tr><td>a<td>&amp;</table><h2>H</h2>" PROSE)};
-    lore_status status = lore_clean(&raw, &LIMITS, &arena, &clean, &err);
+    lore_status status = lore_clean(&raw, &LIMITS, NULL, &arena, &clean, &err);
     lore_arena_destroy(&arena);
     return status;
 }

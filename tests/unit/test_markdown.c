@@ -108,7 +108,7 @@ static lore_status clean_once(void *self)
                              .bytes =
                                  LORE_STR("# A {#b}\n\n1. x\n2. [y](#z)\n\n| a | b |\n|-|-|\n|1|2|"
                                           "\n\n<p>raw</p>\n\n## C\n\nd\n")};
-    lore_status status = lore_clean(&raw, &LIMITS, &arena, &clean, &err);
+    lore_status status = lore_clean(&raw, &LIMITS, NULL, &arena, &clean, &err);
     lore_arena_destroy(&arena);
     return status;
 }

@@ -40,8 +40,8 @@ static lore_status run_paths(bench *b, const char *const *paths, int32_t count,
     lore_source *source = NULL;
     lore_source_options source_options = {.paths = paths, .path_count = count};
     CHECK_OK(lore_source_open(&source_options, &b->config.limits, &source, err), err);
-    lore_status status = lore_ingest_run(b->index, b->embedder, &b->config, source, &source_options,
-                                         &options, counts, err);
+    lore_status status = lore_ingest_run(b->writer, b->embedder, &b->config, source,
+                                         &source_options, &options, counts, err);
     lore_source_close(source);
     return status;
 }
@@ -278,7 +278,7 @@ TEST(lands_early)
     lore_ingest_options options = {0};
     CHECK_OK(lore_source_open(&source_options, &b.config.limits, &source, &err), &err);
     CHECK_INT(pthread_create(&thread, NULL, feed_slowly, &f), 0);
-    CHECK_OK(lore_ingest_run(b.index, b.embedder, &b.config, source, &source_options, &options,
+    CHECK_OK(lore_ingest_run(b.writer, b.embedder, &b.config, source, &source_options, &options,
                              &counts, &err),
              &err);
     pthread_join(thread, NULL);
@@ -328,7 +328,7 @@ TEST(without_memory)
         lore_ingest_options options = {.is_dry = n % 2 == 0};
         CHECK_OK(lore_source_open(&source_options, &b.config.limits, &source, &err), &err);
         lore_mem_fail_at(n, false);
-        (void)!lore_ingest_run(b.index, b.embedder, &b.config, source, &source_options, &options,
+        (void)!lore_ingest_run(b.writer, b.embedder, &b.config, source, &source_options, &options,
                                &counts, &err);
         lore_mem_fail_at(0, false);
         lore_source_close(source);
@@ -361,7 +361,7 @@ static void *put_some(void *self)
                                  .bytes = LORE_STR("Some words here.")};
         lore_arena_reset(&arena);
         p->status =
-            lore_ingest_one(p->b->index, p->b->embedder, &p->b->config,
+            lore_ingest_one(p->b->writer, p->b->embedder, &p->b->config,
                             &(lore_ingest_one_options){0}, &raw, &arena, &outcome, &stored, &err);
     }
     lore_arena_destroy(&arena);

@@ -43,8 +43,8 @@ static void put(bench *b, const char *id, const char *source)
                              .source = lore_str_from(source),
                              .media = LORE_MEDIA_TEXT,
                              .bytes = LORE_STR("Some text.")};
-    CHECK_OK(lore_ingest_one(b->index, b->embedder, &b->config, &(lore_ingest_one_options){0}, &raw,
-                             &arena, &outcome, &stored, &err),
+    CHECK_OK(lore_ingest_one(b->writer, b->embedder, &b->config, &(lore_ingest_one_options){0},
+                             &raw, &arena, &outcome, &stored, &err),
              &err);
     lore_arena_destroy(&arena);
 }
@@ -84,15 +84,15 @@ TEST(prunes)
                                   .kept_roots = &kept,
                                   .kept_count = 1,
                                   .is_dry = true};
-    CHECK_OK(lore_prune(b.index, &options, &deleted, &err), &err);
+    CHECK_OK(lore_prune(b.writer, &options, &deleted, &err), &err);
     CHECK_INT(deleted, 1);
     CHECK_INT(bench_documents(&b), 5);
     options.is_dry = false;
     options.is_cancelled = yes;
-    CHECK_FAILS(lore_prune(b.index, &options, &deleted, &err), LORE_ERR_CANCELLED, &err, "");
+    CHECK_FAILS(lore_prune(b.writer, &options, &deleted, &err), LORE_ERR_CANCELLED, &err, "");
     options.is_cancelled = NULL;
     deleted = 0;
-    CHECK_OK(lore_prune(b.index, &options, &deleted, &err), &err);
+    CHECK_OK(lore_prune(b.writer, &options, &deleted, &err), &err);
     CHECK_INT(deleted, 1);
     CHECK_INT(bench_documents(&b), 4);
     bool found = true;
