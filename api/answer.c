@@ -12,6 +12,7 @@
  * decoder's part. */
 #include "api/answer.h"
 
+#include "api/guard.h"
 #include "api/question.h"
 #include "base/clock.h"
 #include "base/log.h"
@@ -25,6 +26,7 @@ enum {
     CITATIONS_MAX = 64, /* sentences of one answer; an answer that is longer ends there with
                            finish_reason length */
     QUOTED_MAX = 3,     /* sentences of an extractive answer at most */
+    LOOK_TOKENS = 4,    /* how often an unfinished sentence is held against the evidence */
     POLL_MS = 50,       /* how often a waiting answer looks after its client and its deadline */
 };
 
@@ -35,6 +37,7 @@ typedef struct writing {
     lore_arena *arena;
     lore_answer *answer;
     lore_evidence evidence;
+    lore_guard guard; /* of the decoder's answer, on evidence */
     int64_t start_ns;
     lore_buf text;    /* what was released */
     lore_buf pending; /* the decoder's text that is not judged yet */
@@ -271,38 +274,11 @@ static lore_status build_prompt(writing *w, lore_prompt *prompt, lore_error *err
                              w->arena, prompt, err);
 }
 
-/* Copy a sentence of the decoder without its [n] markers: citations are made from the evidence, not
- * taken on trust. */
-static lore_str without_markers(lore_arena *arena, lore_str sentence)
-{
-    char *out = lore_arena_push(arena, sentence.len + 1);
-    size_t len = 0;
-    if (out == NULL) {
-        return (lore_str){0};
-    }
-    for (size_t i = 0; i < sentence.len; i++) {
-        size_t digits = i + 1;
-        while (sentence.ptr[i] == '[' && digits < sentence.len && sentence.ptr[digits] >= '0' &&
-               sentence.ptr[digits] <= '9') {
-            digits++;
-        }
-        if (digits > i + 1 && digits < sentence.len && sentence.ptr[digits] == ']') {
-            i = digits;
-            while (len > 0 && out[len - 1] == ' ') {
-                len--;
-            }
-        } else {
-            out[len++] = sentence.ptr[i];
-        }
-    }
-    return lore_str_trim((lore_str){out, len});
-}
-
 typedef enum verdict { VERDICT_RELEASED, VERDICT_REFUSED, VERDICT_FULL } verdict;
 
 static lore_status judge_sentence(writing *w, lore_str sentence, verdict *outcome, lore_error *err)
 {
-    lore_str plain = without_markers(w->arena, sentence);
+    lore_str plain = lore_guard_unmarked(sentence, w->arena);
     *outcome = VERDICT_RELEASED;
     if (plain.ptr == NULL) {
         return no_memory(err);
@@ -314,14 +290,10 @@ static lore_status judge_sentence(writing *w, lore_str sentence, verdict *outcom
         *outcome = VERDICT_FULL;
         return LORE_OK;
     }
-    int32_t carrier = lore_evidence_support(&w->evidence, plain, w->arena);
-    if (w->answerer->config->guard) {
-        bool is_strict = lore_engine_info(w->answerer->engine)->needs_guard;
-        if (carrier < 0 ||
-            (is_strict && !is_runner_up(&w->evidence, carrier, w->answerer->config->guard_ratio))) {
-            *outcome = VERDICT_REFUSED;
-            return LORE_OK;
-        }
+    int32_t carrier = -1;
+    if (!lore_guard_judge(&w->guard, plain, w->arena, &carrier)) {
+        *outcome = VERDICT_REFUSED;
+        return LORE_OK;
     }
     return release_sentence(w, plain, carrier, err);
 }
@@ -340,12 +312,16 @@ static lore_status judge_pending(writing *w, bool is_end, verdict *outcome, lore
             return LORE_OK;
         }
         lore_str behind = lore_str_trim(lore_str_slice(rest, span.end, rest.len));
-        if (!is_end && (behind.len == 0 || (behind.ptr[0] == '[' &&
-                                            lore_str_find(behind, LORE_STR("]"), 0) == SIZE_MAX))) {
+        lore_str sentence = lore_str_slice(rest, span.start, span.end);
+        if (!is_end && !lore_guard_is_settled(&w->guard, sentence) &&
+            (behind.len == 0 ||
+             (behind.ptr[0] == '[' && lore_str_find(behind, LORE_STR("]"), 0) == SIZE_MAX))) {
+            bool is_due = w->answer->completion_tokens % LOOK_TOKENS == 0;
+            *outcome = is_due && lore_guard_is_lost(&w->guard, rest, w->arena) ? VERDICT_REFUSED
+                                                                               : VERDICT_RELEASED;
             return LORE_OK;
         }
-        lore_status status =
-            judge_sentence(w, lore_str_slice(rest, span.start, span.end), outcome, err);
+        lore_status status = judge_sentence(w, sentence, outcome, err);
         if (status != LORE_OK) {
             return status;
         }
@@ -393,7 +369,8 @@ static lore_status follow_stream(writing *w, lore_stream *stream, int64_t submit
         lore_status status =
             lore_stream_next(stream, lore_clock_ns() + POLL_MS * 1000000LL, &event);
         if (w->events->is_gone != NULL && w->events->is_gone(w->events->self)) {
-            return lore_fail(err, LORE_ERR_CANCELLED, "the client left");
+            return lore_fail(err, LORE_ERR_CANCELLED,
+                             "the client left, or the service is stopping");
         }
         if (lore_deadline_passed(w->query->deadline_ns)) {
             return lore_fail(err, LORE_ERR_TIMEOUT,
@@ -448,6 +425,12 @@ static lore_status write_answer(writing *w, lore_error *err)
                                   .stop = w->query->stop,
                                   .stop_count = w->query->stop_count};
     w->answer->prompt_tokens = prompt.tokens.count;
+    const lore_config *config = w->answerer->config;
+    w->guard = (lore_guard){.evidence = &w->evidence,
+                            .is_on = config->guard,
+                            .is_strict =
+                                config->guard && lore_engine_info(w->answerer->engine)->needs_guard,
+                            .ratio = config->guard_ratio};
     int64_t submitted_ns = lore_clock_ns();
     status = lore_engine_submit(w->answerer->engine, &generation, &stream, err);
     if (status != LORE_OK) {
@@ -474,9 +457,7 @@ static lore_status write_answer(writing *w, lore_error *err)
                                                          : "stop";
     /* A model that needs the guard often stops at one of several sentences that are equally likely
      * to be the answer. */
-    bool is_strict =
-        w->answerer->config->guard && lore_engine_info(w->answerer->engine)->needs_guard;
-    return is_strict && !w->is_cut ? quote_best(w, err) : LORE_OK;
+    return w->guard.is_strict && !w->is_cut ? quote_best(w, err) : LORE_OK;
 }
 
 static lore_status write_prompt(writing *w, lore_error *err)

@@ -23,39 +23,23 @@
 #include "base/log.h"
 #include "base/thread.h"
 #include "generation/engine_int.h"
-#include "generation/stop.h"
+#include "generation/request_int.h"
 
-#include <math.h>
 #include <stdatomic.h>
-#include <string.h>
 
 enum {
-    BOUND_MAX = 1 << 20, /* of rows, sequences and queue: far above use, far below overflow */
-    REQUEST_BLOCK_BYTES = 2048, /* arena block of a request without long arrays */
+    BOUND_MAX = 1 << 20,   /* of rows, sequences and queue: far above use, far below overflow */
+    PIECE_ROWS_FIRST = 64, /* beside running answers, until the speed is known */
+    PIECE_ROWS_MIN = 16, /* however slow: weights are read for every step, and prompts must go on */
     NOT_STOPPING = -1
 };
-
-typedef struct request {
-    lore_stream *stream; /* the engine's reference */
-    lore_arena arena;    /* the arrays below */
-    int32_t *tokens;     /* [prompt_count + tokens_max], lent to the scheduler */
-    float *logprobs;     /* [tokens_max] of the drawn tokens */
-    int32_t prompt_count;
-    int32_t tokens_max;
-    lore_sampling sampling;
-    lore_stop stop;
-    int32_t drawn; /* tokens taken from the scheduler, without an end-of-text token */
-    int32_t sent;  /* of these, pushed to the stream */
-    int32_t ticket;
-    int32_t live_index;
-} request;
 
 struct lore_engine {
     lore_engine_model model;
     lore_limits limits;
     int32_t rows_max, sequences_max;
-    int32_t request_cap;    /* running and waiting together */
-    size_t token_bytes_max; /* longest token of the vocabulary */
+    int32_t request_cap;        /* running and waiting together */
+    lore_request_bounds bounds; /* const after the start */
     lore_chan *arrivals;
     lore_thread thread;
 
@@ -67,8 +51,9 @@ struct lore_engine {
 
     /* The engine thread's alone. */
     lore_sched *sched;
-    request **live; /* [request_cap] */
+    lore_request **live; /* [request_cap] */
     int32_t live_count;
+    int64_t row_ns;  /* a row of a step with pieces of prompts takes, smoothed; 0: not known yet */
     int32_t *ids;    /* [sequences_max] drawn by the step */
     float *logprobs; /* [sequences_max] */
 
@@ -78,136 +63,11 @@ struct lore_engine {
 
 /* ---- requests, on the asking thread ---- */
 
-static void request_free(request *req)
-{
-    if (req == NULL) {
-        return;
-    }
-    lore_stop_destroy(&req->stop);
-    lore_arena_destroy(&req->arena);
-    lore_free(req);
-}
-
-static lore_status check_sampling(const lore_sampling *sampling, lore_error *err)
-{
-    float temperature = sampling->temperature, top_p = sampling->top_p;
-    if (!isfinite(temperature) || temperature < 0.0f) {
-        return lore_fail(err, LORE_ERR_INVALID, "temperature is %g, must be at least 0",
-                         (double)temperature);
-    }
-    if (temperature > 0.0f && !(top_p > 0.0f && top_p <= 1.0f)) {
-        return lore_fail(err, LORE_ERR_INVALID, "top_p is %g, must be above 0 and at most 1",
-                         (double)top_p);
-    }
-    if (sampling->top_k < 0) {
-        return lore_fail(err, LORE_ERR_INVALID, "top_k is %d, must be at least 0", sampling->top_k);
-    }
-    return LORE_OK;
-}
-
-static lore_status check_stop(const lore_limits *limits, const lore_str *stop, int32_t count,
-                              lore_error *err)
-{
-    if (count < 0 || count > limits->stop_strings_max) {
-        return lore_fail(err, LORE_ERR_LIMIT, "%d stop strings, at most %lld are allowed", count,
-                         (long long)limits->stop_strings_max);
-    }
-    for (int32_t i = 0; i < count; i++) {
-        if (stop[i].len == 0) {
-            return lore_fail(err, LORE_ERR_INVALID, "stop string %d is empty", i + 1);
-        }
-        if (stop[i].len > (size_t)limits->stop_bytes_max) {
-            return lore_fail(err, LORE_ERR_LIMIT,
-                             "stop string %d has %zu bytes, at most %lld are allowed", i + 1,
-                             stop[i].len, (long long)limits->stop_bytes_max);
-        }
-    }
-    return LORE_OK;
-}
-
-static lore_status check_prompt(const lore_engine *engine, const lore_generation *generation,
-                                lore_error *err)
-{
-    if (generation->prompt_count > engine->limits.prompt_tokens_max) {
-        return lore_fail(err, LORE_ERR_LIMIT, "the prompt has %d tokens, at most %lld are allowed",
-                         generation->prompt_count, (long long)engine->limits.prompt_tokens_max);
-    }
-    if (generation->tokens_max > engine->limits.answer_tokens_max) {
-        return lore_fail(err, LORE_ERR_LIMIT,
-                         "an answer of %d tokens was asked for, at most %lld are allowed",
-                         generation->tokens_max, (long long)engine->limits.answer_tokens_max);
-    }
-    lore_status status =
-        lore_sched_check(engine->sched, generation->prompt_count, generation->tokens_max, err);
-    for (int32_t i = 0; i < generation->prompt_count && status == LORE_OK; i++) {
-        int32_t id = generation->prompt[i];
-        if (id < 0 || id >= engine->model.info->vocab) {
-            status =
-                lore_fail(err, LORE_ERR_INVALID, "prompt token %d is %d, the vocabulary has %d",
-                          i + 1, id, engine->model.info->vocab);
-        }
-    }
-    return status;
-}
-
-static lore_status check_generation(const lore_engine *engine, const lore_generation *generation,
-                                    lore_error *err)
-{
-    lore_status status = check_prompt(engine, generation, err);
-    if (status == LORE_OK) {
-        status = check_sampling(&generation->sampling, err);
-    }
-    if (status == LORE_OK) {
-        status = check_stop(&engine->limits, generation->stop, generation->stop_count, err);
-    }
-    return status;
-}
-
-/* All memory that the request will need, the prompt and the stop strings copied. */
-static lore_status request_new(const lore_engine *engine, const lore_generation *generation,
-                               request **req_out, lore_error *err)
-{
-    request *req = lore_alloc_zero(1, sizeof *req);
-    if (req == NULL) {
-        return lore_fail(err, LORE_ERR_NOMEM, "out of memory for a request");
-    }
-    int32_t room = engine->model.info->context - generation->prompt_count;
-    req->prompt_count = generation->prompt_count;
-    req->tokens_max = generation->tokens_max < room ? generation->tokens_max : room;
-    req->sampling = generation->sampling;
-    lore_arena_init(&req->arena, 0);
-    req->arena.block_bytes = REQUEST_BLOCK_BYTES;
-    size_t token_count = (size_t)req->prompt_count + (size_t)req->tokens_max;
-    req->tokens = lore_arena_push(&req->arena, token_count * sizeof(int32_t));
-    req->logprobs = LORE_PUSH(&req->arena, float, req->tokens_max);
-    lore_status status = LORE_OK;
-    if (req->tokens == NULL || req->logprobs == NULL) {
-        status = lore_fail(err, LORE_ERR_NOMEM, "out of memory for a request");
-    } else {
-        memcpy(req->tokens, generation->prompt, (size_t)req->prompt_count * sizeof(int32_t));
-        status = lore_stop_init(&req->stop, generation->stop, generation->stop_count,
-                                req->tokens_max, engine->token_bytes_max, &req->arena, err);
-    }
-    if (status == LORE_OK) {
-        req->stream = lore_stream_new(req->tokens_max);
-        if (req->stream == NULL) {
-            status = lore_fail(err, LORE_ERR_NOMEM, "out of memory for an answer of %d tokens",
-                               req->tokens_max);
-        }
-    }
-    if (status != LORE_OK) {
-        request_free(req);
-        return status;
-    }
-    *req_out = req;
-    return LORE_OK;
-}
-
 static lore_status hand_over(lore_engine *engine, const lore_generation *generation,
                              lore_stream **stream_out, lore_error *err)
 {
-    request *req = NULL;
-    lore_status status = request_new(engine, generation, &req, err);
+    lore_request *req = NULL;
+    lore_status status = lore_request_new(&engine->bounds, generation, &req, err);
     if (status != LORE_OK) {
         return status;
     }
@@ -216,7 +76,7 @@ static lore_status hand_over(lore_engine *engine, const lore_generation *generat
     if (status != LORE_OK) {
         lore_stream_release(stream);
         lore_stream_release(stream);
-        request_free(req);
+        lore_request_free(req);
         LORE_ASSERT(status == LORE_ERR_CANCELLED); /* invariant 1: the channel is not full */
         return lore_fail(err, LORE_ERR_CANCELLED, "the engine is stopping");
     }
@@ -227,7 +87,7 @@ static lore_status hand_over(lore_engine *engine, const lore_generation *generat
 lore_status lore_engine_submit(lore_engine *engine, const lore_generation *generation,
                                lore_stream **stream, lore_error *err)
 {
-    lore_status status = check_generation(engine, generation, err);
+    lore_status status = lore_request_check(&engine->bounds, generation, err);
     if (status != LORE_OK) {
         return status;
     }
@@ -250,7 +110,7 @@ lore_status lore_engine_submit(lore_engine *engine, const lore_generation *gener
 
 /* Push the drawn tokens up to `until`. Where the answer ends, the last of them says so, or an event
  * of its own when there is none to carry it. */
-static void send_tokens(request *req, int32_t until, lore_finish finish, int32_t cut_bytes)
+static void send_tokens(lore_request *req, int32_t until, lore_finish finish, int32_t cut_bytes)
 {
     while (req->sent < until) {
         int32_t at = req->sent++;
@@ -271,16 +131,16 @@ static void send_tokens(request *req, int32_t until, lore_finish finish, int32_t
 
 /* The last event, then the end of the request. The place is given back first, so that whoever has
  * seen the last event can submit again at once. */
-static void finish_request(lore_engine *engine, request *req, int32_t until, lore_finish finish,
-                           int32_t cut_bytes)
+static void finish_request(lore_engine *engine, lore_request *req, int32_t until,
+                           lore_finish finish, int32_t cut_bytes)
 {
-    request *moved = engine->live[--engine->live_count];
+    lore_request *moved = engine->live[--engine->live_count];
     engine->live[req->live_index] = moved;
     moved->live_index = req->live_index;
     atomic_fetch_sub_explicit(&engine->unfinished, 1, memory_order_relaxed);
     send_tokens(req, until, finish, cut_bytes);
     lore_stream_release(req->stream);
-    request_free(req);
+    lore_request_free(req);
 }
 
 /* lore_sched_token: one drawn token, or the end of a sequence without one. */
@@ -288,7 +148,7 @@ static bool take_token(void *self, void *owner, int32_t ticket, int32_t id, floa
                        lore_finish finish)
 {
     lore_engine *engine = self;
-    request *req = owner;
+    lore_request *req = owner;
     LORE_ASSERT(req->ticket == ticket);
     if (id < 0 || finish == LORE_FINISH_STOP) {
         /* Cancelled, failed, or an end-of-text token, which is not of the answer. What was held
@@ -310,7 +170,7 @@ static bool take_token(void *self, void *owner, int32_t ticket, int32_t id, floa
     return false;
 }
 
-static void add_request(lore_engine *engine, request *req)
+static void add_request(lore_engine *engine, lore_request *req)
 {
     lore_sequence_request sequence = {.tokens = req->tokens,
                                       .prompt_count = req->prompt_count,
@@ -354,6 +214,22 @@ static void take_cancels(lore_engine *engine)
     }
 }
 
+/* Cut prompts so that steps which running answers wait for keep to step_ms_max. Steps with pieces
+ * show what a row takes, decode rows and the reading of weights included; with smaller pieces that
+ * is more, so the rows settle where a whole step takes the time allowed. */
+static void learn_pieces(lore_engine *engine, const lore_step *step, int64_t elapsed_ns)
+{
+    const int64_t allowed_ns = engine->limits.step_ms_max * 1000000;
+    if (allowed_ns == 0 || elapsed_ns <= 0 || step->batch.rows_max < PIECE_ROWS_MIN) {
+        return; /* single rows, and remainders of prompts, tell nothing about pieces */
+    }
+    int64_t row_ns = elapsed_ns / step->batch.rows + 1;
+    engine->row_ns = engine->row_ns == 0 ? row_ns : (3 * engine->row_ns + row_ns) / 4;
+    int64_t rows = allowed_ns / engine->row_ns;
+    rows = rows < engine->rows_max ? rows : engine->rows_max;
+    lore_sched_limit_pieces(engine->sched, rows > PIECE_ROWS_MIN ? (int32_t)rows : PIECE_ROWS_MIN);
+}
+
 /* Plan, run, apply. A failed step fails the requests that were live, and no later ones: the next
  * step tries the device again. */
 static void run_step(lore_engine *engine)
@@ -361,8 +237,10 @@ static void run_step(lore_engine *engine)
     const lore_step *step = lore_sched_plan(engine->sched);
     if (step->batch.rows > 0) {
         lore_error err;
+        const int64_t start_ns = lore_clock_ns();
         lore_status status =
             engine->model.step(engine->model.self, step, engine->ids, engine->logprobs, &err);
+        learn_pieces(engine, step, lore_clock_ns() - start_ns);
         if (status != LORE_OK) {
             lore_log(LORE_LOG_ERROR, "event=step_failed requests=%d status=%s message=\"%s\"",
                      engine->live_count, lore_status_name(status), err.message);
@@ -451,8 +329,11 @@ static lore_status make_parts(lore_engine *engine, lore_error *err)
     if (status != LORE_OK) {
         return status;
     }
+    if (engine->limits.step_ms_max > 0) {
+        lore_sched_limit_pieces(engine->sched, PIECE_ROWS_FIRST);
+    }
     engine->arrivals = lore_chan_new((size_t)engine->request_cap);
-    engine->live = lore_alloc_zero((size_t)engine->request_cap, sizeof(request *));
+    engine->live = lore_alloc_zero((size_t)engine->request_cap, sizeof(lore_request *));
     engine->ids = lore_alloc_zero((size_t)engine->sequences_max, sizeof(int32_t));
     engine->logprobs = lore_alloc_zero((size_t)engine->sequences_max, sizeof(float));
     if (engine->arrivals == NULL || engine->live == NULL || engine->ids == NULL ||
@@ -460,10 +341,12 @@ static lore_status make_parts(lore_engine *engine, lore_error *err)
         return lore_fail(err, LORE_ERR_NOMEM, "out of memory for the engine");
     }
     int32_t vocab = lore_tokenizer_vocab(engine->model.tokenizer);
+    size_t longest = 0;
     for (int32_t id = 0; id < vocab; id++) {
         size_t bytes = lore_tokenizer_bytes(engine->model.tokenizer, id).len;
-        engine->token_bytes_max = bytes > engine->token_bytes_max ? bytes : engine->token_bytes_max;
+        longest = bytes > longest ? bytes : longest;
     }
+    engine->bounds = (lore_request_bounds){&engine->limits, info, engine->sched, longest};
     return LORE_OK;
 }
 
@@ -509,15 +392,14 @@ static void close_decoder(void *self)
     lore_decoder_close(self);
 }
 
-/* bf16 pages halve what attention reads and what a sequence occupies; "auto" takes them where
- * bandwidth is the bound (cuda), and keeps f32 on the host, where results are compared with `ref`.
- */
+/* bf16 pages halve what attention reads and what a sequence occupies; "auto" takes them everywhere
+ * but on `ref`, with which results are compared. */
 static lore_status kv_dtype_of(const lore_config *config, const lore_backend *backend,
                                lore_dtype *dtype, lore_error *err)
 {
     lore_str name = lore_str_from(config->kv_dtype);
     bool is_auto = name.len == 0 || lore_str_equal(name, LORE_STR("auto"));
-    if (is_auto && lore_backend_get_kind(backend) == LORE_BACKEND_CUDA) {
+    if (is_auto && lore_backend_get_kind(backend) != LORE_BACKEND_REF) {
         *dtype = LORE_BF16;
     } else if (is_auto || lore_str_equal(name, LORE_STR("f32"))) {
         *dtype = LORE_F32;

@@ -19,7 +19,7 @@
  * 3. 0 <= past < count < total_max for every live sequence outside lore_sched_apply: at least one
  *    token is pending, and at least one more may be drawn.
  * 4. admitted <= min(sequences_max, rows_max): every running sequence gets its row in every step,
- * and while some sequence is prefilling, a row is left for it.
+ * and while some sequence is prefilling, a row is left for it, also under piece_rows_max >= 1.
  * 5. The pages of one sequence alone suffice for its longest form (lore_sched_check), so order[0]
  * can always be given what it needs by preempting all others: it advances in every step, is never
  *    preempted, and ends after at most as many steps as it has tokens. Hence nobody starves and no
@@ -83,7 +83,9 @@ struct lore_sched {
 
     step_arrays fill;
     lore_step step;
-    bool is_planned; /* a step with rows is out and not applied yet */
+    int32_t step_rows_max;  /* of the step under construction */
+    int32_t piece_rows_max; /* rows of prompts beside running sequences */
+    bool is_planned;        /* a step with rows is out and not applied yet */
     lore_sched_stats stats;
 };
 
@@ -164,6 +166,7 @@ lore_status lore_sched_new(const lore_sched_options *options, lore_sched **sched
         sched->eos_ids[i] = options->eos_ids[i];
     }
     sched->options.eos_ids = sched->eos_ids;
+    sched->piece_rows_max = options->rows_max;
     sched->admitted_max =
         options->sequences_max < options->rows_max ? options->sequences_max : options->rows_max;
     sched->sequence_cap = options->sequences_max + options->waiting_max;
@@ -318,7 +321,7 @@ static int32_t pending_of(const sequence *seq)
 
 static int32_t rows_left(const lore_sched *sched)
 {
-    return sched->options.rows_max - sched->step.batch.rows;
+    return sched->step_rows_max - sched->step.batch.rows;
 }
 
 static void begin_step(lore_sched *sched)
@@ -326,6 +329,7 @@ static void begin_step(lore_sched *sched)
     step_arrays *fill = &sched->fill;
     fill->row_start[0] = 0;
     fill->page_start[0] = 0;
+    sched->step_rows_max = sched->options.rows_max;
     sched->step = (lore_step){.ids = fill->ids,
                               .batch = {.row_start = fill->row_start,
                                         .past = fill->past,
@@ -406,6 +410,22 @@ static void plan_running(lore_sched *sched)
     }
 }
 
+void lore_sched_limit_pieces(lore_sched *sched, int32_t rows)
+{
+    LORE_ASSERT(rows >=
+                1); /* invariant 4: something is left for the oldest when it is prefilling */
+    sched->piece_rows_max = rows;
+}
+
+/* Somebody waits for this step: it must not take long. */
+static void limit_step(lore_sched *sched)
+{
+    int32_t running = sched->step.batch.rows;
+    if (running > 0 && sched->piece_rows_max < sched->step_rows_max - running) {
+        sched->step_rows_max = running + sched->piece_rows_max;
+    }
+}
+
 static void add_prompt_piece(lore_sched *sched, int32_t ticket)
 {
     int32_t pending = pending_of(&sched->sequences[ticket]), left = rows_left(sched);
@@ -456,6 +476,7 @@ const lore_step *lore_sched_plan(lore_sched *sched)
     sweep_cancelled(sched);
     begin_step(sched);
     plan_running(sched);
+    limit_step(sched);
     plan_prefilling(sched);
     plan_admissions(sched);
     sched->is_planned = sched->step.batch.rows > 0;

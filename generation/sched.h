@@ -1,8 +1,9 @@
 /* The scheduler: state and arrivals in, one filled step out. Pure: no clock, no lock, no device.
  *
  * Continuous batching: each plan mixes the next token of every running sequence with pieces of
- * prompts, within rows_max and sequences_max. Decode rows go first, so that a long prompt never
- * stalls running answers; what is left of the row budget goes to prompts in order of arrival. A
+ * prompts, within rows_max and sequences_max. Decode rows go first; what is left of the row budget
+ * goes to prompts in order of arrival, beside running answers no more of it than
+ * lore_sched_limit_pieces allows, so that a long prompt does not stall them. A
  * sequence is admitted only when its prompt and one more page fit; when pages run out while
  * decoding, the youngest sequence is preempted (its pages dropped, its tokens kept, it is prefilled
  * again later). The oldest is never preempted, so it always finishes: no livelock. States: waiting
@@ -56,6 +57,9 @@ LORE_MUST_USE lore_status lore_sched_add(lore_sched *sched, const lore_sequence_
 /* Its pages are free before the next plan; the next apply reports it, and gives it no more token,
  * even when a step is under way. Cancelling twice is fine. */
 void lore_sched_cancel(lore_sched *sched, int32_t ticket);
+/* Beside running sequences a step holds at most so many rows of prompts, at least 1; rows_max until
+ * this is called. Steps that nobody waits for take what fits. */
+void lore_sched_limit_pieces(lore_sched *sched, int32_t rows);
 /* Fill a step (arrays live in the scheduler until the next plan). rows 0: nothing to compute, but
  * apply may still have cancelled sequences to report. */
 const lore_step *lore_sched_plan(lore_sched *sched);

@@ -15,10 +15,10 @@
  *   sim_sched --seed 42       replay one
  *
  * Checked for every seed: each request ends exactly once and for the right reason; its tokens are
- * right; rows, sequences and positions within bounds; no page in two lists; free + owned = all, and
- * all free at the end; decode rows of all admitted sequences before any piece of a prompt; the
- * oldest live request advances in every step (so nobody starves), and the number of steps is
- * bounded. */
+ * right; rows, sequences and positions within bounds, pieces of prompts beside decode rows too,
+ * while their limit changes from step to step; no page in two lists; free + owned = all, and all
+ * free at the end; decode rows of all admitted sequences before any piece of a prompt; the oldest
+ * live request advances in every step (so nobody starves), and the number of steps is bounded. */
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/str.h"
@@ -61,6 +61,7 @@ typedef struct sim {
     lore_sched_options options;
     int32_t fake_pages[PAGES_MAX * PAGE_TOKENS_MAX]; /* [page_count, page_tokens] */
     bool page_seen[PAGES_MAX];
+    int32_t piece_rows_max; /* beside running requests */
     sim_request requests[REQUESTS_MAX];
     int32_t request_count, added_count, ended_count;
     int64_t steps, idle_turns; /* idle: nothing was live */
@@ -198,10 +199,12 @@ static void check_running(sim *s, int64_t preempted)
     RULE(preempted >= 0, "a running request was left out");
 }
 
-/* Decode rows come first: behind a longer piece there is none but the first of a sequence. */
+/* Decode rows come first: behind a longer piece there is none but the first of a sequence. Beside
+ * them pieces are limited. */
 static void check_order(sim *s, const lore_step *step)
 {
-    bool has_long_piece = false;
+    bool has_long_piece = false, has_decode = false;
+    int32_t piece_rows = 0;
     for (int32_t i = 0; i < step->batch.sequences; i++) {
         const sim_request *req = &s->requests[step->ids[step->batch.row_start[i]] / VALUES - 1];
         int32_t rows = step->batch.row_start[i + 1] - step->batch.row_start[i];
@@ -209,7 +212,10 @@ static void check_order(sim *s, const lore_step *step)
         RULE(!is_decode || step->batch.past[i] == 0 || !has_long_piece,
              "a decode row behind a piece of a prompt");
         has_long_piece = has_long_piece || rows > 1;
+        has_decode = has_decode || (is_decode && req->received > 0);
+        piece_rows += rows > 1 ? rows : 0;
     }
+    RULE(!has_decode || piece_rows <= s->piece_rows_max, "pieces keep a running request waiting");
 }
 
 static void run_step(sim *s, const lore_step *step, int32_t *out)
@@ -374,6 +380,10 @@ static void turn(sim *s, int32_t trouble)
     sim_request *oldest = oldest_live(s);
     lore_sched_stats before, after;
     lore_sched_get_stats(s->sched, &before);
+    if (draw_between(s, 0, 3) == 0) {
+        s->piece_rows_max = draw_between(s, 1, s->options.rows_max + 1);
+        lore_sched_limit_pieces(s->sched, s->piece_rows_max);
+    }
     const lore_step *step = lore_sched_plan(s->sched);
     lore_sched_get_stats(s->sched, &after);
     if (step->batch.rows > 0) {
@@ -478,6 +488,7 @@ static bool run_seed(sim *s, uint64_t seed, lore_sched_stats *stats)
     s->seed = seed;
     s->random = seed;
     draw_options(s);
+    s->piece_rows_max = s->options.rows_max;
     int64_t live = lore_mem_live();
     lore_error err;
     lore_status status = lore_sched_new(&s->options, &s->sched, &err);

@@ -11,6 +11,7 @@
 #include "tests/sim/byte_tokenizer.h"
 
 #include <stdatomic.h>
+#include <time.h>
 
 static const byte_merge merges[] = {{".", "\n"}};
 enum { DOT_NEWLINE = BYTE_TOKENIZER_FIRST_MERGE, EOS = 0, SECOND_NS = 1000000000 };
@@ -25,7 +26,10 @@ typedef struct fake {
     lore_lock lock; /* guards is_held, failures */
     bool is_held;   /* steps wait */
     int32_t failures;
+    int64_t row_us; /* a step takes this for each of its rows */
     atomic_int steps_begun;
+    atomic_int rows_most;
+    atomic_int mixed_rows_most; /* of a step with pieces of prompts beside other sequences */
     atomic_int sequences_most;
     bool is_closed;
     lore_decoder_info info;
@@ -60,6 +64,15 @@ static lore_status fake_step(void *self, const lore_step *step, int32_t *ids, fl
     if (must_fail) {
         return lore_fail(err, LORE_ERR_DEVICE, "the test's device has failed");
     }
+    if (step->batch.rows > atomic_load(&model->rows_most)) {
+        atomic_store(&model->rows_most, step->batch.rows);
+    }
+    if (step->batch.rows_max > 1 && step->batch.row_start[1] == 1 &&
+        step->batch.rows > atomic_load(&model->mixed_rows_most)) {
+        atomic_store(&model->mixed_rows_most, step->batch.rows);
+    }
+    const int64_t us = model->row_us * step->batch.rows;
+    nanosleep(&(struct timespec){us / 1000000, us % 1000000 * 1000}, NULL);
     for (int32_t i = 0; i < step->logits_count; i++) {
         ids[i] = fake_token(model, &step->samples[i]);
         logprobs[i] = -0.5f;
@@ -542,6 +555,48 @@ TEST(refuses_work_while_it_stops)
 
 /* ---- memory ---- */
 
+/* A row takes 200 us and a step may take 6 ms: prompts come in pieces of some 30 rows while an
+ * answer runs, though 256 would fit. On a busy machine sleeping takes longer and pieces get
+ * smaller, never larger. */
+TEST(cuts_prompts_so_that_running_answers_do_not_wait)
+{
+    enum { PROMPT = 200, STEP_MS = 6, ROW_US = 200 };
+    static int32_t prompt[PROMPT];
+    fake model;
+    lore_error err;
+    lore_engine *engine = NULL;
+    lore_stream *running = NULL, *late = NULL;
+    lore_token_event event = {0};
+    fake_init(&model);
+    model.row_us = ROW_US;
+    model.info.context = 512;
+    model.info.page_count = 400;
+    lore_limits limits = limits_of_test();
+    limits.step_tokens_max = 256;
+    limits.step_ms_max = STEP_MS;
+    limits.prompt_tokens_max = PROMPT;
+    limits.answer_tokens_max = 200;
+    const lore_engine_model fake_model = model_of(&model);
+    CHECK_OK(lore_engine_start_model(&fake_model, &limits, &engine, &err), &err);
+    for (int32_t i = 0; i < PROMPT; i++) {
+        prompt[i] = BYTE_TOKENIZER_FIRST + 'a';
+    }
+    lore_generation generation = {.prompt = prompt, .prompt_count = PROMPT, .tokens_max = 200};
+    CHECK_OK(lore_engine_submit(engine, &generation, &running, &err), &err);
+    CHECK_INT(lore_stream_next(running, 0, &event), LORE_OK); /* a lone prompt is read whole */
+    CHECK_INT(atomic_load(&model.rows_most), PROMPT);
+    generation.tokens_max = 1;
+    CHECK_OK(lore_engine_submit(engine, &generation, &late, &err), &err);
+    CHECK_INT(lore_stream_next(late, 0, &event), LORE_OK);
+    CHECK_INT(event.finish, LORE_FINISH_LENGTH);
+    CHECK(atomic_load(&model.mixed_rows_most) >= 16);
+    CHECK(atomic_load(&model.mixed_rows_most) <= 2 * STEP_MS * 1000 / ROW_US);
+    lore_stream_release(running);
+    lore_stream_release(late);
+    lore_engine_stop(engine, lore_clock_ns());
+    fake_destroy(&model);
+}
+
 TEST(allocates_nothing_in_a_step)
 {
     fake model;
@@ -763,6 +818,6 @@ CHECK_MAIN(answers_until_length_context_or_end_of_text, ends_at_stop_strings_acr
            refuses_bad_requests, runs_requests_together_and_refuses_one_too_many,
            forgets_cancelled_and_abandoned_requests, survives_a_failing_device,
            finishes_what_was_accepted_before_it_stops, cancels_what_is_left_at_the_deadline,
-           refuses_work_while_it_stops, allocates_nothing_in_a_step,
-           survives_every_failing_allocation, serves_many_threads_with_few_pages,
-           gives_the_same_tokens_alone_and_together)
+           refuses_work_while_it_stops, cuts_prompts_so_that_running_answers_do_not_wait,
+           allocates_nothing_in_a_step, survives_every_failing_allocation,
+           serves_many_threads_with_few_pages, gives_the_same_tokens_alone_and_together)

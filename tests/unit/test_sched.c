@@ -301,6 +301,38 @@ static lore_status make_and_free(void *self)
     return status;
 }
 
+TEST(limits_pieces_beside_running_sequences_only)
+{
+    bench b = bench_of(16, 64);
+    int32_t a[64], c[64], d[64];
+    lore_sched_limit_pieces(b.sched, 2);
+    add(&b, a, 5, 10);
+    const lore_step *step = lore_sched_plan(b.sched);
+    check_rows(step, 0, 0, 5, 100); /* nobody waits for this one */
+    apply(&b, 50);
+
+    add(&b, c, 3, 10);
+    add(&b, d, 4, 10);
+    step = lore_sched_plan(b.sched);
+    CHECK_INT(step->batch.sequences, 2);
+    check_rows(step, 0, 5, 1, 50);
+    check_rows(step, 1, 0, 2, 100);
+    apply(&b, 51);
+    step = lore_sched_plan(b.sched); /* the end of one prompt and the beginning of the next */
+    CHECK_INT(step->batch.sequences, 3);
+    check_rows(step, 1, 2, 1, 102); /* its last token is a row like those of answers */
+    check_rows(step, 2, 0, 2, 100);
+    CHECK_INT(step->logits_count, 2);
+    apply(&b, 52);
+    lore_sched_limit_pieces(b.sched, 1000); /* rows_max still holds */
+    step = lore_sched_plan(b.sched);
+    CHECK_INT(step->batch.rows, 4);
+    check_rows(step, 2, 2, 2, 102);
+    apply(&b, 53);
+    lore_sched_abort(b.sched, LORE_FINISH_ERROR, on_token, &b);
+    lore_sched_free(b.sched);
+}
+
 TEST(survives_every_failing_allocation)
 {
     check_alloc_sweep(make_and_free, NULL);
@@ -308,4 +340,5 @@ TEST(survives_every_failing_allocation)
 
 CHECK_MAIN(cuts_prompts_into_pieces_and_puts_decode_rows_first, ends_in_every_way,
            cancels_waiting_and_running_sequences, preempts_the_youngest_and_computes_it_again,
-           refuses_what_cannot_run, survives_every_failing_allocation)
+           refuses_what_cannot_run, limits_pieces_beside_running_sequences_only,
+           survives_every_failing_allocation)

@@ -1,0 +1,104 @@
+/* A request is refused by name before it costs anything, and one that is made holds all it will
+ * need or nothing. */
+#include "generation/request_int.h"
+
+#include "tests/check.h"
+
+static const lore_limits limits = {
+    .prompt_tokens_max = 8, .answer_tokens_max = 16, .stop_strings_max = 2, .stop_bytes_max = 4};
+static const lore_decoder_info info = {.vocab = 100, .context = 12};
+
+typedef struct setting {
+    lore_sched *sched;
+    lore_request_bounds bounds;
+} setting;
+
+static setting setting_open(void)
+{
+    lore_error err;
+    setting s = {0};
+    const lore_sched_options options = {.rows_max = 8,
+                                        .sequences_max = 2,
+                                        .waiting_max = 2,
+                                        .context = 12,
+                                        .page_tokens = 4,
+                                        .page_count = 3};
+    CHECK_OK(lore_sched_new(&options, &s.sched, &err), &err);
+    s.bounds = (lore_request_bounds){&limits, &info, s.sched, 4};
+    return s;
+}
+
+static void check_refused(const setting *s, lore_generation generation, lore_status status,
+                          const char *text)
+{
+    lore_error err;
+    CHECK_FAILS(lore_request_check(&s->bounds, &generation, &err), status, &err, text);
+}
+
+TEST(refuses_by_name)
+{
+    static const int32_t prompt[] = {1, 2, 100, 4, 5, 6, 7, 8, 9};
+    static const lore_str stop[] = {{"a", 1}, {"", 0}, {"abcde", 5}};
+    const lore_generation good = {.prompt = prompt, .prompt_count = 2, .tokens_max = 3};
+    lore_generation bad = good;
+    lore_error err;
+    setting s = setting_open();
+    CHECK_OK(lore_request_check(&s.bounds, &good, &err), &err);
+    bad.prompt_count = 9;
+    check_refused(&s, bad, LORE_ERR_LIMIT, "the prompt has 9 tokens, at most 8");
+    bad.prompt_count = 3;
+    check_refused(&s, bad, LORE_ERR_INVALID, "prompt token 3 is 100");
+    bad = good;
+    bad.tokens_max = 17;
+    check_refused(&s, bad, LORE_ERR_LIMIT, "17 tokens");
+    bad = good;
+    bad.sampling.temperature = -1.0f;
+    check_refused(&s, bad, LORE_ERR_INVALID, "temperature");
+    bad.sampling = (lore_sampling){.temperature = 1.0f, .top_p = 1.5f};
+    check_refused(&s, bad, LORE_ERR_INVALID, "top_p");
+    bad.sampling = (lore_sampling){.top_k = -1};
+    check_refused(&s, bad, LORE_ERR_INVALID, "top_k");
+    bad = good;
+    bad.stop = stop;
+    bad.stop_count = 3;
+    check_refused(&s, bad, LORE_ERR_LIMIT, "3 stop strings");
+    bad.stop_count = 2;
+    check_refused(&s, bad, LORE_ERR_INVALID, "stop string 2 is empty");
+    bad.stop = stop + 2;
+    bad.stop_count = 1;
+    check_refused(&s, bad, LORE_ERR_LIMIT, "stop string 1 has 5 bytes");
+    lore_sched_free(s.sched);
+}
+
+static lore_status make_request(void *self)
+{
+    static const int32_t prompt[] = {5, 6, 7};
+    static const lore_str stop[] = {{"ab", 2}, {"\n", 1}};
+    const setting *s = self;
+    lore_error err;
+    lore_request *request = NULL;
+    const lore_generation generation = {
+        .prompt = prompt, .prompt_count = 3, .tokens_max = 16, .stop = stop, .stop_count = 2};
+    lore_status status = lore_request_new(&s->bounds, &generation, &request, &err);
+    if (status != LORE_OK) {
+        return status;
+    }
+    CHECK_INT(request->tokens_max, 9); /* the context ends first */
+    CHECK_INT(request->tokens[2], 7);
+    CHECK_INT(request->stop.string_count, 2);
+    lore_stream_release(request->stream);
+    lore_stream_release(request->stream);
+    lore_request_free(request);
+    return LORE_OK;
+}
+
+TEST(is_made_whole_or_not_at_all)
+{
+    setting s = setting_open();
+    lore_request_free(NULL);
+    CHECK_INT(make_request(&s), LORE_OK);
+    check_alloc_sweep(make_request, &s);
+    lore_sched_free(s.sched);
+}
+
+CHECK_MAIN(refuses_by_name, is_made_whole_or_not_at_all)
