@@ -8,12 +8,16 @@
 #include "base/clock.h"
 #include "base/file.h"
 
+#include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 enum {
     PROMPTS_MAX = 256,         /* template files in the prompts folder; more is a wrong folder */
     LARGE_BYTES = 1024 * 1024, /* a document over this waits for others that are large */
-    LOOK_MS = 250              /* how often one that waits looks whether it is still wanted */
+    LOOK_MS = 250,             /* how often one that waits looks whether it is still wanted */
+    /* One embeds while another cleans; more would only take memory. */
+    BACKGROUND_THREADS = 2
 };
 
 static lore_status parse_precision(const char *name, lore_precision *precision, lore_error *err)
@@ -87,7 +91,7 @@ static lore_status open_backends(lore_app *app, lore_app_needs needs, lore_error
     lore_backend_options embed = decode;
     embed.kind = decode.kind == LORE_BACKEND_REF ? LORE_BACKEND_REF : LORE_BACKEND_CPU;
     embed.device = 0;
-    embed.is_urgent = true;
+    embed.priority = LORE_PRIORITY_HIGH;
     status = lore_backend_open(&embed, &app->embed_backend, err);
     if (status == LORE_OK && needs.engine) {
         status = lore_backend_open(&decode, &app->decode_backend, err);
@@ -107,6 +111,22 @@ static lore_status open_embedder(lore_app *app, lore_error *err)
                               err);
 }
 
+/* Does the system refuse to let us write there? */
+static bool is_read_only(const char *folder)
+{
+    return lore_file_is_dir(folder) && access(folder, W_OK) != 0 &&
+           (errno == EACCES || errno == EROFS || errno == EPERM);
+}
+
+static lore_status open_writer(lore_app *app, lore_app_needs needs, lore_error *err)
+{
+    lore_status status = lore_writer_open(app->index, &app->writer, err);
+    if (status == LORE_OK && needs.service) {
+        status = lore_background_open(BACKGROUND_THREADS, &app->background, err);
+    }
+    return status;
+}
+
 static lore_status open_index(lore_app *app, lore_app_needs needs, lore_error *err)
 {
     const char *folder = app->config->data;
@@ -117,12 +137,36 @@ static lore_status open_index(lore_app *app, lore_app_needs needs, lore_error *e
         .encoder = app->embedder ? lore_embedder_fingerprint(app->embedder) : NULL,
         .dim = app->embedder ? lore_embedder_dim(app->embedder) : 0,
     };
+    if (options.is_writer && needs.service && is_read_only(folder)) {
+        options.is_writer = false;
+        lore_log(LORE_LOG_WARN,
+                 "event=data_read_only path=%s effect=\"no documents are taken, no log is kept\"",
+                 LORE_LOG_STR(lore_str_from(folder)));
+    }
     lore_status status = lore_index_open(folder, &options, &app->index, err);
     if (status == LORE_ERR_NOT_FOUND) {
         return lore_fail(err, status, "no data folder at '%s': run `lore ingest PATH` first",
                          folder);
     }
-    return status;
+    return status == LORE_OK && options.is_writer ? open_writer(app, needs, err) : status;
+}
+
+/* A service without its log is better than none: a failure is only told. */
+static void open_log(lore_app *app)
+{
+    lore_error err;
+    if (app->writer == NULL || app->config->request_log_rows == 0) {
+        return;
+    }
+    const lore_request_log_options options = {
+        .folder = app->config->data,
+        .rows_max = app->config->request_log_rows,
+        .with_questions = app->config->request_log_questions,
+    };
+    if (lore_request_log_open(&options, &app->log, &err) != LORE_OK) {
+        lore_log(LORE_LOG_WARN, "event=request_log_off reason=%s",
+                 LORE_LOG_STR(lore_str_from(err.message)));
+    }
 }
 
 /* The default decoder may be absent (a small installation): then answers are extractive. One that
@@ -199,17 +243,42 @@ static lore_status open_prompts(lore_app *app, lore_error *err)
     return status;
 }
 
+/* The engine is opened on a thread of its own: reading the decoder takes as long as reading the
+ * encoder and opening the index together. Nobody else looks at app->engine until it is joined. */
+typedef struct engine_start {
+    lore_app *app;
+    lore_status status;
+    lore_error error;
+} engine_start;
+
+static void *start_engine(void *self)
+{
+    engine_start *start = self;
+    start->status = open_engine(start->app, &start->error);
+    return NULL;
+}
+
 static lore_status open_parts(lore_app *app, lore_app_needs needs, lore_error *err)
 {
+    engine_start start = {.app = app};
+    lore_thread thread = {0};
     lore_status status = open_backends(app, needs, err);
+    if (status == LORE_OK && needs.engine) {
+        status = lore_thread_start(&thread, "lore-open", start_engine, &start, err);
+    }
     if (status == LORE_OK && needs.embedder) {
         status = open_embedder(app, err);
     }
     if (status == LORE_OK && (needs.index || needs.index_writer)) {
         status = open_index(app, needs, err);
     }
-    if (status == LORE_OK && needs.engine) {
-        status = open_engine(app, err);
+    if (status == LORE_OK && needs.service) {
+        open_log(app);
+    }
+    lore_thread_join(&thread);
+    if (status == LORE_OK && start.status != LORE_OK) {
+        *err = start.error;
+        status = start.status;
     }
     if (status == LORE_OK && (needs.engine || needs.prompts)) {
         status = open_prompts(app, err);
@@ -222,8 +291,8 @@ lore_status lore_app_open(const lore_config *config, lore_app_needs needs, lore_
 {
     memset(app, 0, sizeof *app);
     app->config = config;
-    lore_lock_init(&app->turn);
-    app->has_turn = true;
+    lore_lock_init(&app->room);
+    app->has_room = true;
     lore_status status = open_parts(app, needs, err);
     if (status != LORE_OK) {
         lore_app_close(app);
@@ -247,49 +316,30 @@ void lore_app_close(lore_app *app)
     lore_free(app->prompts);
     /* By now nobody asks any more; a sequence that still runs has no reader. */
     lore_engine_stop(app->engine, lore_clock_ns());
+    lore_background_close(app->background);
+    lore_writer_close(app->writer);
+    lore_request_log_close(app->log);
     lore_index_close(app->index);
     lore_embedder_close(app->embedder);
     lore_backend_close(app->decode_backend);
     lore_backend_close(app->embed_backend);
     lore_pool_free(app->pool);
-    if (app->has_turn) {
-        lore_lock_destroy(&app->turn);
+    if (app->has_room) {
+        lore_lock_destroy(&app->room);
     }
     memset(app, 0, sizeof *app);
 }
 
-/* ---- the writer's turn ---- */
+/* ---- writing ---- */
 
-lore_status lore_app_begin_write(lore_app *app, int64_t deadline_ns, lore_error *err)
+lore_status lore_app_writer(const lore_app *app, lore_writer **writer, lore_error *err)
 {
-    bool is_mine = false;
-    lore_lock_acquire(&app->turn);
-    while (app->is_writing && lore_lock_wait(&app->turn, deadline_ns)) {
+    if (app->writer == NULL) {
+        return lore_fail(err, LORE_ERR_UNSUPPORTED, "the data folder '%s' is read-only",
+                         app->config->data);
     }
-    if (!app->is_writing) {
-        app->is_writing = true;
-        is_mine = true;
-    }
-    lore_lock_release(&app->turn);
-    return is_mine ? LORE_OK
-                   : lore_fail(err, LORE_ERR_TIMEOUT, "other writers kept the index busy");
-}
-
-/* Give the turn back; is_dirty says whether something may have been written that is not published.
- */
-static void end_turn(lore_app *app, bool is_dirty)
-{
-    lore_lock_acquire(&app->turn);
-    app->is_writing = false;
-    app->is_dirty = is_dirty;
-    app->written_ns = lore_clock_ns();
-    lore_lock_wake_all(&app->turn); /* not only writers wait here */
-    lore_lock_release(&app->turn);
-}
-
-void lore_app_end_write(lore_app *app)
-{
-    end_turn(app, true);
+    *writer = app->writer;
+    return LORE_OK;
 }
 
 static bool has_room(const lore_app *app, size_t bytes)
@@ -305,14 +355,14 @@ lore_status lore_app_begin_document(lore_app *app, size_t bytes, bool (*is_cance
         return LORE_OK;
     }
     for (;;) {
-        lore_lock_acquire(&app->turn);
+        lore_lock_acquire(&app->room);
         bool is_admitted = has_room(app, bytes);
         if (is_admitted) {
             app->large_bytes += bytes;
         } else {
-            (void)lore_lock_wait(&app->turn, lore_clock_ns() + LOOK_MS * 1000000LL);
+            (void)lore_lock_wait(&app->room, lore_clock_ns() + LOOK_MS * 1000000LL);
         }
-        lore_lock_release(&app->turn);
+        lore_lock_release(&app->room);
         if (is_admitted) {
             return LORE_OK;
         }
@@ -325,44 +375,10 @@ lore_status lore_app_begin_document(lore_app *app, size_t bytes, bool (*is_cance
 void lore_app_end_document(lore_app *app, size_t bytes)
 {
     if (bytes > LARGE_BYTES) {
-        lore_lock_acquire(&app->turn);
+        lore_lock_acquire(&app->room);
         LORE_ASSERT(app->large_bytes >= bytes);
         app->large_bytes -= bytes;
-        lore_lock_wake_all(&app->turn);
-        lore_lock_release(&app->turn);
+        lore_lock_wake_all(&app->room);
+        lore_lock_release(&app->room);
     }
-}
-
-lore_status lore_app_delete_document(lore_app *app, lore_str collection, lore_str id, bool *found,
-                                     lore_error *err)
-{
-    lore_status status = lore_index_begin(app->index, err);
-    if (status != LORE_OK) {
-        return status;
-    }
-    status = lore_index_delete_document(app->index, collection, id, found, err);
-    if (status == LORE_OK) {
-        status = lore_index_commit(app->index, err);
-    }
-    if (status != LORE_OK) {
-        lore_index_rollback(app->index); /* a failed commit leaves the transaction open */
-    }
-    return status;
-}
-
-lore_status lore_app_publish(lore_app *app, int64_t idle_ms, lore_error *err)
-{
-    lore_lock_acquire(&app->turn);
-    bool is_due =
-        app->is_dirty && !app->is_writing && lore_clock_ns() - app->written_ns >= idle_ms * 1000000;
-    if (is_due) {
-        app->is_writing = true;
-    }
-    lore_lock_release(&app->turn);
-    if (!is_due) {
-        return LORE_OK;
-    }
-    lore_status status = lore_index_publish(app->index, err);
-    end_turn(app, status != LORE_OK);
-    return status;
 }

@@ -7,7 +7,7 @@
 #include <stdbool.h>
 
 typedef struct lore_listener {
-    int fd; /* the caller's to close */
+    int fd; /* non-blocking; the caller's to close */
     bool is_ipv6;
     char address[160]; /* as it was bound: "127.0.0.1:8080", "[::1]:8080" */
     char local[160];   /* what a process on this machine connects to: no 0.0.0.0 or :: */

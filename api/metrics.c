@@ -6,21 +6,21 @@
 #include "api/routes.h"
 #include "base/clock.h"
 
+#include <dirent.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
-static const int32_t STATUSES[] = {200, 201, 400, 404, 405, 408, 413,
-                                   415, 429, 499, 500, 501, 503, 504};
+static const int32_t STATUSES[] = {200, 201, 400, 403, 404, 405, 408, 413,
+                                   415, 417, 429, 499, 500, 501, 503, 504};
 /* Upper edges of the buckets in seconds: from a listing to a long answer. */
 static const double EDGES[] = {.001, .0025, .005, .01, .025, .05, .1, .25,
                                .5,   1,     2.5,  5,   10,   30,  60};
 enum {
     STATUS_COUNT = sizeof STATUSES / sizeof STATUSES[0],
     EDGE_COUNT = sizeof EDGES / sizeof EDGES[0],
-    MODE_COUNT = LORE_MODE_PROMPT + 1,
-    ROUTE_NAME_CAP = 96
+    MODE_COUNT = LORE_MODE_PROMPT + 1
 };
 
 typedef struct route_counts {
@@ -34,7 +34,8 @@ struct lore_metrics {
     route_counts *counts;           /* of lore_routes, then of all other addresses together */
     int64_t answers[MODE_COUNT][2]; /* by mode used, refused */
     int64_t prompt_tokens, completion_tokens;
-    int32_t active;
+    int64_t refused; /* connections */
+    int32_t active, connections;
     int64_t started_ns;
 };
 
@@ -105,6 +106,20 @@ void lore_metrics_active(lore_metrics *metrics, int32_t change)
     lore_lock_release(&metrics->lock);
 }
 
+void lore_metrics_connection(lore_metrics *metrics, int32_t change)
+{
+    lore_lock_acquire(&metrics->lock);
+    metrics->connections += change;
+    lore_lock_release(&metrics->lock);
+}
+
+void lore_metrics_refused(lore_metrics *metrics)
+{
+    lore_lock_acquire(&metrics->lock);
+    metrics->refused++;
+    lore_lock_release(&metrics->lock);
+}
+
 /* ---- the page ---- */
 
 static void print_head(lore_buf *out, const char *name, const char *type, const char *help)
@@ -124,13 +139,13 @@ static void print_counter(lore_buf *out, const char *name, const char *help, int
     lore_buf_printf(out, "%s %" PRId64 "\n", name, value);
 }
 
-/* The value of the label: "PUT /collections/{}". */
-static const char *route_name(int32_t route, char *out, size_t cap)
+/* The value of the label. */
+static const char *route_name(int32_t route, char out[LORE_ROUTE_NAME_CAP])
 {
     if (route == lore_route_count) {
         return "other";
     }
-    snprintf(out, cap, "%s %s", lore_routes[route].method, lore_routes[route].pattern);
+    lore_route_name(route, out);
     return out;
 }
 
@@ -138,7 +153,7 @@ static void print_requests(const lore_metrics *metrics, lore_buf *out)
 {
     print_head(out, "lore_requests_total", "counter", "Requests by route and status.");
     for (int32_t route = 0; route <= lore_route_count; route++) {
-        char name[ROUTE_NAME_CAP];
+        char name[LORE_ROUTE_NAME_CAP];
         for (int32_t i = 0; i <= STATUS_COUNT; i++) {
             int64_t count = metrics->counts[route].by_status[i];
             if (count > 0) {
@@ -148,7 +163,7 @@ static void print_requests(const lore_metrics *metrics, lore_buf *out)
                 }
                 lore_buf_printf(out,
                                 "lore_requests_total{route=\"%s\",status=\"%s\"} %" PRId64 "\n",
-                                route_name(route, name, sizeof name), status, count);
+                                route_name(route, name), status, count);
             }
         }
     }
@@ -160,8 +175,8 @@ static void print_seconds(const lore_metrics *metrics, lore_buf *out)
                "Time from the first byte of a request to the last of its reply.");
     for (int32_t route = 0; route <= lore_route_count; route++) {
         const route_counts *counts = &metrics->counts[route];
-        char room[ROUTE_NAME_CAP];
-        const char *name = route_name(route, room, sizeof room);
+        char room[LORE_ROUTE_NAME_CAP];
+        const char *name = route_name(route, room);
         int64_t total = 0;
         for (int32_t i = 0; i <= EDGE_COUNT; i++) {
             total += counts->by_edge[i];
@@ -259,9 +274,29 @@ static int64_t resident_bytes(void)
     return resident * sysconf(_SC_PAGESIZE);
 }
 
+/* Entries of a folder of /proc; 0 where it cannot be read. */
+static int64_t count_entries(const char *path)
+{
+    int64_t count = 0;
+    DIR *folder = opendir(path);
+    if (folder != NULL) {
+        for (const struct dirent *entry = readdir(folder); entry != NULL; entry = readdir(folder)) {
+            count += entry->d_name[0] != '.';
+        }
+        closedir(folder);
+    }
+    return count;
+}
+
 static void print_process(const lore_metrics *metrics, lore_buf *out)
 {
     print_gauge(out, "process_resident_memory_bytes", "Resident memory.", (double)resident_bytes());
+    print_gauge(out, "process_open_fds", "Open descriptors.",
+                (double)count_entries("/proc/self/fd"));
+    print_gauge(out, "lore_threads", "Threads of the process.",
+                (double)count_entries("/proc/self/task"));
+    print_gauge(out, "lore_allocations", "Pieces of memory that are in use.",
+                (double)lore_mem_live());
     print_gauge(out, "lore_uptime_seconds", "Time since the service started.",
                 (double)(lore_clock_ns() - metrics->started_ns) / 1e9);
     print_head(out, "lore_build_info", "gauge", "Always 1; the label is what matters.");
@@ -276,8 +311,16 @@ lore_status lore_metrics_print(lore_metrics *metrics, const lore_app *app, lore_
     print_seconds(metrics, out);
     print_answers(metrics, out);
     print_gauge(out, "lore_requests_active", "Requests under way.", metrics->active);
+    print_gauge(out, "lore_connections_open", "Connections of clients.", metrics->connections);
+    print_counter(out, "lore_connections_refused_total", "Connections over one of the caps.",
+                  metrics->refused);
     lore_lock_release(&metrics->lock);
     print_engine(app, out);
+    if (app->log != NULL) {
+        print_counter(out, "lore_request_log_dropped_total",
+                      "Requests that the request log could not take.",
+                      lore_request_log_dropped(app->log));
+    }
     lore_status status = print_index(app, out, err);
     print_process(metrics, out);
     return status;

@@ -19,6 +19,8 @@ void lore_metrics_request(lore_metrics *metrics, int32_t route, int32_t http_sta
 /* One answer was given. */
 void lore_metrics_answer(lore_metrics *metrics, const lore_answer *answer);
 void lore_metrics_active(lore_metrics *metrics, int32_t change); /* requests under way: +1, -1 */
+void lore_metrics_connection(lore_metrics *metrics, int32_t change); /* open ones, likewise */
+void lore_metrics_refused(lore_metrics *metrics); /* a connection over one of the caps */
 
 /* The whole page, appended. */
 LORE_MUST_USE lore_status lore_metrics_print(lore_metrics *metrics, const lore_app *app,

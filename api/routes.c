@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/utf8.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* ---- the service itself ---- */
@@ -46,6 +47,63 @@ static lore_status get_metrics(lore_service *service, lore_http_request *request
     (void)request;
     reply->content_type = "text/plain; version=0.0.4; charset=utf-8";
     return lore_metrics_print(service->metrics, service->app, &reply->body, err);
+}
+
+static void write_usage(const lore_usage *rows, int32_t count, int64_t days, int64_t dropped,
+                        lore_buf *out)
+{
+    lore_json_writer w;
+    lore_json_write_begin(&w, out);
+    lore_json_object(&w, NULL);
+    lore_json_string(&w, "object", LORE_STR("lore.usage"));
+    lore_json_int(&w, "days", days);
+    lore_json_array(&w, "usage");
+    for (int32_t i = 0; i < count; i++) {
+        lore_json_object(&w, NULL);
+        lore_json_string(&w, "day", rows[i].day);
+        lore_json_string(&w, "collection", rows[i].collection);
+        lore_json_string(&w, "adapter", rows[i].adapter);
+        lore_json_string(&w, "key_id", rows[i].key_id);
+        lore_json_int(&w, "requests", rows[i].requests);
+        lore_json_int(&w, "refused", rows[i].refused);
+        lore_json_int(&w, "failed", rows[i].failed);
+        lore_json_int(&w, "prompt_tokens", rows[i].prompt_tokens);
+        lore_json_int(&w, "completion_tokens", rows[i].completion_tokens);
+        lore_json_end(&w);
+    }
+    lore_json_end(&w);
+    lore_json_int(&w, "dropped", dropped);
+    lore_json_end(&w);
+}
+
+static lore_status get_usage(lore_service *service, lore_http_request *request,
+                             lore_http_reply *reply, lore_error *err)
+{
+    enum { DAYS_DEFAULT = 30 };
+    const lore_request_log *log = service->app->log;
+    lore_usage *rows = NULL;
+    lore_str asked = {NULL, 0};
+    int64_t days = DAYS_DEFAULT;
+    int32_t count = 0;
+    lore_status status = lore_http_argument(request, "days", &asked, err);
+    if (status != LORE_OK) {
+        return status;
+    }
+    if (asked.len > 0 &&
+        (!lore_str_to_int64(asked, &days) || days < 1 || days > LORE_USAGE_DAYS_MAX)) {
+        return lore_fail(err, LORE_ERR_INVALID, "days must be a number from 1 to %d",
+                         LORE_USAGE_DAYS_MAX);
+    }
+    if (log == NULL) {
+        return lore_fail(err, LORE_ERR_UNSUPPORTED,
+                         "no request log is kept (request_log_rows is 0, or the data folder is "
+                         "read-only)");
+    }
+    status = lore_request_log_usage(log, (int32_t)days, request->arena, &rows, &count, err);
+    if (status == LORE_OK) {
+        write_usage(rows, count, days, lore_request_log_dropped(log), &reply->body);
+    }
+    return status;
 }
 
 static lore_status get_openapi(lore_service *service, lore_http_request *request,
@@ -87,6 +145,7 @@ const lore_route lore_routes[] = {
     {"PUT", "/collections/{}/documents/{}", lore_route_put_document, false, true},
     {"DELETE", "/collections/{}/documents/{}", lore_route_delete_document, false, false},
     {"GET", "/collections/{}/documents/{}/chunks", lore_route_get_chunks, false, false},
+    {"GET", "/usage", get_usage, false, false},
     {"GET", "/health", get_health, true, false},
     {"GET", "/ready", get_ready, true, false},
     {"GET", "/metrics", get_metrics, true, false},
@@ -201,6 +260,12 @@ lore_status lore_route_find(lore_http_request *request, int32_t *route, const ch
         return decode_segments(request, raw, raw_count, err);
     }
     return status;
+}
+
+void lore_route_name(int32_t route, char out[LORE_ROUTE_NAME_CAP])
+{
+    snprintf(out, LORE_ROUTE_NAME_CAP, "%s %s", lore_routes[route].method,
+             lore_routes[route].pattern);
 }
 
 int64_t lore_route_body_max(int32_t route, const lore_limits *limits)

@@ -10,7 +10,7 @@
 #include "api/metrics.h"
 #include "api/sink.h"
 
-enum { LORE_ROUTE_SEGMENTS_MAX = 3, LORE_REQUEST_ID_CAP = 129 };
+enum { LORE_ROUTE_SEGMENTS_MAX = 3, LORE_REQUEST_ID_CAP = 129, LORE_ROUTE_NAME_CAP = 96 };
 
 typedef struct lore_http_request {
     const char *id;     /* X-Request-Id */
@@ -21,6 +21,9 @@ typedef struct lore_http_request {
     lore_str body;
     lore_arena *arena; /* lives until the reply, streamed or not, is over */
     int64_t deadline_ns;
+    /* What the request log will say of it. A route fills in what it alone knows; strings must live
+     * as long as the arena. */
+    lore_request_entry entry;
     void *connection; /* of the fence */
 } lore_http_request;
 
@@ -67,6 +70,8 @@ extern const int32_t lore_route_count;
  * LORE_ERR_INVALID: a segment is not valid. */
 LORE_MUST_USE lore_status lore_route_find(lore_http_request *request, int32_t *route,
                                           const char **allowed, lore_error *err);
+/* "PUT /collections/{}", as metrics and the request log name it. */
+void lore_route_name(int32_t route, char out[LORE_ROUTE_NAME_CAP]);
 /* Bytes that the body of a request to the route may have; route may be -1. */
 int64_t lore_route_body_max(int32_t route, const lore_limits *limits);
 /* Percent-decoding; LORE_ERR_INVALID for broken escapes, bytes that are not UTF-8 and control

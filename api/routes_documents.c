@@ -1,5 +1,5 @@
-/* Documents and collections over HTTP. What changes the index takes the writer's turn of lore_app
- * around exactly that change; reading, and preparing what is to be written, never wait for it. */
+/* Documents and collections over HTTP. What changes the index is handed to its writer, which
+ * commits it together with what others hand over meanwhile; reading never waits for that. */
 #include "api/routes_int.h"
 #include "api/wire.h"
 #include "base/clock.h"
@@ -38,33 +38,26 @@ static lore_status why_unwanted(const document_call *call, lore_error *err)
                      (long long)call->app->config->limits.request_timeout_ms);
 }
 
-static lore_status begin_write(void *self, lore_error *err)
-{
-    document_call *call = self;
-    return lore_app_begin_write(call->app, call->request->deadline_ns, err);
-}
-
-static void end_write(void *self)
-{
-    lore_app_end_write(((document_call *)self)->app);
-}
-
-/* Clean, cut and embed beside everybody else; only the write itself waits for its turn. */
+/* Clean, cut and embed in the background, then be written. */
 static lore_status ingest_document(lore_service *service, lore_http_request *request,
                                    const lore_raw_document *raw, lore_arena *arena, char *outcome,
                                    lore_str *id, lore_error *err)
 {
     lore_app *app = service->app;
+    lore_writer *writer = NULL;
     document_call call = {app, request};
     const lore_ingest_one_options options = {.collection = request->segments[0],
+                                             .background = app->background,
+                                             .deadline_ns = request->deadline_ns,
                                              .self = &call,
-                                             .is_cancelled = is_unwanted,
-                                             .begin_write = begin_write,
-                                             .end_write = end_write};
-    lore_status status = lore_app_begin_document(app, raw->bytes.len, is_unwanted, &call, err);
+                                             .is_cancelled = is_unwanted};
+    lore_status status = lore_app_writer(app, &writer, err);
     if (status == LORE_OK) {
-        status = lore_ingest_one(app->index, app->embedder, app->config, &options, raw, arena,
-                                 outcome, id, err);
+        status = lore_app_begin_document(app, raw->bytes.len, is_unwanted, &call, err);
+    }
+    if (status == LORE_OK) {
+        status = lore_ingest_one(writer, app->embedder, app->config, &options, raw, arena, outcome,
+                                 id, err);
         lore_app_end_document(app, raw->bytes.len);
     }
     return status == LORE_ERR_CANCELLED ? why_unwanted(&call, err)
@@ -426,17 +419,16 @@ lore_status lore_route_get_chunks(lore_service *service, lore_http_request *requ
 
 /* ---- deleting, and collections ---- */
 
-static lore_status delete_in_turn(lore_service *service, lore_http_request *request, bool *found,
-                                  lore_error *err)
+/* Have the writer make the change, within the time that the request has. */
+static lore_status apply_change(lore_service *service, lore_http_request *request,
+                                lore_change *change, lore_error *err)
 {
-    lore_app *app = service->app;
-    lore_status status = lore_app_begin_write(app, request->deadline_ns, err);
-    if (status != LORE_OK) {
-        return status;
-    }
-    status = lore_app_delete_document(app, request->segments[0], request->segments[1], found, err);
-    lore_app_end_write(app);
-    return status;
+    lore_writer *writer = NULL;
+    document_call call = {service->app, request};
+    const lore_apply_options patience = {
+        .deadline_ns = request->deadline_ns, .self = &call, .is_cancelled = is_unwanted};
+    lore_status status = lore_app_writer(service->app, &writer, err);
+    return status == LORE_OK ? lore_writer_apply_one(writer, change, &patience, err) : status;
 }
 
 static void reply_deleted(lore_http_reply *reply, const char *key, lore_str name)
@@ -452,9 +444,10 @@ static void reply_deleted(lore_http_reply *reply, const char *key, lore_str name
 lore_status lore_route_delete_document(lore_service *service, lore_http_request *request,
                                        lore_http_reply *reply, lore_error *err)
 {
-    bool found = false;
-    lore_status status = delete_in_turn(service, request, &found, err);
-    if (status == LORE_OK && !found) {
+    lore_change change = {
+        .kind = LORE_CHANGE_DELETE, .collection = request->segments[0], .id = request->segments[1]};
+    lore_status status = apply_change(service, request, &change, err);
+    if (status == LORE_OK && change.outcome == LORE_OUTCOME_NONE) {
         status = lore_fail(err, LORE_ERR_NOT_FOUND, "no document '" LORE_STR_FMT "'",
                            LORE_STR_ARG(request->segments[1]));
     }
@@ -464,42 +457,22 @@ lore_status lore_route_delete_document(lore_service *service, lore_http_request 
     return status;
 }
 
-static lore_status find_collection(lore_app *app, lore_str name, lore_arena *arena, bool *found,
-                                   lore_error *err)
-{
-    lore_collection_info *list = NULL;
-    int32_t count = 0;
-    lore_status status = lore_index_collections(app->index, arena, &list, &count, err);
-    *found = false;
-    for (int32_t i = 0; status == LORE_OK && i < count; i++) {
-        *found = *found || lore_str_equal(list[i].name, name);
-    }
-    return status;
-}
-
 lore_status lore_route_put_collection(lore_service *service, lore_http_request *request,
                                       lore_http_reply *reply, lore_error *err)
 {
-    lore_app *app = service->app;
-    bool existed = false;
-    lore_status status = lore_app_begin_write(app, request->deadline_ns, err);
+    lore_change change = {.kind = LORE_CHANGE_CREATE_COLLECTION,
+                          .collection = request->segments[0]};
+    lore_status status = apply_change(service, request, &change, err);
     if (status != LORE_OK) {
         return status;
     }
-    status = find_collection(app, request->segments[0], request->arena, &existed, err);
-    if (status == LORE_OK && !existed) {
-        status = lore_index_create_collection(app->index, request->segments[0], err);
-    }
-    lore_app_end_write(app);
-    if (status != LORE_OK) {
-        return status;
-    }
-    reply->status = existed ? 200 : 201;
+    bool is_new = change.outcome == LORE_OUTCOME_ADDED;
+    reply->status = is_new ? 201 : 200;
     lore_json_writer w;
     lore_json_write_begin(&w, &reply->body);
     lore_json_object(&w, NULL);
     lore_json_string(&w, "name", request->segments[0]);
-    lore_json_boolean(&w, "created", !existed);
+    lore_json_boolean(&w, "created", is_new);
     lore_json_end(&w);
     return LORE_OK;
 }
@@ -507,15 +480,10 @@ lore_status lore_route_put_collection(lore_service *service, lore_http_request *
 lore_status lore_route_delete_collection(lore_service *service, lore_http_request *request,
                                          lore_http_reply *reply, lore_error *err)
 {
-    lore_app *app = service->app;
-    bool found = false;
-    lore_status status = lore_app_begin_write(app, request->deadline_ns, err);
-    if (status != LORE_OK) {
-        return status;
-    }
-    status = lore_index_delete_collection(app->index, request->segments[0], &found, err);
-    lore_app_end_write(app);
-    if (status == LORE_OK && !found) {
+    lore_change change = {.kind = LORE_CHANGE_DELETE_COLLECTION,
+                          .collection = request->segments[0]};
+    lore_status status = apply_change(service, request, &change, err);
+    if (status == LORE_OK && change.outcome == LORE_OUTCOME_NONE) {
         status = lore_fail(err, LORE_ERR_NOT_FOUND, "no collection '" LORE_STR_FMT "'",
                            LORE_STR_ARG(request->segments[0]));
     }

@@ -25,6 +25,39 @@ static void release_query(void *self)
     lore_buf_destroy(&run->event);
 }
 
+/* "a,b". */
+static lore_status join_collections(const lore_query *query, lore_arena *arena, lore_str *joined,
+                                    lore_error *err)
+{
+    *joined = query->collection_count == 0 ? LORE_STR("default") : query->collections[0];
+    for (int32_t i = 1; i < query->collection_count; i++) {
+        *joined = lore_str_printf(arena, LORE_STR_FMT "," LORE_STR_FMT, LORE_STR_ARG(*joined),
+                                  LORE_STR_ARG(query->collections[i]));
+        if (joined->ptr == NULL) {
+            return lore_fail(err, LORE_ERR_NOMEM, "no memory for a query");
+        }
+    }
+    return LORE_OK;
+}
+
+/* What the request log says of a question whose answer is there, or failed for `reason`. */
+static void note_answer(lore_request_entry *entry, const lore_answer *answer, lore_status reason)
+{
+    if (reason != LORE_OK) {
+        entry->error = lore_str_from(lore_status_name(reason));
+        return;
+    }
+    entry->mode = lore_str_from(lore_mode_name(answer->mode_used));
+    entry->is_refused = answer->is_refused;
+    entry->embed_ms = answer->embed_ms;
+    entry->search_ms = answer->search_ms;
+    entry->evidence_ms = answer->evidence_ms;
+    entry->queue_ms = answer->queue_ms;
+    entry->first_token_ms = answer->first_token_ms;
+    entry->prompt_tokens = answer->prompt_tokens;
+    entry->completion_tokens = answer->completion_tokens;
+}
+
 static lore_status begin_query(lore_service *service, lore_http_request *request,
                                lore_http_reply *reply, query_run **run_out, lore_error *err)
 {
@@ -44,7 +77,9 @@ static lore_status begin_query(lore_service *service, lore_http_request *request
     reply->self = run;
     reply->release = release_query;
     *run_out = run;
-    return LORE_OK;
+    request->entry.mode = lore_str_from(lore_mode_name(run->parsed.query.mode));
+    request->entry.question = run->parsed.query.question;
+    return join_collections(&run->parsed.query, request->arena, &request->entry.collection, err);
 }
 
 /* Frame what run->event holds and send it. The scratch is laid out as "event: name\ndata: ", JSON.
@@ -115,6 +150,7 @@ static lore_status stream_query(void *self, lore_sink *sink, lore_error *err)
     lore_answer answer = {0};
     lore_status status = lore_answer_run(&run->service->app->answerer, &run->parsed.query, &events,
                                          run->request->arena, &answer, err);
+    note_answer(&run->request->entry, &answer, status);
     if (status == LORE_OK) {
         lore_metrics_answer(run->service->metrics, &answer);
         lore_wire_answer(&answer, false, begin_event(run, "done"));
@@ -132,6 +168,7 @@ static lore_status run_query(lore_service *service, query_run *run, lore_answer 
     lore_answer_events events = {.self = run, .is_gone = is_query_gone};
     lore_status status = lore_answer_run(&service->app->answerer, &run->parsed.query, &events,
                                          run->request->arena, answer, err);
+    note_answer(&run->request->entry, answer, status);
     if (status == LORE_OK) {
         lore_metrics_answer(service->metrics, answer);
     }
@@ -167,6 +204,7 @@ lore_status lore_route_post_retrieve(lore_service *service, lore_http_request *r
         return status;
     }
     run->parsed.query.mode = LORE_MODE_CONTEXT;
+    request->entry.mode = lore_str_from(lore_mode_name(LORE_MODE_CONTEXT));
     lore_answer answer = {0};
     status = run_query(service, run, &answer, err);
     if (status == LORE_OK) {

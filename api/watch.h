@@ -8,6 +8,7 @@
 #ifndef LORE_API_WATCH_H
 #define LORE_API_WATCH_H
 
+#include "base/str.h"
 #include "base/thread.h"
 
 typedef struct lore_watch lore_watch;
@@ -20,8 +21,12 @@ lore_watched *lore_watch_add(lore_watch *watch, int fd, int64_t deadline_ns); /*
 void lore_watch_remove(lore_watch *watch, lore_watched *entry);               /* accepts NULL */
 /* 0: nothing is awaited. */
 void lore_watch_set(lore_watch *watch, lore_watched *entry, int64_t deadline_ns);
-/* Has the other side closed? (One that only half-closes after its request counts as gone too, as in
- * other servers.) */
-bool lore_watch_has_left(const lore_watched *entry);
+
+/* What the other side has done. TCP says the same of one that has closed and of one that has only
+ * finished sending, until something is sent to it. */
+typedef enum lore_peer { LORE_PEER_OPEN, LORE_PEER_HALF_CLOSED, LORE_PEER_GONE } lore_peer;
+lore_peer lore_watch_peer(const lore_watched *entry);
+/* Send a few bytes without waiting, while nobody else sends on the socket. False: not all went. */
+bool lore_watch_tell(const lore_watched *entry, lore_str bytes);
 
 #endif

@@ -1,20 +1,20 @@
 /* lore serve: the app, the HTTP service, and a main thread that waits for signals.
  *
- * Signals are blocked in every thread and taken here with sigtimedwait, so nothing ever runs inside
- * a handler. Between signals this thread publishes the index when writers have been quiet for a
- * while. The first SIGTERM or SIGINT drains; a second one, while draining, ends the process. */
+ * Signals are blocked in every thread and taken here with sigwaitinfo, so nothing ever runs inside
+ * a handler. The first SIGTERM, SIGINT or SIGHUP (a terminal that closed) drains; a second one,
+ * while draining, ends the process. */
 #include "api/http.h"
 #include "base/clock.h"
 #include "base/json.h"
 #include "cli/cli.h"
 
 #include <inttypes.h>
+#include <malloc.h>
 #include <signal.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
-enum { TICK_MS = 500, PUBLISH_IDLE_MS = 2000 };
+enum { ARENAS_MAX = 4 }; /* heaps that all threads share */
 
 static void print_ready_json(const lore_cli *cli, const lore_app *app, const lore_http *http)
 {
@@ -63,26 +63,27 @@ static lore_status print_ready(lore_cli *cli, lore_app *app, const lore_http *ht
     return LORE_OK;
 }
 
+static const int ENDING[] = {SIGTERM, SIGINT, SIGHUP};
+enum { ENDING_COUNT = sizeof ENDING / sizeof ENDING[0] };
+
+/* What whoever started us wants ignored (nohup; a shell's background job) stays ignored. */
 static sigset_t ending_signals(void)
 {
     sigset_t set;
     sigemptyset(&set);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGINT);
+    for (int32_t i = 0; i < ENDING_COUNT; i++) {
+        struct sigaction action;
+        if (sigaction(ENDING[i], NULL, &action) == 0 && action.sa_handler != SIG_IGN) {
+            sigaddset(&set, ENDING[i]);
+        }
+    }
     return set;
 }
 
-static void wait_for_signal(lore_app *app)
+static void wait_for_signal(void)
 {
     const sigset_t set = ending_signals();
-    const struct timespec tick = {0, TICK_MS * 1000000L};
-    while (sigtimedwait(&set, NULL, &tick) < 0) {
-        lore_error err;
-        if (lore_app_publish(app, PUBLISH_IDLE_MS, &err) != LORE_OK) {
-            /* The tail stays searchable without being folded in; the next tick tries again. */
-            lore_log(LORE_LOG_ERROR, "event=publish_failed error=%s",
-                     LORE_LOG_STR(lore_str_from(err.message)));
-        }
+    while (sigwaitinfo(&set, NULL) < 0) {
     }
 }
 
@@ -98,14 +99,20 @@ static void arm_second_signal(void)
     const sigset_t set = ending_signals();
     struct sigaction action = {.sa_handler = end_hard};
     sigemptyset(&action.sa_mask);
-    sigaction(SIGTERM, &action, NULL);
-    sigaction(SIGINT, &action, NULL);
+    for (int32_t i = 0; i < ENDING_COUNT; i++) {
+        if (sigismember(&set, ENDING[i]) == 1) {
+            sigaction(ENDING[i], &action, NULL);
+        }
+    }
     pthread_sigmask(SIG_UNBLOCK, &set, NULL);
 }
 
 static lore_status announce(lore_app *app, const lore_http *http, lore_arena *arena,
                             lore_error *err)
 {
+    if (app->writer == NULL) {
+        return LORE_OK; /* of a read-only folder: nothing can be handed over, so nobody asks */
+    }
     lore_str address = lore_str_printf(arena, "http://%s", lore_http_local_address(http));
     return lore_index_announce(app->index, address, err);
 }
@@ -121,15 +128,12 @@ static lore_status serve(lore_cli *cli, lore_app *app, lore_error *err)
         status = print_ready(cli, app, http, err);
     }
     if (status == LORE_OK) {
-        wait_for_signal(app);
+        wait_for_signal();
         arm_second_signal();
         lore_log(LORE_LOG_INFO, "event=draining deadline_ms=%" PRId64,
                  cli->config.limits.drain_timeout_ms);
     }
     lore_http_stop(http, lore_clock_ns() + cli->config.limits.drain_timeout_ms * 1000000);
-    if (status == LORE_OK) {
-        status = lore_app_publish(app, 0, err);
-    }
     return status;
 }
 
@@ -156,10 +160,15 @@ int lore_cmd_serve(lore_cli *cli, int argc, char **argv)
     const sigset_t set = ending_signals();
     signal(SIGPIPE, SIG_IGN);               /* a client that leaves is an error of its write */
     pthread_sigmask(SIG_BLOCK, &set, NULL); /* before any thread starts: all inherit it */
+    /* Each connection has a thread. Left alone, the C library gives threads eight arenas for each
+     * core, and none gives back what a burst of requests has used. */
+    mallopt(M_ARENA_MAX, ARENAS_MAX);
     lore_app app = {0};
-    lore_app_needs needs = {.embedder = true, .index = true, .index_writer = true, .engine = true};
+    lore_app_needs needs = {
+        .embedder = true, .index = true, .index_writer = true, .engine = true, .service = true};
     lore_status status = lore_app_open(&cli->config, needs, &app, &err);
     if (status == LORE_OK) {
+        malloc_trim(0); /* parsing the models took much more than is kept of them */
         status = serve(cli, &app, &err);
     }
     lore_app_close(&app);

@@ -45,7 +45,7 @@ FENCES = [
     (r"md4c.*\.h", ["ingest/markdown.c"]),
     (r"libxml/.*", ["ingest/html.c"]),
     (r"(uchardet/)?uchardet\.h|iconv\.h", ["ingest/encoding.c"]),
-    (r"microhttpd\.h", ["api/http.c"]),
+    (r"microhttpd\.h", ["api/http.c", "api/http_int.h", "api/exchange.c"]),
     (r"curl/.*", ["ingest/fetch.c", "cli/client.c"]),
     (r"cjson/.*|cJSON\.h", ["base/json.c"]),
     (r"utf8proc\.h", ["base/utf8.c"]),

@@ -17,7 +17,7 @@ CHECK_UNUSED static void put_text(bench *b, const char *collection, const char *
     lore_raw_document raw = {.id = lore_str_from(id), .media = media, .bytes = lore_str_from(text)};
     const lore_ingest_one_options where = {.collection = lore_str_from(collection)};
     lore_arena_init(&arena, 0);
-    CHECK_OK(lore_ingest_one(b->index, b->embedder, &b->config, &where, &raw, &arena, &outcome,
+    CHECK_OK(lore_ingest_one(b->writer, b->embedder, &b->config, &where, &raw, &arena, &outcome,
                              &made, &err),
              &err);
     lore_arena_destroy(&arena);

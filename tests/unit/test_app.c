@@ -1,10 +1,12 @@
-/* What is missing is named with what to do, one writer has the turn at a time, and an app that
- * fails to open has closed what it had. */
+/* What is missing is named with what to do, one process writes at a time, and an app that fails to
+ * open has closed what it had. */
 #include "api/app.h"
 
-#include "base/clock.h"
 #include "base/file.h"
 #include "tests/check.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
 
 static lore_config config;
 
@@ -67,35 +69,58 @@ TEST(what_is_missing_is_named)
     lore_app_close(&app);
 }
 
-TEST(writers_take_turns)
+/* One process writes to a folder; its app has the writer, and a service's also the rest. */
+TEST(one_writer)
+{
+    lore_error err;
+    lore_app app, second;
+    lore_writer *writer = NULL;
+    const lore_app_needs needs = {.index = true, .index_writer = true, .service = true};
+    use_defaults();
+    CHECK_OK(lore_app_open(&config, needs, &app, &err), &err);
+    CHECK(app.writer != NULL && app.background != NULL && app.log != NULL);
+    CHECK_OK(lore_app_writer(&app, &writer, &err), &err);
+    lore_change change = {.kind = LORE_CHANGE_CREATE_COLLECTION, .collection = LORE_STR("more")};
+    CHECK_OK(lore_writer_apply_one(writer, &change, NULL, &err), &err);
+    CHECK_FAILS(lore_app_open(&config, needs, &second, &err), LORE_ERR_BUSY, &err, "");
+    CHECK_OK(lore_app_open(&config, (lore_app_needs){.index = true}, &second, &err), &err);
+    CHECK(second.writer == NULL);
+    lore_app_close(&second);
+    lore_app_close(&app);
+    config.request_log_rows = 0;
+    CHECK_OK(lore_app_open(&config, needs, &app, &err), &err);
+    CHECK(app.log == NULL);
+    lore_app_close(&app);
+}
+
+/* A service reads what it may not write, and says so to writers; other commands fail. */
+TEST(read_only_folder)
 {
     lore_error err;
     lore_app app;
-    bool found = true;
+    lore_writer *writer = NULL;
     use_defaults();
-    CHECK_OK(
-        lore_app_open(&config, (lore_app_needs){.index = true, .index_writer = true}, &app, &err),
-        &err);
-    CHECK_OK(lore_app_begin_write(&app, lore_clock_ns(), &err), &err);
-    CHECK_FAILS(lore_app_begin_write(&app, lore_clock_ns() + 1000000, &err), LORE_ERR_TIMEOUT, &err,
-                "writers");
-    CHECK_OK(lore_app_publish(&app, 0, &err), &err); /* not while somebody writes */
-    CHECK_OK(lore_app_delete_document(&app, LORE_STR("default"), LORE_STR("none"), &found, &err),
-             &err);
-    CHECK(!found);
-    lore_app_end_write(&app);
-    CHECK(app.is_dirty);
-    CHECK_OK(lore_app_publish(&app, 3600000, &err), &err); /* too soon */
-    CHECK(app.is_dirty);
-    CHECK_OK(lore_app_publish(&app, 0, &err), &err);
-    CHECK(!app.is_dirty);
-    CHECK_OK(lore_app_begin_write(&app, lore_clock_ns(), &err), &err);
-    lore_app_end_write(&app);
-    lore_app second;
-    CHECK_FAILS(lore_app_open(&config, (lore_app_needs){.index = true, .index_writer = true},
-                              &second, &err),
-                LORE_ERR_BUSY, &err, "");
+    snprintf(config.data, sizeof config.data, "%s/read-only", check_temp_dir());
+    const lore_app_needs needs = {.index = true, .index_writer = true};
+    CHECK_OK(lore_app_open(&config, needs, &app, &err), &err);
     lore_app_close(&app);
+    CHECK(chmod(config.data, 0555) == 0);
+    if (access(config.data, W_OK) == 0) {
+        chmod(config.data, 0755);
+        CHECK_SKIP("this user may write everywhere");
+    }
+    lore_status status = lore_app_open(&config, needs, &app, &err);
+    lore_app service;
+    lore_error why;
+    lore_status served = lore_app_open(
+        &config, (lore_app_needs){.index = true, .index_writer = true, .service = true}, &service,
+        &why);
+    chmod(config.data, 0755);
+    CHECK(status != LORE_OK);
+    CHECK_OK(served, &why);
+    CHECK_FAILS(lore_app_writer(&service, &writer, &err), LORE_ERR_UNSUPPORTED, &err, "read-only");
+    CHECK(service.log == NULL);
+    lore_app_close(&service);
 }
 
 static bool is_asked_twice(void *self)
@@ -154,5 +179,5 @@ TEST(every_allocation_may_fail)
     check_alloc_sweep(open_once, NULL);
 }
 
-CHECK_MAIN(devices, what_is_missing_is_named, writers_take_turns, large_documents_share_room,
-           every_allocation_may_fail)
+CHECK_MAIN(devices, what_is_missing_is_named, one_writer, read_only_folder,
+           large_documents_share_room, every_allocation_may_fail)

@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "tests/check.h"
 
+#include <netinet/in.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -43,19 +44,45 @@ TEST(deadlines_shut_sockets)
     close(quiet[1]);
 }
 
+/* A pair of TCP sockets: half-closing looks different on others. */
+static void connect_pair(int pair[2])
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    socklen_t size = sizeof address;
+    int listener = socket(AF_INET, SOCK_STREAM, 0);
+    CHECK(bind(listener, (struct sockaddr *)&address, size) == 0 && listen(listener, 1) == 0);
+    CHECK(getsockname(listener, (struct sockaddr *)&address, &size) == 0);
+    pair[1] = socket(AF_INET, SOCK_STREAM, 0);
+    CHECK(connect(pair[1], (struct sockaddr *)&address, size) == 0);
+    pair[0] = accept(listener, NULL, NULL);
+    CHECK(pair[0] >= 0);
+    close(listener);
+}
+
 TEST(a_side_that_left_is_seen)
 {
     int pair[2];
     lore_error err;
     lore_watch *watch = NULL;
-    CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
+    connect_pair(pair);
     CHECK_OK(lore_watch_open(&watch, &err), &err);
     lore_watched *entry = lore_watch_add(watch, pair[0], 0);
-    CHECK(!lore_watch_has_left(entry));
+    CHECK_INT(lore_watch_peer(entry), LORE_PEER_OPEN);
     CHECK(write(pair[1], "x", 1) == 1); /* pipelined bytes are no farewell */
-    CHECK(!lore_watch_has_left(entry));
+    CHECK_INT(lore_watch_peer(entry), LORE_PEER_OPEN);
+    CHECK(shutdown(pair[1], SHUT_WR) == 0);
+    CHECK_INT(lore_watch_peer(entry), LORE_PEER_HALF_CLOSED);
+    CHECK(lore_watch_tell(entry, LORE_STR("still there?")));
+    CHECK_INT(lore_watch_peer(entry), LORE_PEER_HALF_CLOSED); /* it is */
+    char room[16];
+    CHECK(read(pair[1], room, sizeof room) == 12);
     close(pair[1]);
-    CHECK(lore_watch_has_left(entry));
+    CHECK_INT(lore_watch_peer(entry), LORE_PEER_HALF_CLOSED); /* as before: TCP cannot tell ... */
+    CHECK(lore_watch_tell(entry, LORE_STR("still there?")));
+    for (int i = 0; i < 1000 && lore_watch_peer(entry) != LORE_PEER_GONE; i++) {
+        usleep(1000);
+    }
+    CHECK_INT(lore_watch_peer(entry), LORE_PEER_GONE); /* ... until it was asked */
     lore_watch_remove(watch, entry);
     lore_watch_close(watch);
     close(pair[0]);
