@@ -422,7 +422,8 @@ lore_status lore_bench_ops(const lore_bench_ops_options *options, lore_error *er
         status = lore_pool_new(options->threads, &on.pool, err);
     }
     if (status == LORE_OK) {
-        status = lore_bench_read_peak(on.pool, &on.read_peak, err);
+        double median = 0.0;
+        status = lore_bench_read_peak(on.pool, &on.read_peak, &median, err);
     }
     static const lore_precision precisions[] = {LORE_PRECISION_INT8, LORE_PRECISION_BF16,
                                                 LORE_PRECISION_F32};

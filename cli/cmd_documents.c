@@ -238,15 +238,14 @@ static lore_status change_here(const lore_cli *cli, change *what, lore_error *er
     if (status != LORE_OK) {
         return status;
     }
-    if (strcmp(what->method, "PUT") == 0) {
-        status = lore_index_create_collection(app.index, what->collection, err);
-        what->found = true;
-    } else if (what->document.len > 0) {
-        status =
-            lore_app_delete_document(&app, what->collection, what->document, &what->found, err);
-    } else {
-        status = lore_index_delete_collection(app.index, what->collection, &what->found, err);
-    }
+    bool is_put = strcmp(what->method, "PUT") == 0;
+    lore_change made = {.kind = is_put                   ? LORE_CHANGE_CREATE_COLLECTION
+                                : what->document.len > 0 ? LORE_CHANGE_DELETE
+                                                         : LORE_CHANGE_DELETE_COLLECTION,
+                        .collection = what->collection,
+                        .id = what->document};
+    status = lore_writer_apply_one(app.writer, &made, NULL, err);
+    what->found = is_put || made.outcome == LORE_OUTCOME_DELETED;
     lore_app_close(&app);
     return status;
 }

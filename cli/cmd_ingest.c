@@ -190,8 +190,8 @@ static lore_status run_direct(ingest_run *run, lore_source *source,
     lore_status status = lore_app_open(&run->cli->config, needs, &app, err);
     if (status == LORE_OK) {
         run->started_ns = lore_clock_ns(); /* loading the encoder is not ingest */
-        status = lore_ingest_run(app.index, app.embedder, &run->cli->config, source, source_options,
-                                 options, &run->counts, err);
+        status = lore_ingest_run(app.writer, app.embedder, &run->cli->config, source,
+                                 source_options, options, &run->counts, err);
     }
     lore_app_close(&app);
     return status;

@@ -33,8 +33,19 @@ const lore_command lore_commands[] = {
      lore_cmd_collections},
     {"models", "info [flags]", "what the models are",
      "Without --dir: the encoder and the decoder of the configuration.\n", lore_cmd_models},
-    {"bench", "[ops] [flags]", "measure this machine",
-     "ops: the operations of the backends at the shapes of the models.\n", lore_cmd_bench},
+    {"bench", "[WHAT [DOCUMENTS]] [flags]", "measure this machine",
+     "WHAT is one of these; without it all of them, briefly:\n"
+     "  ops      the operations of the backends at the shapes of the models\n"
+     "  encode   chunks of 200 tokens a second, and one question\n"
+     "  prefill  400 tokens of a prompt\n"
+     "  decode   1 to 32 streams, and one stream while prompts arrive\n"
+     "  search   dense, text and both, on the data folder; FAISS against the exact scan\n"
+     "  ingest   DOCUMENTS into a data folder of its own\n"
+     "  serve    questions over HTTP to a server of its own\n"
+     "Shares are of limits measured in the same run. search and serve take the folder of --data,\n"
+     "else one made of DOCUMENTS, which are those of the demo unless given. With\n"
+     "--while-ingesting the folder gets collections lore-bench-N, deleted at the end.\n",
+     lore_cmd_bench},
     {"doctor", "[flags]", "check this machine, the models and the data folder",
      "Each line is OK, WARN or FAIL and says what to do. Exit code 1 when one is FAIL.\n",
      lore_cmd_doctor},

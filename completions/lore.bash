@@ -31,7 +31,7 @@ _lore()
         documents) mapfile -t COMPREPLY < <(compgen -W "list show delete" -- "$current") ;;
         collections) mapfile -t COMPREPLY < <(compgen -W "list create delete" -- "$current") ;;
         models) mapfile -t COMPREPLY < <(compgen -W "info" -- "$current") ;;
-        bench) mapfile -t COMPREPLY < <(compgen -W "ops" -- "$current") ;;
+        bench) mapfile -t COMPREPLY < <(compgen -W "ops encode prefill decode search ingest serve" -- "$current") ;;
         ingest) mapfile -t COMPREPLY < <(compgen -f -- "$current") ;;
         esac
     fi

@@ -1,0 +1,63 @@
+/* `lore bench`: what this machine makes of each part of the product, against what it could do.
+ *
+ * A benchmark is one function that prints its figures into the report. What they share is here: the
+ * configuration, the limits of the machine measured a moment before, the documents and questions to
+ * work on, and a scratch folder. Thread: the command's. */
+#ifndef LORE_BENCH_BENCH_H
+#define LORE_BENCH_BENCH_H
+
+#include "base/config.h"
+#include "bench/bench_report.h"
+#include "kernels/backend.h"
+
+typedef struct lore_bench {
+    const lore_config *config;
+    lore_bench_report *report;
+    bool is_brief;              /* all of them in a minute: a quarter of the time for each */
+    const char *data;           /* data folder to search and serve; NULL: one made of `documents` */
+    const char *documents;      /* file or folder to ingest, and text for the models */
+    const char *questions;      /* JSONL with "question" */
+    const char *load;           /* to ingest while serving; NULL: nothing */
+    int32_t clients;            /* asking at a time, beside one alone */
+    bool (*is_cancelled)(void); /* polled between measurements */
+
+    lore_pool *pool;
+    char machine[128]; /* the backend's description of it */
+    double read_rate;  /* bytes a second, all threads, median of many passes */
+    /* Operations a second by lore_precision, all threads; 0: not known. */
+    double multiply_peak[4];
+    char scratch[256]; /* a folder of our own, removed at the end; "": none yet */
+    bool has_scratch_data;
+    lore_arena arena; /* of the run */
+} lore_bench;
+
+/* Measure the machine; everything before it is the caller's to fill, zero otherwise. */
+LORE_MUST_USE lore_status lore_bench_open(lore_bench *bench, lore_error *err);
+void lore_bench_close(lore_bench *bench); /* accepts a zeroed one; removes the scratch folder */
+
+/* The benchmarks, in the order of the whole run. LORE_ERR_CANCELLED when is_cancelled says so. */
+LORE_MUST_USE lore_status lore_bench_encode(lore_bench *bench, lore_error *err);
+LORE_MUST_USE lore_status lore_bench_prefill(lore_bench *bench, lore_error *err);
+LORE_MUST_USE lore_status lore_bench_decode(lore_bench *bench, lore_error *err);
+LORE_MUST_USE lore_status lore_bench_search(lore_bench *bench, lore_error *err);
+LORE_MUST_USE lore_status lore_bench_ingest(lore_bench *bench, lore_error *err);
+LORE_MUST_USE lore_status lore_bench_serve(lore_bench *bench, lore_error *err);
+
+/* ---- for the benchmarks ---- */
+
+/* full, or a quarter of it in a brief run. */
+int64_t lore_bench_budget(const lore_bench *bench, int64_t full);
+LORE_MUST_USE lore_status lore_bench_check_cancelled(const lore_bench *bench, lore_error *err);
+/* bench->scratch exists from here on. */
+LORE_MUST_USE lore_status lore_bench_scratch(lore_bench *bench, lore_error *err);
+/* The data folder to work on: the one given, or one of the scratch folder, made at the first call.
+ */
+LORE_MUST_USE lore_status lore_bench_data(lore_bench *bench, const char **data, lore_error *err);
+/* Cleaned text of the documents, one behind the other, until there are bytes_max. In the arena. */
+LORE_MUST_USE lore_status lore_bench_text(lore_bench *bench, size_t bytes_max, lore_str *text,
+                                          lore_error *err);
+/* The questions, at least one. In the arena. */
+LORE_MUST_USE lore_status lore_bench_questions(lore_bench *bench, lore_str **questions,
+                                               int32_t *count, lore_error *err);
+
+#endif
