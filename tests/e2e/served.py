@@ -26,14 +26,15 @@ def run(*args, check=True, **kwargs):
 
 
 class Served:
-    """with Served(*paths to ingest) as s: s.post("/query", {...})"""
+    """with Served(*paths to ingest) as s: s.post("/query", {...}); data: a folder that stays, else one of its own"""
 
-    def __init__(self, *paths, collection="default", options=(), env=None, cwd=ROOT):
+    def __init__(self, *paths, collection="default", options=(), env=None, cwd=ROOT, data=None):
+        self.folder = data
         self.paths, self.collection, self.options, self.cwd = paths, collection, list(options), cwd
         self.env = {**os.environ, **(env or {})}
 
     def __enter__(self):
-        self.data = tempfile.mkdtemp(prefix="lore-e2e-")
+        self.data = self.folder or tempfile.mkdtemp(prefix="lore-e2e-")
         self.process = None
         try:
             for path in self.paths:
@@ -64,7 +65,8 @@ class Served:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.communicate()
-        shutil.rmtree(self.data, ignore_errors=True)
+        if self.folder is None:
+            shutil.rmtree(self.data, ignore_errors=True)
 
     def request(self, method, path, body=None, headers=None):
         """(status, parsed JSON or text)"""

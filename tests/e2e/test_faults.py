@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""What goes wrong, on the real binary: damaged models, files that are no text, kill -9 and signals in the middle, a full disk, a
-folder that cannot be written, hostile questions. Each time the error names the thing, and nothing committed is lost. Standard
+"""What goes wrong, on the real binary: damaged models, files that are no text, kill -9 and signals in the middle, calls of the
+system that fail, a full disk, a folder that cannot be written, hostile questions. Each time the error names the thing, and nothing committed is lost. Standard
 library only; the random delays print their seed (LORE_SEED repeats one)."""
 import http.client
 import json
@@ -16,6 +16,7 @@ import threading
 import time
 import unittest
 
+from kills import KINDS, Kills, build_preload, verify
 from served import ROOT, SHARED, Served, binary
 
 SAMPLES = SHARED / "data" / "sample-docs"
@@ -398,6 +399,13 @@ class InterruptionTest(Case):
                 self.assertIn(len(ids) - len(acknowledged), (0, 1))
                 self.ask_shelf(len(acknowledged) - 1, served.data)
 
+    def test_kills_at_random_points(self):
+        """Ingest, delete, publish, rebuild, serve (tests/long/kill_long.py does it 300 times)."""
+        seed = int(os.environ.get("LORE_SEED", time.time_ns() % 10**6))
+        print(f"seed {seed}")
+        self.docs.rmdir()
+        print(Kills(self.folder, seed).run(5))
+
     def test_interrupt_keeps_what_is_committed(self):
         self.write_notes(800)
         process = self.start("--json", "--set", "commit_documents=4", "ingest", str(self.docs))
@@ -465,6 +473,76 @@ class InterruptionTest(Case):
             self.lore("ingest", str(self.folder / "bad.txt"), data=served.data, code=3, words=["bad.txt", "NUL bytes"])
 
 
+# ---- calls that fail ----
+
+
+class CallTest(Case):
+    """A sample of what tests/fault/sweep.h tries one by one, through the whole program (preload.c); LORE_SAMPLES takes more."""
+    SAMPLES = int(os.environ.get("LORE_SAMPLES", "8"))
+
+    def setUp(self):
+        super().setUp()
+        self.preload = build_preload(self.folder)
+        if self.preload is None:
+            self.skipTest("no compiler, or a program with a sanitizer")
+        self.write_notes(6)
+        self.seed = int(os.environ.get("LORE_SEED", time.time_ns() % 10**6))
+        print(f"seed {self.seed}")
+        self.chance = random.Random(self.seed)
+
+    def run_with(self, *args, **env):
+        return subprocess.run([binary(), "--data", self.data, "--json", *args], capture_output=True, text=True, timeout=120, cwd=ROOT,
+                              env={**os.environ, "LD_PRELOAD": self.preload, **env})
+
+    def count(self, *args):
+        path = self.folder / "counts"
+        done = self.run_with(*args, LORE_FAULT_COUNTS=str(path))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return {name: int(calls) for name, calls in (line.split() for line in path.read_text(encoding="utf-8").splitlines())}
+
+    def check_failures(self, args, before, again, after):
+        """Each failure: done all the same, or an error in words and exit status 1; the folder is whole; the next attempt succeeds."""
+        before()
+        calls = self.count(*args)
+        kinds = [kind for kind in [*KINDS, "allocation"] if calls[kind] > 0]
+        failed = 0
+        for _ in range(self.SAMPLES):
+            kind = self.chance.choice(kinds)
+            mode = self.chance.choice(["once", "sticky"])
+            number = self.chance.choice([5, 28])
+            fault = f"{kind}:{self.chance.randint(1, calls[kind])}:{mode}:{number}"
+            before()
+            done = self.run_with(*args, LORE_FAULT=fault)
+            what = f"LORE_FAULT={fault}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+            self.assertIn(done.returncode, (0, 1, 3), what)
+            self.assertTrue(done.returncode == 0 or done.stderr.strip() or kind == "allocation", what)
+            failed += done.returncode != 0
+            if pathlib.Path(self.data, "lore.db").exists():
+                verify(self.data)
+            again()
+            self.json(*args)
+            after()
+        self.assertGreater(failed, self.SAMPLES // 5)
+
+    def fresh(self):
+        shutil.rmtree(self.data, ignore_errors=True)
+
+    def test_ingest(self):
+        self.check_failures(["ingest", str(self.docs)], self.fresh, lambda: None, lambda: self.assertEqual(len(self.listed()), 6))
+
+    def test_query(self):
+        self.lore("ingest", str(self.docs))
+        self.check_failures(["query", "-m", "extract", "Who is the keeper of shelf 3?"], lambda: None, lambda: None,
+                            lambda: self.ask_shelf(3))
+
+    def test_delete(self):
+        def before():
+            self.lore("ingest", str(self.docs))
+            self.ids = [one["id"] for one in self.json("documents", "list")["documents"]]
+        before()
+        self.check_failures(["documents", "delete", *self.ids[:3]], before, before, lambda: self.assertEqual(len(self.listed()), 3))
+
+
 # ---- the disk ----
 
 
@@ -499,7 +577,10 @@ class DiskTest(Case):
         self.ask_shelf(2, data)
         self.assertEqual(len(self.listed(data)), 4)
         self.lore("ingest", str(self.docs / "000.md"), data=data, code=1, words=["lock", "Read-only file system"])
-        self.lore("serve", "--listen", "127.0.0.1:0", data=data, code=1, words=["lock", "Read-only file system"])
+        with Served(data=data) as served:  # answers, and takes no changes
+            self.assertIn("keeper", served.post("/query", {"question": "Who is the keeper of shelf 2?"})["answer"])
+            status, answer = served.request("PUT", "/collections/default/documents/x", {"text": "New."})
+            self.assertEqual(status, 501, answer)
 
     def test_read_only(self):
         self.write_notes(4)
