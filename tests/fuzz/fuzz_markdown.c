@@ -1,9 +1,5 @@
-/* Fuzz target of cleaning Markdown. Property: the input is taken or refused with a message;
- * what is taken is valid UTF-8 in lines without control characters, its sections have no holes, its
- * exact runs equal the source, and its sentences and chunks cover it. */
+/* Fuzz target of cleaning Markdown. Property: what check_cleaned.h lists. */
 #include "tests/fuzz/check_cleaned.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
