@@ -80,14 +80,14 @@ static lore_status open_decoder(decoding *d, lore_error *err)
 {
     const lore_config *config = d->bench->config;
     lore_backend_options backend = {0};
-    lore_decoder_options options = {.rows_max = PROMPT,
-                                    .sequences_max = STREAMS_MAX,
-                                    .kv_dtype = strcmp(config->kv_dtype, "bf16") == 0 ? LORE_BF16
-                                                                                      : LORE_F32};
+    lore_decoder_options options = {.rows_max = PROMPT, .sequences_max = STREAMS_MAX};
     lore_status status = lore_app_device(config, &backend, err);
     if (status == LORE_OK) {
         backend.pool = d->bench->pool;
         status = lore_backend_open(&backend, &d->backend, err);
+    }
+    if (status == LORE_OK) {
+        status = lore_engine_kv_dtype(config, d->backend, &options.kv_dtype, err);
     }
     if (status == LORE_OK) {
         status = lore_decoder_open(config->decoder, d->backend, &config->limits, &options,

@@ -392,10 +392,8 @@ static void close_decoder(void *self)
     lore_decoder_close(self);
 }
 
-/* bf16 pages halve what attention reads and what a sequence occupies; "auto" takes them everywhere
- * but on `ref`, with which results are compared. */
-static lore_status kv_dtype_of(const lore_config *config, const lore_backend *backend,
-                               lore_dtype *dtype, lore_error *err)
+lore_status lore_engine_kv_dtype(const lore_config *config, const lore_backend *backend,
+                                 lore_dtype *dtype, lore_error *err)
 {
     lore_str name = lore_str_from(config->kv_dtype);
     bool is_auto = name.len == 0 || lore_str_equal(name, LORE_STR("auto"));
@@ -423,7 +421,7 @@ lore_status lore_engine_start(const char *folder, lore_backend *backend, const l
                          &options.sequences_max, err);
     }
     if (status == LORE_OK) {
-        status = kv_dtype_of(config, backend, &options.kv_dtype, err);
+        status = lore_engine_kv_dtype(config, backend, &options.kv_dtype, err);
     }
     lore_decoder *decoder = NULL;
     if (status == LORE_OK) {

@@ -11,6 +11,11 @@
 
 typedef struct lore_engine lore_engine;
 
+/* What config->kv_dtype means on this backend. bf16 pages halve what attention reads and what a
+ * sequence occupies; "auto" takes them everywhere but on `ref`, with which results are compared. */
+LORE_MUST_USE lore_status lore_engine_kv_dtype(const lore_config *config,
+                                               const lore_backend *backend, lore_dtype *dtype,
+                                               lore_error *err);
 /* Opens the decoder of folder on backend (borrowed until stop) and starts the thread. Fails: as
  * lore_decoder_open, LORE_ERR_INVALID for a limit that makes no sense, LORE_ERR_NOMEM. */
 LORE_MUST_USE lore_status lore_engine_start(const char *folder, lore_backend *backend,

@@ -24,7 +24,8 @@ enum {
     SCORES = KEY_PANELS * TILE_PANEL, /* of one vector: whole panels */
     BAND = 4 * TILE_ROWS,
     STRETCH = 64, /* values of a panel that stay in the first-level cache: 16 KB */
-    FOUR = 4      /* vectors that share a key or value in registers, and vectors of it */
+    FOUR = 4,     /* vectors that share a key or value in registers, and vectors of it */
+    AHEAD = 24    /* keys between asking for one and reading it */
 };
 _Static_assert((int)LORE_ATTEND_FEW <= (int)BAND, "scores of few vectors are a band");
 
@@ -217,12 +218,30 @@ static void pack_block(const lore_attend *job, const workspace *space, const key
 
 /* ---- few vectors ---- */
 
+/* A page holds few keys of a head, so no hardware prefetcher follows: rows are asked for some time
+ * ahead. */
+LORE_INLINE void ask_for(const void *row, int32_t bytes)
+{
+    for (int32_t i = 0; i < bytes; i += 64) {
+        __builtin_prefetch((const char *)row + i);
+    }
+}
+
 /* scores[v][k] = queries[v] . keys[k] for `vectors` (at most FOUR) of them. dtype and vectors must
  * be constants where this is inlined. */
 LORE_INLINE void dot_keys(const int32_t vectors, const lore_dtype dtype, const float *queries,
-                          int32_t dim, const void *const *keys, int32_t count, float *scores)
+                          int32_t dim, const key_block *from, int32_t count, float *scores)
 {
+    const void *const *keys = from->keys;
+    const int32_t bytes = dim * (dtype == LORE_F32 ? 4 : 2);
+    for (int32_t k = 0; k < count && k < AHEAD; k++) {
+        ask_for(keys[k], bytes);
+    }
     for (int32_t k = 0; k < count; k++) {
+        if (k + AHEAD < count) {
+            ask_for(keys[k + AHEAD], bytes);
+        }
+        ask_for(from->values[k], bytes); /* a block of them stays in the second-level cache */
         vf sum[FOUR];
 #pragma GCC unroll 4
         for (int32_t v = 0; v < vectors; v++) {
@@ -292,8 +311,7 @@ LORE_INLINE void attend_four(const int32_t vectors, const lore_dtype dtype, cons
     const int32_t depth = lore_attend_seen(job, vector + vectors - 1, from->first, from->count);
     float *scores = space->scores + vector * SCORES;
     float *sums = space->sums + (int64_t)vector * space->wide;
-    dot_keys(vectors, dtype, space->queries + (int64_t)vector * dim, dim, from->keys, depth,
-             scores);
+    dot_keys(vectors, dtype, space->queries + (int64_t)vector * dim, dim, from, depth, scores);
     for (int32_t v = 0; v < vectors && depth > 0; v++) {
         soften(space, vector + v, scores + v * SCORES,
                lore_attend_seen(job, vector + v, from->first, from->count), depth);
