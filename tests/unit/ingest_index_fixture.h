@@ -37,6 +37,20 @@ CHECK_UNUSED static void bench_open(bench *b, const char *name)
     CHECK_OK(lore_writer_open(b->index, &b->writer, &err), &err);
 }
 
+/* What no change of the writer can do is done without it: nobody else may write while it is open.
+ */
+CHECK_UNUSED static void bench_tune(bench *b, const char *collection, double weight,
+                                    const char *refusal)
+{
+    lore_error err = {0};
+    lore_writer_close(b->writer);
+    b->writer = NULL;
+    CHECK_OK(lore_index_tune_collection(b->index, lore_str_from(collection), weight,
+                                        lore_str_from(refusal), &err),
+             &err);
+    CHECK_OK(lore_writer_open(b->index, &b->writer, &err), &err);
+}
+
 CHECK_UNUSED static void bench_close(bench *b)
 {
     lore_writer_close(b->writer);

@@ -223,12 +223,11 @@ TEST(refusals)
     ask(&d, "周末北京的天气怎么样？", LORE_MODE_ANSWER);
     CHECK(d.answer.is_refused);
     CHECK_STR(d.answer.text, "在现有文档中没有找到这个问题的答案。");
-    CHECK_OK(lore_index_tune_collection(d.b.index, LORE_STR("default"), 0.3,
-                                        LORE_STR("Please call us."), &err),
-             &err);
+    bench_tune(&d.b, "default", 0.3, "Please call us.");
     ask(&d, far_question, LORE_MODE_EXTRACT);
     CHECK_STR(d.answer.text, "Please call us.");
-    CHECK_OK(lore_index_create_collection(d.b.index, LORE_STR("empty"), &err), &err);
+    lore_change made = {.kind = LORE_CHANGE_CREATE_COLLECTION, .collection = LORE_STR("empty")};
+    CHECK_OK(lore_writer_apply_one(d.b.writer, &made, NULL, &err), &err);
     const lore_str empty[] = {LORE_STR("empty")};
     lore_query query = query_of(reset_question, LORE_MODE_EXTRACT);
     query.collections = empty;

@@ -138,7 +138,6 @@ TEST(near_duplicates)
 TEST(weights)
 {
     search s;
-    lore_error err = {0};
     search_open(&s, "weights");
     put_shop(&s.b);
     find(&s, "settings after delivery of the device", 6, 1.0);
@@ -154,8 +153,7 @@ TEST(weights)
     for (int32_t i = 1; i < s.hits.count && !isnan(s.hits.items[i].lexical); i++) {
         CHECK(s.hits.items[i - 1].lexical >= s.hits.items[i].lexical);
     }
-    CHECK_OK(lore_index_tune_collection(s.b.index, LORE_STR("default"), 1.0, LORE_STR(""), &err),
-             &err);
+    bench_tune(&s.b, "default", 1.0, "");
     find(&s, "settings after delivery of the device", 6, -1.0); /* the collection's own weight */
     CHECK_INT(s.hits.count, dense.count);
     for (int32_t i = 0; i < dense.count; i++) {

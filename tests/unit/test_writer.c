@@ -254,6 +254,7 @@ TEST(full_disk)
     document d;
     struct rlimit before, limit;
     static char text[65536];
+    char id[16]; /* the last change is tried again behind the loop */
     fix_init(&f, "full");
     fix_open(&f, true);
     CHECK_OK(lore_writer_open(f.index, &writer, &err), &err);
@@ -268,7 +269,6 @@ TEST(full_disk)
     int put = 0;
     lore_status status = LORE_OK;
     for (; put < 200 && status == LORE_OK; put++) {
-        char id[16];
         snprintf(id, sizeof id, "d%d", put);
         for (size_t i = 0; i + 8 < sizeof text; i += 8) {
             snprintf(text + i, 9, "w%06d ", (put * 8192 + (int)i / 8) % 1000000);
