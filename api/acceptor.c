@@ -310,14 +310,14 @@ lore_status lore_acceptor_open(const lore_acceptor_options *options, lore_accept
     } else if (acceptor->wake_fd < 0) {
         status = lore_fail(err, LORE_ERR_IO, "cannot start the HTTP service: %s", strerror(errno));
     } else {
+        *acceptor_out = acceptor; /* a connection may be admitted, and leave, before we return */
         status = lore_thread_start(&acceptor->thread, "lore-accept", run, acceptor, err);
     }
     if (status != LORE_OK) {
+        *acceptor_out = NULL;
         lore_acceptor_close(acceptor);
-        return status;
     }
-    *acceptor_out = acceptor;
-    return LORE_OK;
+    return status;
 }
 
 void lore_acceptor_stop(lore_acceptor *acceptor)

@@ -297,11 +297,27 @@ static int64_t content_length(const http_exchange *exchange)
     return size;
 }
 
+/* libmicrohttpd 0.9.75 glues a line that begins with a blank to the name of the header before it:
+ * "Content: 10", " -Length" becomes a Content-Length, and "Content-Length:", " 10" none. It copies
+ * the name for that. Any other name and its value stand in one line, only blanks between them. */
+static bool is_folded(const char *name, size_t name_size, const char *value)
+{
+    uintptr_t at = (uintptr_t)name + name_size, end = (uintptr_t)value;
+    const char *gap = name + name_size;
+    while (at < end && (*gap == '\0' || *gap == ' ' || *gap == '\t')) {
+        at++;
+        gap++;
+    }
+    return at != end;
+}
+
 static enum MHD_Result add_header(void *self, enum MHD_ValueKind kind, const char *name,
                                   size_t name_size, const char *value, size_t value_size)
 {
+    lore_framing *framing = self;
     (void)kind;
-    lore_framing_add(self, (lore_str){name, name_size},
+    framing->is_folded |= is_folded(name, name_size, value);
+    lore_framing_add(framing, (lore_str){name, name_size},
                      (lore_str){value, value != NULL ? value_size : 0});
     return MHD_YES;
 }

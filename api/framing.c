@@ -59,6 +59,9 @@ static int refuse(int http_status, lore_status status, const char *words, lore_e
 
 int lore_framing_check(const lore_framing *framing, const char *version, lore_error *err)
 {
+    if (framing->is_folded) {
+        return refuse(400, LORE_ERR_INVALID, "headers: one goes on in the next line", err);
+    }
     if (framing->has_bad_name) {
         return refuse(400, LORE_ERR_INVALID, "headers: a name has characters it may not have", err);
     }

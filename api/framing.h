@@ -17,6 +17,7 @@ typedef struct lore_framing {
     int32_t hosts, lengths, encodings; /* how often each was there */
     bool has_bad_name, has_bad_value;  /* characters that no header may hold */
     bool is_unknown_encoding, is_unknown_expectation;
+    bool is_folded; /* set by the caller: a header goes on in the next line (obs-fold) */
 } lore_framing;
 
 void lore_framing_add(lore_framing *framing, lore_str name, lore_str value);

@@ -240,8 +240,9 @@ static void run_step(lore_engine *engine)
         const int64_t start_ns = lore_clock_ns();
         lore_status status =
             engine->model.step(engine->model.self, step, engine->ids, engine->logprobs, &err);
-        learn_pieces(engine, step, lore_clock_ns() - start_ns);
-        if (status != LORE_OK) {
+        if (status == LORE_OK) {
+            learn_pieces(engine, step, lore_clock_ns() - start_ns);
+        } else {
             lore_log(LORE_LOG_ERROR, "event=step_failed requests=%d status=%s message=\"%s\"",
                      engine->live_count, lore_status_name(status), err.message);
             lore_sched_abort(engine->sched, LORE_FINISH_ERROR, take_token, engine);

@@ -2,9 +2,9 @@
  * inverted file (IVF) that index/ann_file.c stores and index/dense_search.c reads.
  *
  * FAISS trains the centres (spherical k-means over a sample) and assigns every row to one. It does
- * not search: Debian's build computes with SSE2, .35 us a row of 384 dimensions where our scan
- * takes .012 us, and its scores would differ from those of the exact scan. So the lists hold our
- * int8 rows, scanned by our kernel (docs/evaluation.md has the table).
+ * not search: Debian's build computes with SSE2 and needs about twenty times as long for a row as
+ * our scan, and its scores would differ from those of the exact scan. So the lists hold our int8
+ * rows, scanned by our kernel (docs/evaluation.md has the table).
  *
  * What FAISS must not be asked (measured with 1.7.3):
  * 1. An exception inside an OpenMP region ends the process, so only what is known not to throw

@@ -156,6 +156,7 @@ static void write_group(lore_writer *writer, batch *group, const batch *end)
             lore_change *change = &b->changes[i];
             if (!is_locked) {
                 status = write_transaction(writer, NULL, NULL, change, &err);
+                is_locked = status == LORE_ERR_BUSY; /* it waited: the others must not, each */
             }
             if (status != LORE_OK) {
                 change->status = status;
@@ -175,7 +176,17 @@ static lore_status publish(lore_writer *writer, lore_error *err)
     return status;
 }
 
-/* Publish now and then, and after a pause (is_idle) leave everything folded and the log empty. */
+static bool upkeep_is_done(lore_status status, const lore_error *err)
+{
+    if (status != LORE_OK && status != LORE_ERR_BUSY) {
+        lore_log(LORE_LOG_WARN, "event=index_upkeep_failed reason=%s",
+                 LORE_LOG_STR(lore_str_from(err->message)));
+    }
+    return status == LORE_OK;
+}
+
+/* Publish now and then, and after a pause (is_idle) leave everything folded and the log empty: the
+ * log also where publishing fails, as that may be for want of the space that the log takes. */
 static void keep_up(lore_writer *writer, bool is_idle)
 {
     lore_error err;
@@ -183,14 +194,10 @@ static void keep_up(lore_writer *writer, bool is_idle)
     if (writer->commits > 0 && (is_idle || writer->commits % PUBLISH_COMMITS == 0)) {
         status = publish(writer, &err);
     }
-    if (status == LORE_OK) {
-        status = lore_index_checkpoint(writer->index, is_idle, &err);
-    }
-    if (status != LORE_OK && status != LORE_ERR_BUSY) {
-        lore_log(LORE_LOG_WARN, "event=index_upkeep_failed reason=%s",
-                 LORE_LOG_STR(lore_str_from(err.message)));
-    }
-    int64_t pause_ms = status != LORE_OK ? UPKEEP_RETRY_MS : is_idle ? 0 : IDLE_MS;
+    bool is_kept_up = upkeep_is_done(status, &err);
+    status = lore_index_checkpoint(writer->index, is_idle, &err);
+    is_kept_up = upkeep_is_done(status, &err) && is_kept_up;
+    int64_t pause_ms = !is_kept_up ? UPKEEP_RETRY_MS : is_idle ? 0 : IDLE_MS;
     writer->upkeep_ns = pause_ms == 0 ? 0 : lore_clock_ns() + pause_ms * 1000000;
 }
 

@@ -14,6 +14,7 @@ enum {
     LAYERS_MAX = 1024,
     WIDTH_MAX = 65536,
     HEADS_MAX = 1024,
+    GROUP_MAX = 128, /* query heads that share one key/value head: attention takes them together */
     HEAD_DIM_MAX = 1024,
     FFN_MAX = 1 << 18,
     VOCAB_MAX = 1 << 21,
@@ -142,8 +143,8 @@ static lore_status read_decoder_sizes(reader *r, lore_decoder_config *c)
     if (status != LORE_OK) {
         return status;
     }
-    if (c->heads % c->kv_heads != 0 || c->head_dim < 2 || c->head_dim > HEAD_DIM_MAX ||
-        c->head_dim % 2 != 0) {
+    if (c->heads % c->kv_heads != 0 || c->heads / c->kv_heads > GROUP_MAX || c->head_dim < 2 ||
+        c->head_dim > HEAD_DIM_MAX || c->head_dim % 2 != 0) {
         return lore_fail(r->err, LORE_ERR_CORRUPT,
                          "%d heads over %d key/value heads of %d do not go together", c->heads,
                          c->kv_heads, c->head_dim);

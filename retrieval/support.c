@@ -1,8 +1,10 @@
 /* Support: which sentence of the evidence carries a sentence of an answer.
  *
  * A quotation may be a part of a sentence, change a letter's case or leave out a word or two, but
- * it keeps the order of the words, every figure and every "not". So the words of both, folded as
- * the full-text index folds them, are compared by their longest common subsequence. */
+ * it keeps the order of the words, every figure with its sign or currency and every "not". So the
+ * words of both, folded as the full-text index folds them, are compared by their longest common
+ * subsequence. */
+#include "base/utf8.h"
 #include "index/lexical.h"
 #include "retrieval/evidence.h"
 
@@ -16,10 +18,30 @@ enum {
 };
 
 typedef struct word_list {
+    lore_str text; /* what the words are of */
     uint64_t hash[SENTENCE_WORDS_MAX];
     bool has_digit[SENTENCE_WORDS_MAX];
     int32_t count;
 } word_list;
+
+/* The sign or currency that stands directly before a figure and is a part of it, or 0. A hyphen
+ * behind a letter or figure joins the two. */
+static int32_t mark_before(lore_str text, size_t start)
+{
+    static const char MARKS[] = "-+<>$£¥￥€−≤≥±~≈";
+    const lore_str marks = LORE_STR(MARKS);
+    size_t at = start;
+    int32_t mark = start > 0 ? lore_utf8_prev(text, &at) : 0;
+    for (size_t i = 0; mark != 0 && i < marks.len;) {
+        if (lore_utf8_next(marks, &i) == mark) {
+            size_t before = at;
+            bool is_joint = (mark == '-' || mark == '~') && at > 0 &&
+                            !lore_utf8_is_space(lore_utf8_prev(text, &before));
+            return is_joint ? 0 : mark;
+        }
+    }
+    return 0;
+}
 
 static bool list_word(void *self, const lore_word *word)
 {
@@ -29,10 +51,20 @@ static bool list_word(void *self, const lore_word *word)
     }
     list->hash[list->count] = lore_str_hash(word->text);
     list->has_digit[list->count] = false;
+    if (word->text.len > 0 && word->text.ptr[0] >= '0' && word->text.ptr[0] <= '9') {
+        list->hash[list->count] ^= (uint64_t)mark_before(list->text, word->start) << 32;
+    }
     for (size_t i = 0; i < word->text.len; i++) {
         list->has_digit[list->count] |= word->text.ptr[i] >= '0' && word->text.ptr[i] <= '9';
     }
     return ++list->count < SENTENCE_WORDS_MAX;
+}
+
+static lore_status list_words(lore_str text, word_list *list)
+{
+    list->text = text;
+    list->count = 0;
+    return lore_words_each(text, list_word, list, NULL);
 }
 
 static bool holds(const word_list *list, uint64_t hash)
@@ -145,16 +177,14 @@ int32_t lore_evidence_support(const lore_evidence *evidence, lore_str answer_sen
 {
     word_list *answer = LORE_PUSH(arena, word_list, 1);
     word_list *sentence = LORE_PUSH(arena, word_list, 1);
-    if (answer == NULL || sentence == NULL ||
-        lore_words_each(answer_sentence, list_word, answer, NULL) != LORE_OK ||
+    if (answer == NULL || sentence == NULL || list_words(answer_sentence, answer) != LORE_OK ||
         answer->count == 0 || answer->count == SENTENCE_WORDS_MAX) {
         return -1; /* what cannot be checked is not supported */
     }
     int32_t best = -1;
     int32_t best_common = 0;
     for (int32_t i = 0; i < evidence->count; i++) {
-        sentence->count = 0;
-        if (lore_words_each(evidence->sentences[i].text, list_word, sentence, NULL) != LORE_OK) {
+        if (list_words(evidence->sentences[i].text, sentence) != LORE_OK) {
             return -1;
         }
         int32_t common = common_words(answer, sentence);
@@ -196,9 +226,8 @@ static bool may_carry(const word_list *beginning, const word_list *sentence)
 
 bool lore_evidence_may_support(const lore_evidence *evidence, int32_t count, lore_str beginning)
 {
-    word_list words = {.count = 0}, sentence;
-    if (lore_words_each(beginning, list_word, &words, NULL) != LORE_OK ||
-        words.count == SENTENCE_WORDS_MAX) {
+    word_list words, sentence;
+    if (list_words(beginning, &words) != LORE_OK || words.count == SENTENCE_WORDS_MAX) {
         return true; /* what cannot be told is left to the whole sentence */
     }
     if (words.count < 2) {
@@ -206,8 +235,7 @@ bool lore_evidence_may_support(const lore_evidence *evidence, int32_t count, lor
     }
     words.count--;
     for (int32_t i = 0; i < count; i++) {
-        sentence.count = 0;
-        if (lore_words_each(evidence->sentences[i].text, list_word, &sentence, NULL) != LORE_OK ||
+        if (list_words(evidence->sentences[i].text, &sentence) != LORE_OK ||
             may_carry(&words, &sentence)) {
             return true;
         }

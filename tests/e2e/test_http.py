@@ -261,6 +261,13 @@ class HttpTest(unittest.TestCase):
         # Headers beyond their limit are the library's to refuse.
         self.assertIn(self.send("GET", "/health", headers={"X-Long": "y" * 40000})[0], (413, 431))
 
+    def test_folded_headers(self):
+        """libmicrohttpd glues the second line to the name of the first: a length made or hidden."""
+        for lines in (b"Content: 10\r\n -Length", b"Content-Length:\r\n 10", b"Transfer: chunked\r\n -Encoding"):
+            with socket.create_connection((self.served.host, self.served.port), timeout=20) as raw:
+                raw.sendall(b"POST /query HTTP/1.1\r\nHost: x\r\n" + lines + b"\r\n\r\n")
+                self.assertIn(b" 400 ", raw.recv(4096).split(b"\r\n")[0])
+
     # ---- streams ----
 
     def stream(self, body):

@@ -19,6 +19,15 @@ static int check(const char *version, const char *const *headers, lore_error *er
 
 #define HEADERS(...) ((const char *const[]){__VA_ARGS__, NULL})
 
+TEST(folded_headers_are_refused)
+{
+    lore_error err;
+    lore_framing framing = {.hosts = 1, .is_folded = true};
+    CHECK_INT(lore_framing_check(&framing, "HTTP/1.1", &err), 400);
+    framing.is_folded = false;
+    CHECK_INT(lore_framing_check(&framing, "HTTP/1.1", &err), 0);
+}
+
 TEST(plain_requests_pass)
 {
     lore_error err;
@@ -72,4 +81,5 @@ TEST(nul_is_no_character_of_a_header)
     CHECK_INT(lore_framing_check(&value, "HTTP/1.1", &err), 400);
 }
 
-CHECK_MAIN(plain_requests_pass, doubtful_ones_are_refused, nul_is_no_character_of_a_header)
+CHECK_MAIN(plain_requests_pass, doubtful_ones_are_refused, folded_headers_are_refused,
+           nul_is_no_character_of_a_header)

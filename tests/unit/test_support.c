@@ -48,6 +48,24 @@ TEST(quotations)
     check_carrier("直到指示灯闪烁！", 2);
 }
 
+/* A sign or a currency is a part of its figure; a hyphen inside of a range is none. */
+TEST(signs_and_currencies)
+{
+    static lore_sentence figures[] = {
+        {.text = LORE_STR("Keep the battery above -20 degrees and charge it for 10-20 minutes.")},
+        {.text = LORE_STR("The trial costs €5 a month after the first thirty days.")},
+        {.text = LORE_STR("延长保修每年￥30，最多三年。")},
+    };
+    const lore_evidence where = {.sentences = figures, .count = 3};
+    CHECK_INT(carrier_in(&where, LORE_STR("Keep the battery above -20 degrees")), 0);
+    CHECK_INT(carrier_in(&where, LORE_STR("Keep the battery above 20 degrees")), -1);
+    CHECK_INT(carrier_in(&where, LORE_STR("charge it for 10-20 minutes")), 0);
+    CHECK_INT(carrier_in(&where, LORE_STR("The trial costs €5 a month")), 1);
+    CHECK_INT(carrier_in(&where, LORE_STR("The trial costs $5 a month")), -1);
+    CHECK_INT(carrier_in(&where, LORE_STR("The trial costs 5 a month")), -1);
+    CHECK_INT(carrier_in(&where, LORE_STR("延长保修每年￥30")), 2);
+}
+
 /* Leaving out a "not" or an "only" makes another statement of the same words. */
 TEST(negations)
 {
@@ -146,5 +164,5 @@ TEST(out_of_memory_carries_nothing)
     CHECK_INT(carrier, -1);
 }
 
-CHECK_MAIN(quotations, negations, changes, nothing_to_compare, several_carriers, long_sentences,
-           out_of_memory_carries_nothing)
+CHECK_MAIN(quotations, signs_and_currencies, negations, changes, nothing_to_compare,
+           several_carriers, long_sentences, out_of_memory_carries_nothing)
