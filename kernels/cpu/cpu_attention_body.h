@@ -25,7 +25,7 @@ enum {
     BAND = 4 * TILE_ROWS,
     STRETCH = 64, /* values of a panel that stay in the first-level cache: 16 KB */
     FOUR = 4,     /* vectors that share a key or value in registers, and vectors of it */
-    AHEAD = 24    /* keys between asking for one and reading it */
+    AHEAD = 48    /* keys between asking for one and reading it */
 };
 _Static_assert((int)LORE_ATTEND_FEW <= (int)BAND, "scores of few vectors are a band");
 
@@ -253,6 +253,15 @@ LORE_INLINE void dot_keys(const int32_t vectors, const lore_dtype dtype, const f
             for (int32_t v = 0; v < vectors; v++) {
                 sum[v] = vf_fma(vf_load_some(queries + v * dim + i, dim - i), key, sum[v]);
             }
+        }
+        if (vectors == FOUR) {
+            float sums[FOUR];
+            vf_sum_four(sum, sums);
+#pragma GCC unroll 4
+            for (int32_t v = 0; v < FOUR; v++) {
+                scores[v * SCORES + k] = sums[v];
+            }
+            continue;
         }
 #pragma GCC unroll 4
         for (int32_t v = 0; v < vectors; v++) {

@@ -59,6 +59,18 @@ LORE_INLINE vf vf_abs(vf a) { return _mm512_abs_ps(a); }
 /* Of numbers that int32 can hold. (_mm512_roundscale_ps of gcc 12 fails -Wconversion at -O0.) */
 LORE_INLINE vf vf_round(vf a) { return _mm512_cvtepi32_ps(_mm512_cvtps_epi32(a)); }
 LORE_INLINE float vf_sum(vf a) { return _mm512_reduce_add_ps(a); }
+/* The sums of four vectors: half of the work of four times vf_sum. */
+LORE_INLINE void vf_sum_four(const vf *a, float *sums)
+{
+    const vf x = _mm512_add_ps(_mm512_unpacklo_ps(a[0], a[1]), _mm512_unpackhi_ps(a[0], a[1]));
+    const vf y = _mm512_add_ps(_mm512_unpacklo_ps(a[2], a[3]), _mm512_unpackhi_ps(a[2], a[3]));
+    const __m512d low = _mm512_unpacklo_pd(_mm512_castps_pd(x), _mm512_castps_pd(y));
+    const __m512d high = _mm512_unpackhi_pd(_mm512_castps_pd(x), _mm512_castps_pd(y));
+    const vf quads = _mm512_add_ps(_mm512_castpd_ps(low), _mm512_castpd_ps(high));
+    const __m256 half =
+        _mm256_add_ps(_mm512_castps512_ps256(quads), _mm512_extractf32x8_ps(quads, 1));
+    _mm_storeu_ps(sums, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
+}
 LORE_INLINE float vf_top(vf a) { return _mm512_reduce_max_ps(a); }
 /* Lanes 0 .. n-1 of a, the others `other`. 0 <= n <= VF_WIDTH. */
 LORE_INLINE vf vf_first(vf a, int32_t n, float other)
@@ -195,6 +207,11 @@ LORE_INLINE float vf_sum(vf a)
     half = _mm_add_ps(half, _mm_movehl_ps(half, half));
     return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
 }
+LORE_INLINE void vf_sum_four(const vf *a, float *sums)
+{
+    const vf x = _mm256_hadd_ps(_mm256_hadd_ps(a[0], a[1]), _mm256_hadd_ps(a[2], a[3]));
+    _mm_storeu_ps(sums, _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1)));
+}
 LORE_INLINE float vf_top(vf a)
 {
     __m128 half = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
@@ -324,6 +341,7 @@ LORE_INLINE vf vf_fma(vf a, vf b, vf c) { return a * b + c; }
 LORE_INLINE vf vf_abs(vf a) { return fabsf(a); }
 LORE_INLINE vf vf_round(vf a) { return rintf(a); }
 LORE_INLINE float vf_sum(vf a) { return a; }
+LORE_INLINE void vf_sum_four(const vf *a, float *sums) { memcpy(sums, a, 4 * sizeof *sums); }
 LORE_INLINE float vf_top(vf a) { return a; }
 LORE_INLINE vf vf_first(vf a, int32_t n, float other) { return n > 0 ? a : other; }
 LORE_INLINE vf vf_where_below(vf x, vf limit, vf y, vf a) { return x < limit ? y : a; }
