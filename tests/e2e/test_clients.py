@@ -107,7 +107,10 @@ class Case(unittest.TestCase):
     def wait_quiet(self, served=None):
         """Only the connection and the request that ask are left."""
         def is_quiet():
-            now = self.metrics(served)
+            try:
+                now = self.metrics(served)
+            except AssertionError:
+                return False  # refused: those before us still count
             return now["lore_requests_active"] == 1 and now["lore_connections_open"] <= 2 and now["lore_engine_running"] == 0
         self.wait(is_quiet)
 
@@ -339,7 +342,7 @@ class DeadlineTest(Case):
         """More than the sockets hold, to clients that take nothing or a little now and then: the work for them ends all the same."""
         ask = {"question": "Which shelf holds books about rivers?", "top_k": 50, "mode": "context"}
         after = []
-        for _ in range(2):
+        for _ in range(4):
             readers = [self.open_slow_reader(post({**ask, "stream": stream})) for stream in (True, True, False, False)]
             self.wait(lambda: self.metrics()["lore_requests_active"] >= 3)
             begun, is_over = time.monotonic(), threading.Event()
@@ -358,9 +361,11 @@ class DeadlineTest(Case):
             for raw in readers:
                 raw.close()
             after.append(self.metrics())
-        # Eight readers of the index are kept once they were needed, each with its prepared statements.
-        for name, slack in [("lore_threads", 2), ("process_open_fds", 24), ("lore_allocations", 400)]:
-            self.assertLessEqual(after[1][name], after[0][name] + slack, name)
+        # Readers of the index are opened when more are needed at one time than before, and kept with their prepared statements: not in
+        # every round, where a leak would show.
+        for name, slack in [("lore_threads", 2), ("process_open_fds", 2), ("lore_allocations", 50)]:
+            grown = [later[name] - earlier[name] for earlier, later in zip(after, after[1:])]
+            self.assertLessEqual(min(grown), slack, (name, grown))
 
 
 class CapTest(Case):
@@ -374,12 +379,12 @@ class CapTest(Case):
         self.assertIn("connections_per_ip_max", json.loads(body)["error"]["message"])
         others = [socket.create_connection((self.served.host, self.served.port), 30, ("127.0.0.2", 0)) for _ in range(4)]
 
-        def from_third():
+        def from_third(request=b"GET /health HTTP/1.1\r\n" + CLOSE + b"\r\n"):
             with socket.create_connection((self.served.host, self.served.port), 30, ("127.0.0.3", 0)) as raw:
-                raw.sendall(post({"question": "x" * 60_000}))
+                raw.sendall(request)
                 return self.split(self.read_all(raw))
         self.wait(lambda: from_third()[0] == 503)
-        status, headers, body, _ = from_third()
+        status, headers, body, _ = from_third(post({"question": "x" * 60_000}))
         self.assertEqual((status, headers["retry-after"]), (503, "1"))
         self.assertIn("connections_max", json.loads(body)["error"]["message"])
         for raw in held + others:
