@@ -8,6 +8,7 @@
 #include "index/index_int.h"
 
 #include <assert.h>
+#include <math.h>
 #include <string.h>
 
 static const char magic[8] = {'L', 'O', 'R', 'E', 'I', 'V', 'F', '1'};
@@ -158,8 +159,18 @@ lore_status lore_ann_write(const char *path, const lore_lists *lists, int64_t co
 
 /* ---- reading ---- */
 
-/* The checksum says that we wrote it: what is checked here is that it is what the database means.
- */
+/* Lists follow one another and are all rows. A checksum vouches for bytes, not for who wrote the
+ * database that holds it, and these numbers are where the scan reads. */
+static bool starts_are_sound(const int64_t *starts, int32_t lists, int64_t count)
+{
+    bool is_sound = starts[0] == 0 && starts[lists] == count;
+    for (int32_t i = 0; i < lists && is_sound; i++) {
+        is_sound = starts[i] <= starts[i + 1];
+    }
+    return is_sound;
+}
+
+/* Is it the file that the database means? */
 static lore_status use_map(lore_ann *ann, const char *path, const lore_published *published,
                            int32_t dim, lore_error *err)
 {
@@ -176,9 +187,12 @@ static lore_status use_map(lore_ann *ann, const char *path, const lore_published
         ann->map.size_bytes != where.size) {
         return lore_derived_damaged(path, "it is another file", err);
     }
+    ann->starts = (const int64_t *)(const void *)(ptr + where.starts);
+    if (!starts_are_sound(ann->starts, header.lists, header.count) || !isfinite(header.margin)) {
+        return lore_derived_damaged(path, "its lists do not fit its rows", err);
+    }
     ann->chunk = header.chunk;
     ann->margin = header.margin;
-    ann->starts = (const int64_t *)(const void *)(ptr + where.starts);
     ann->centres.dim = ann->rows.dim = dim;
     ann->centres.count = header.lists;
     ann->centres.scales = (const float *)(const void *)(ptr + where.centre_scales);

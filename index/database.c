@@ -541,6 +541,24 @@ lore_status lore_db_number(lore_db *db, const char *sql, int64_t *value, lore_er
     return status;
 }
 
+lore_status lore_db_identify(lore_db *db, lore_db_identity *identity, lore_error *err)
+{
+    static const char *const tables = "SELECT count(*) FROM sqlite_schema";
+    static const char *const application = "PRAGMA application_id";
+    static const char *const version = "PRAGMA user_version";
+    int64_t table_count = 0;
+    *identity = (lore_db_identity){0};
+    lore_status status = lore_db_number(db, tables, &table_count, err);
+    if (status == LORE_OK) {
+        status = lore_db_number(db, application, &identity->application, err);
+    }
+    if (status == LORE_OK) {
+        status = lore_db_number(db, version, &identity->format, err);
+    }
+    identity->is_empty = table_count == 0 && identity->application == 0;
+    return status;
+}
+
 lore_status lore_db_run_all(lore_db *db, const char *const *statements, size_t count, int64_t id,
                             lore_error *err)
 {

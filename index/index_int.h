@@ -96,6 +96,13 @@ LORE_MUST_USE lore_status lore_db_read_blob(lore_db *db, const char *table, cons
  * a literal. */
 LORE_MUST_USE lore_status lore_db_number(lore_db *db, const char *sql, int64_t *value,
                                          lore_error *err);
+/* Whose database it is: PRAGMA application_id and user_version. */
+typedef struct lore_db_identity {
+    int64_t application, format;
+    bool is_empty; /* nobody's yet: no table, no application */
+} lore_db_identity;
+LORE_MUST_USE lore_status lore_db_identify(lore_db *db, lore_db_identity *identity,
+                                           lore_error *err);
 /* Runs literals of one parameter, `id`, one after the other. */
 LORE_MUST_USE lore_status lore_db_run_all(lore_db *db, const char *const *statements, size_t count,
                                           int64_t id, lore_error *err);

@@ -188,21 +188,27 @@ void lore_index_remove_strays(lore_index *index, bool at_open)
 static lore_status publish_views(lore_index *index, lore_db *db, const lore_snapshot *snapshot,
                                  bool *has_moved, lore_error *err)
 {
-    lore_status status = LORE_OK;
-    for (int32_t i = 0; i < snapshot->view_count && status == LORE_OK; i++) {
+    lore_status first = LORE_OK;
+    for (int32_t i = 0; i < snapshot->view_count; i++) {
         const lore_vectors *view = snapshot->views[i];
+        lore_error why;
+        lore_status status = LORE_OK;
         bool is_needed = lore_vectors_need_publishing(view);
         if (!is_needed) {
-            status = has_long_log(db, view, &is_needed, err);
+            status = has_long_log(db, view, &is_needed, &why);
         }
         /* Without vectors there is nothing to put into a file, not even their length. */
         bool has_dim = atomic_load_explicit(&index->dim, memory_order_relaxed) > 0;
         if (status == LORE_OK && is_needed && has_dim) {
-            status = publish_view(index, db, snapshot, view, err);
+            status = publish_view(index, db, snapshot, view, &why);
             *has_moved = *has_moved || status == LORE_OK;
         }
+        if (status != LORE_OK && first == LORE_OK) { /* the other collections all the same */
+            first = status;
+            *err = why;
+        }
     }
-    return status;
+    return first;
 }
 
 static void begin_publishing(lore_index *index)

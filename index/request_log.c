@@ -63,21 +63,12 @@ static const char schema[] =
 /* Ours and of this version, or made so where it is empty; else LORE_ERR_CORRUPT. */
 static lore_status check_schema(lore_db *db, const char *path, lore_error *err)
 {
-    static const char *const tables = "SELECT count(*) FROM sqlite_schema";
-    static const char *const application = "PRAGMA application_id";
-    static const char *const version = "PRAGMA user_version";
-    int64_t table_count = 0, id = 0, format = 0;
-    lore_status status = lore_db_number(db, tables, &table_count, err);
-    if (status == LORE_OK) {
-        status = lore_db_number(db, application, &id, err);
-    }
-    if (status == LORE_OK) {
-        status = lore_db_number(db, version, &format, err);
-    }
-    if (status != LORE_OK || (id == APPLICATION && format == FORMAT)) {
+    lore_db_identity identity;
+    lore_status status = lore_db_identify(db, &identity, err);
+    if (status != LORE_OK || (identity.application == APPLICATION && identity.format == FORMAT)) {
         return status;
     }
-    return table_count == 0 && id == 0
+    return identity.is_empty
                ? lore_db_exec(db, schema, err)
                : lore_fail(err, LORE_ERR_CORRUPT, "'%s' is no request log of this version", path);
 }

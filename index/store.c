@@ -55,32 +55,20 @@ static_assert(FORMAT == 1, "the schema sets user_version");
 /* Is it ours, and of this version? *is_empty: there is nothing in it yet. */
 static lore_status check_schema(lore_index *index, lore_db *db, bool *is_empty, lore_error *err)
 {
-    static const char *const tables = "SELECT count(*) FROM sqlite_schema";
-    static const char *const application = "PRAGMA application_id";
-    static const char *const version = "PRAGMA user_version";
-    int64_t table_count = 0, id = 0, format = 0;
-    lore_status status = lore_db_number(db, tables, &table_count, err);
-    if (status == LORE_OK) {
-        status = lore_db_number(db, application, &id, err);
-    }
-    if (status == LORE_OK) {
-        status = lore_db_number(db, version, &format, err);
-    }
-    if (status != LORE_OK) {
+    lore_db_identity identity;
+    lore_status status = lore_db_identify(db, &identity, err);
+    *is_empty = identity.is_empty;
+    if (status != LORE_OK || *is_empty) {
         return status;
     }
-    *is_empty = table_count == 0 && id == 0;
-    if (*is_empty) {
-        return LORE_OK;
-    }
-    if (id != APPLICATION) {
+    if (identity.application != APPLICATION) {
         return lore_fail(err, LORE_ERR_CORRUPT, "'%s' is a database of something else",
                          index->path);
     }
-    if (format != FORMAT) {
+    if (identity.format != FORMAT) {
         return lore_fail(err, LORE_ERR_UNSUPPORTED,
                          "'%s' has format %lld; this version of lore reads format %d", index->path,
-                         (long long)format, FORMAT);
+                         (long long)identity.format, FORMAT);
     }
     return LORE_OK;
 }

@@ -191,7 +191,7 @@ static void keep_up(lore_writer *writer, bool is_idle)
 {
     lore_error err;
     lore_status status = LORE_OK;
-    if (writer->commits > 0 && (is_idle || writer->commits % PUBLISH_COMMITS == 0)) {
+    if (writer->commits > 0 && (is_idle || writer->commits >= PUBLISH_COMMITS)) {
         status = publish(writer, &err);
     }
     bool is_kept_up = upkeep_is_done(status, &err);

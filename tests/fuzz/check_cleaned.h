@@ -41,27 +41,16 @@ static void check_runs(const lore_clean_document *clean, lore_str source)
     }
 }
 
-/* Nothing but white space, the kind of no-break spaces too. */
-static bool is_blank(lore_str s)
-{
-    for (size_t at = 0; at < s.len;) {
-        if (!lore_utf8_is_space(lore_utf8_next(s, &at))) {
-            return false;
-        }
-    }
-    return true;
-}
-
 static void check_cut(const lore_clean_document *clean, lore_arena *arena)
 {
     size_t at = 0, end = 0;
     lore_span span;
     while (lore_sentence_next(clean->text, &at, &span)) {
         LORE_ASSERT(span.start >= end && span.end > span.start && span.end <= clean->text.len);
-        LORE_ASSERT(is_blank(lore_str_slice(clean->text, end, span.start)));
+        LORE_ASSERT(fuzz_is_blank(lore_str_slice(clean->text, end, span.start)));
         end = span.end;
     }
-    LORE_ASSERT(is_blank(lore_str_slice(clean->text, end, clean->text.len)));
+    LORE_ASSERT(fuzz_is_blank(lore_str_slice(clean->text, end, clean->text.len)));
     /* One token for every fourth byte will do. */
     int32_t tokens = (int32_t)(clean->text.len / 4), count = 0;
     uint32_t *starts = lore_arena_push(arena, ((size_t)tokens + 1) * sizeof *starts);
@@ -80,7 +69,7 @@ static void check_cut(const lore_clean_document *clean, lore_arena *arena)
         LORE_ASSERT(rows[i].end <= clean->text.len);
         covered = rows[i].end;
     }
-    LORE_ASSERT(is_blank(lore_str_slice(clean->text, covered, clean->text.len)));
+    LORE_ASSERT(fuzz_is_blank(lore_str_slice(clean->text, covered, clean->text.len)));
 }
 
 static void check_text(const lore_clean_document *clean)

@@ -71,6 +71,30 @@ static inline char *fuzz_repeated(lore_str input)
     return repeated;
 }
 
+/* The whole of a target that checks texts: the input, and now and then its repetition. */
+static inline int fuzz_text(const uint8_t *data, size_t size, void (*check)(lore_str text))
+{
+    lore_str text = {size == 0 ? "" : (const char *)data, size};
+    check(text);
+    char *repeated = fuzz_repeated(text);
+    if (repeated != NULL) {
+        check((lore_str){repeated, FUZZ_REPEATED_BYTES});
+        lore_free(repeated);
+    }
+    return 0;
+}
+
+/* Nothing but white space, the kind of no-break spaces too. */
+static inline bool fuzz_is_blank(lore_str s)
+{
+    for (size_t at = 0; at < s.len;) {
+        if (!lore_utf8_is_space(lore_utf8_next(s, &at))) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* A file in memory that lives as long as the process, and the path under which it can be opened:
  * for parsers that want a path. */
 static inline int fuzz_file_new(char path[FUZZ_PATH_CAP])

@@ -6,16 +6,6 @@
 #include "models/sentence.h"
 #include "tests/fuzz/fuzz.h"
 
-static bool is_white(lore_str s)
-{
-    for (size_t at = 0; at < s.len;) {
-        if (!lore_utf8_is_space(lore_utf8_next(s, &at))) {
-            return false;
-        }
-    }
-    return true;
-}
-
 static void check(lore_str text)
 {
     int64_t start_ns = fuzz_cpu_ns();
@@ -25,7 +15,7 @@ static void check(lore_str text)
         LORE_ASSERT(span.start >= end);
         LORE_ASSERT(span.end > span.start);
         LORE_ASSERT(span.end <= text.len);
-        LORE_ASSERT(is_white(lore_str_slice(text, end, span.start)));
+        LORE_ASSERT(fuzz_is_blank(lore_str_slice(text, end, span.start)));
         lore_str sentence = lore_str_slice(text, span.start, span.end);
         LORE_ASSERT(memchr(sentence.ptr, '\n', sentence.len) == NULL);
         LORE_ASSERT(lore_str_trim(sentence).len == sentence.len);
@@ -36,18 +26,11 @@ static void check(lore_str text)
         end = span.end;
     }
     LORE_ASSERT(at == text.len);
-    LORE_ASSERT(is_white(lore_str_slice(text, end, text.len)));
+    LORE_ASSERT(fuzz_is_blank(lore_str_slice(text, end, text.len)));
     fuzz_check_cost(start_ns, text.len);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    lore_str text = {size == 0 ? "" : (const char *)data, size};
-    check(text);
-    char *repeated = fuzz_repeated(text);
-    if (repeated != NULL) {
-        check((lore_str){repeated, FUZZ_REPEATED_BYTES});
-        lore_free(repeated);
-    }
-    return 0;
+    return fuzz_text(data, size, check);
 }

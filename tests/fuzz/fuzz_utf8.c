@@ -86,12 +86,5 @@ static void check(lore_str text)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    lore_str text = {size == 0 ? "" : (const char *)data, size};
-    check(text);
-    char *repeated = fuzz_repeated(text);
-    if (repeated != NULL) {
-        check((lore_str){repeated, FUZZ_REPEATED_BYTES});
-        lore_free(repeated);
-    }
-    return 0;
+    return fuzz_text(data, size, check);
 }

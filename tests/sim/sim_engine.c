@@ -25,6 +25,7 @@
 #include "base/thread.h"
 #include "generation/engine_int.h"
 #include "tests/sim/byte_tokenizer.h"
+#include "tests/sim/seeds.h"
 
 #include <inttypes.h>
 #include <sched.h>
@@ -496,27 +497,12 @@ static void drop_line(void *self, const char *line)
     (void)line;
 }
 
-static int usage(void)
-{
-    fprintf(stderr, "usage: sim_engine [--seeds COUNT | --seed NUMBER]\n");
-    return 2;
-}
-
 int main(int argc, char **argv)
 {
     int64_t first = 1, count = 200;
     lore_error err;
-    if (argc == 3 && strcmp(argv[1], "--seeds") == 0) {
-        if (!lore_str_to_int64(lore_str_from(argv[2]), &count) || count < 1) {
-            return usage();
-        }
-    } else if (argc == 3 && strcmp(argv[1], "--seed") == 0) {
-        if (!lore_str_to_int64(lore_str_from(argv[2]), &first)) {
-            return usage();
-        }
-        count = 1;
-    } else if (argc != 1) {
-        return usage();
+    if (!sim_parse_seeds(argc, argv, &first, &count)) {
+        return 2;
     }
     lore_log_set_sink(drop_line, NULL); /* failing steps are part of the plan */
     tokenizer = byte_tokenizer_new(NULL, 0, &err);

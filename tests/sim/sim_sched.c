@@ -23,6 +23,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "generation/sched.h"
+#include "tests/sim/seeds.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -508,26 +509,11 @@ static bool run_seed(sim *s, uint64_t seed, lore_sched_stats *stats)
     return s->failed == NULL;
 }
 
-static int usage(void)
-{
-    fprintf(stderr, "usage: sim_sched [--seeds COUNT | --seed NUMBER]\n");
-    return 2;
-}
-
 int main(int argc, char **argv)
 {
     int64_t first = 1, count = 20000;
-    if (argc == 3 && strcmp(argv[1], "--seeds") == 0) {
-        if (!lore_str_to_int64(lore_str_from(argv[2]), &count) || count < 1) {
-            return usage();
-        }
-    } else if (argc == 3 && strcmp(argv[1], "--seed") == 0) {
-        if (!lore_str_to_int64(lore_str_from(argv[2]), &first)) {
-            return usage();
-        }
-        count = 1;
-    } else if (argc != 1) {
-        return usage();
+    if (!sim_parse_seeds(argc, argv, &first, &count)) {
+        return 2;
     }
     int64_t steps = 0, tokens = 0, preemptions = 0;
     for (int64_t i = 0; i < count; i++) {
