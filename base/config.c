@@ -77,7 +77,9 @@ enum { PATH_CAP = 1024 };
     INTEGER(kv_bytes_max, 512 * MIB, MIB, 1024 * GIB, "bytes of keys and values of all answers")   \
     INTEGER(model_file_bytes_max, 64 * GIB, KIB, 1024 * GIB, "bytes of one file of weights")       \
     INTEGER(model_header_bytes_max, 64 * MIB, KIB, GIB, "bytes of a safetensors header")           \
-    INTEGER(model_json_bytes_max, 64 * MIB, KIB, GIB, "bytes of config.json or tokenizer.json")
+    INTEGER(model_json_bytes_max, 64 * MIB, KIB, GIB, "bytes of config.json or tokenizer.json")    \
+    INTEGER(encoder_tokens_max, 8192, 16, 131072,                                                  \
+            "tokens of one text that an encoder reads, or the model's maximum where that is less")
 
 /* TEXT(name, default, choices or NULL, sentence)     INSTALLED(name, folder to look for, sentence)
  * INTEGER as above    NUMBER(name, default, min, max, sentence)    FLAG(name, default, sentence) */
@@ -87,8 +89,13 @@ enum { PATH_CAP = 1024 };
     TEXT(precision, "auto", "auto|f32|bf16|int8", "numbers in which the CPU multiplies matrices")  \
     TEXT(kv_dtype, "auto", "auto|f32|bf16", "numbers in which keys and values are kept")           \
     INSTALLED(encoder, "weights/encoder", "folder of the model that turns text into vectors")      \
+    TEXT(reranker, "none", NULL,                                                                   \
+         "folder of the model that reads question and passage together; none: no reranking")       \
     INSTALLED(decoder, "weights/decoder",                                                          \
               "folder of the model that writes answers; none: answers are only quoted")            \
+    TEXT(chat_template, "auto", NULL,                                                              \
+         "how conversations are written for the decoder: auto (as its folder says), chatml, "      \
+         "llama2, llama3, mistral, alpaca, or a file")                                             \
     INSTALLED(prompts, "prompts", "folder of the prompt templates")                                \
     TEXT(listen, "127.0.0.1:8080", NULL, "address and port of the HTTP service")                   \
     TEXT(log_level, "warn", "error|warn|info|debug", "least important events that are logged")     \
@@ -105,6 +112,9 @@ enum { PATH_CAP = 1024 };
     NUMBER(fusion_weight, 0.3, 0.0, 1.0,                                                           \
            "share of the vector score in a passage's score; the rest is full text")                \
     FLAG(fusion_rrf, false, "join the two rankings by reciprocal rank instead of by score")        \
+    INTEGER(rerank_pairs, 20, 1, 50, "passages that the reranker reads for one query")             \
+    INTEGER(rerank_ms, 300, 1, 60000,                                                              \
+            "milliseconds of reranking after which a query keeps its passages as they were found") \
     INTEGER(ann_min_vectors, 200000, 1, 1000000000,                                                \
             "vectors of a collection above which FAISS sorts them and searches read a part")       \
     NUMBER(refuse_below, 0.25, 0.0, 1.0, "evidence score below which a question is not answered") \

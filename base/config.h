@@ -62,21 +62,25 @@ typedef struct lore_limits {
     int64_t model_file_bytes_max;   /* 64 GiB */
     int64_t model_header_bytes_max; /* 64 MiB: safetensors header */
     int64_t model_json_bytes_max;   /* 64 MiB: config.json, tokenizer.json */
+    int64_t encoder_tokens_max;     /* 8,192 of one text; longer ones are cut as at the model's own
+                                       maximum */
 } lore_limits;
 
 typedef struct lore_config {
     lore_limits limits;
-    char data[1024];    /* folder; --data, LORE_DATA, default ./lore-data */
-    char device[32];    /* auto, ref, cpu, cuda, cuda:N */
-    char precision[8];  /* auto, f32, bf16, int8: matmul on the CPU */
-    char kv_dtype[8];   /* auto, f32, bf16 */
-    char encoder[1024]; /* model folder; default weights/encoder beside the binary or its install
-                           prefix */
+    char data[1024];     /* folder; --data, LORE_DATA, default ./lore-data */
+    char device[32];     /* auto, ref, cpu, cuda, cuda:N */
+    char precision[8];   /* auto, f32, bf16, int8: matmul on the CPU */
+    char kv_dtype[8];    /* auto, f32, bf16 */
+    char encoder[1024];  /* model folder; default weights/encoder beside the binary or its install
+                            prefix */
+    char reranker[1024]; /* model folder of a cross-encoder; default "none" */
     char decoder[1024]; /* model folder; default weights/decoder; "none": extractive answers only */
-    char prompts[1024]; /* folder of prompt templates; default prompts/ found likewise */
-    char listen[128];   /* 127.0.0.1:8080 */
-    char log_level[8];  /* warn */
-    int64_t threads;    /* 0: all cores this process may use */
+    char chat_template[1024]; /* auto, a built-in one, or a file; see generation/template.h */
+    char prompts[1024];       /* folder of prompt templates; default prompts/ found likewise */
+    char listen[128];         /* 127.0.0.1:8080 */
+    char log_level[8];        /* warn */
+    int64_t threads;          /* 0: all cores this process may use */
     /* ingest */
     int64_t chunk_tokens;            /* 200: target length of a chunk */
     int64_t chunk_overlap_sentences; /* 1 */
@@ -90,6 +94,8 @@ typedef struct lore_config {
     double fusion_weight;    /* .3: share of the dense score; the rest is lexical; a collection may
                                 hold its own */
     bool fusion_rrf;         /* false: reciprocal rank fusion instead */
+    int64_t rerank_pairs;    /* 20 passages that the reranker reads for one query, at most 50 */
+    int64_t rerank_ms;       /* 300: a query that would wait longer keeps its passages as found */
     int64_t ann_min_vectors; /* 200,000: above this FAISS sorts the vectors into lists, in the
                                 background, and searches read those near the question */
     /* answers */

@@ -181,6 +181,11 @@ size_t lore_utf8_count(lore_str s)
 
 /* ---- classes ---- */
 
+int32_t lore_utf8_category(int32_t codepoint)
+{
+    return (int32_t)utf8proc_category(codepoint); /* the names are in this order */
+}
+
 bool lore_utf8_is_letter(int32_t codepoint)
 {
     utf8proc_category_t category = utf8proc_category(codepoint);
@@ -216,6 +221,23 @@ bool lore_utf8_is_punct(int32_t codepoint)
 {
     utf8proc_category_t category = utf8proc_category(codepoint);
     return category >= UTF8PROC_CATEGORY_PC && category <= UTF8PROC_CATEGORY_PO;
+}
+
+bool lore_utf8_is_nonspacing(int32_t codepoint)
+{
+    return utf8proc_category(codepoint) == UTF8PROC_CATEGORY_MN;
+}
+
+bool lore_utf8_is_control(int32_t codepoint)
+{
+    utf8proc_category_t category = utf8proc_category(codepoint);
+    return category == UTF8PROC_CATEGORY_CC || category == UTF8PROC_CATEGORY_CF ||
+           category == UTF8PROC_CATEGORY_CO;
+}
+
+int32_t lore_utf8_lower(int32_t codepoint)
+{
+    return utf8proc_tolower(codepoint);
 }
 
 bool lore_utf8_is_cjk(int32_t codepoint)
@@ -472,4 +494,48 @@ bool lore_utf8_is_nfc(lore_str s)
         }
     }
     return true;
+}
+
+/* ---- parts of forms ---- */
+
+bool lore_utf8_is_inert(int32_t codepoint)
+{
+    /* Hangul is composed by arithmetic, the tables do not show it. */
+    bool is_hangul = (codepoint >= 0x1100 && codepoint <= 0x11FF) ||
+                     (codepoint >= 0xAC00 && codepoint <= 0xD7A3);
+    const utf8proc_property_t *property = utf8proc_get_property(codepoint);
+    return property->combining_class == 0 && property->decomp_seqindex == UINT16_MAX &&
+           property->comb_index == UINT16_MAX && !is_hangul;
+}
+
+int32_t lore_utf8_combining_class(int32_t codepoint)
+{
+    return utf8proc_get_property(codepoint)->combining_class;
+}
+
+size_t lore_utf8_decompose(int32_t codepoint, bool is_compatible,
+                           int32_t out[LORE_UTF8_DECOMPOSED_MAX])
+{
+    utf8proc_option_t compatible = is_compatible ? UTF8PROC_COMPAT : 0;
+    int boundary = UTF8PROC_BOUNDCLASS_START;
+    utf8proc_ssize_t count =
+        utf8proc_decompose_char(codepoint, out, LORE_UTF8_DECOMPOSED_MAX,
+                                UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | compatible, &boundary);
+    if (count <= 0 || count > LORE_UTF8_DECOMPOSED_MAX) { /* no code point */
+        out[0] = codepoint;
+        return 1;
+    }
+    return (size_t)count;
+}
+
+int32_t lore_utf8_compose(int32_t first, int32_t second)
+{
+    int32_t pair[2] = {first, second};
+    bool is_one = utf8proc_normalize_utf32(pair, 2, UTF8PROC_STABLE | UTF8PROC_COMPOSE) == 1;
+    return is_one ? pair[0] : -1;
+}
+
+bool lore_utf8_is_grapheme_break(int32_t left, int32_t right, int32_t *state)
+{
+    return utf8proc_grapheme_break_stateful(left, right, state);
 }

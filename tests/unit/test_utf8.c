@@ -272,6 +272,35 @@ TEST(survives_failures)
     check_alloc_sweep(make_forms, NULL);
 }
 
-CHECK_MAIN(orders_long_runs_of_marks, round_trips_every_code_point, finds_what_is_invalid,
-           walks_any_bytes, classifies, folds_for_search, composes, quick_check_is_right,
-           works_in_pieces, survives_failures)
+TEST(parts_of_forms)
+{
+    int32_t parts[LORE_UTF8_DECOMPOSED_MAX], state = 0;
+    CHECK_INT((int)lore_utf8_decompose(0x1E69, false, parts), 3);
+    CHECK_INT(parts[0], 's');
+    CHECK_INT(parts[2], 0x307);
+    CHECK_INT((int)lore_utf8_decompose(0xFB01, false, parts), 1);
+    CHECK_INT((int)lore_utf8_decompose(0xFB01, true, parts), 2);
+    CHECK_INT((int)lore_utf8_decompose(0xFDFA, true, parts), LORE_UTF8_DECOMPOSED_MAX);
+    CHECK_INT((int)lore_utf8_decompose(0xAC01, false, parts), 3);
+    CHECK_INT((int)lore_utf8_decompose(0x110000, false, parts), 1);
+    CHECK_INT(lore_utf8_compose('e', 0x301), 0xE9);
+    CHECK_INT(lore_utf8_compose(0x1100, 0x1161), 0xAC00);
+    CHECK_INT(lore_utf8_compose('q', 0x301), -1);
+    CHECK_INT(lore_utf8_combining_class(0x301), 230);
+    CHECK_INT(lore_utf8_combining_class('a'), 0);
+    CHECK(lore_utf8_is_inert(0x4E00));
+    CHECK(!lore_utf8_is_inert('e'));
+    CHECK(!lore_utf8_is_inert(0xAC00));
+    CHECK(lore_utf8_is_nonspacing(0x301));
+    CHECK(!lore_utf8_is_nonspacing(0x903));
+    CHECK(lore_utf8_is_control(0xAD));
+    CHECK(!lore_utf8_is_control('a'));
+    CHECK_INT(lore_utf8_lower(0xC9), 0xE9);
+    CHECK(!lore_utf8_is_grapheme_break('e', 0x301, &state));
+    state = 0;
+    CHECK(lore_utf8_is_grapheme_break('e', 'f', &state));
+}
+
+CHECK_MAIN(parts_of_forms, orders_long_runs_of_marks, round_trips_every_code_point,
+           finds_what_is_invalid, walks_any_bytes, classifies, folds_for_search, composes,
+           quick_check_is_right, works_in_pieces, survives_failures)
