@@ -23,13 +23,16 @@ size_t lore_dtype_size(lore_dtype dtype)
         return 2;
     case LORE_I8:
         return 1;
+    case LORE_I4:
+        break;
     }
+    LORE_ASSERT(false); /* two to a byte: callers that may meet I4 ask for rows */
     return 0;
 }
 
 const char *lore_dtype_name(lore_dtype dtype)
 {
-    static const char *const names[] = {"f32", "f16", "bf16", "i8", "i32"};
+    static const char *const names[] = {"f32", "f16", "bf16", "i8", "i32", "i4"};
     return (unsigned)dtype < sizeof names / sizeof names[0] ? names[dtype] : "unknown";
 }
 
@@ -130,6 +133,24 @@ float lore_quantize_row(int8_t *out, const float *x, int32_t count)
     return top / 127.0f;
 }
 
+/* Columns may name one element twice (then both count) or never (then it is 0). */
+static void read_row_i4(const lore_matrix *matrix, int32_t row, float *out)
+{
+    const size_t groups =
+        ((size_t)matrix->cols + (size_t)matrix->group - 1) / (size_t)matrix->group;
+    const uint8_t *bytes =
+        (const uint8_t *)matrix->data + (size_t)row * (((size_t)matrix->cols + 1) / 2);
+    const float *scales = matrix->scales + (size_t)row * groups;
+    const uint8_t *zeros = matrix->zeros != NULL ? matrix->zeros + (size_t)row * groups : NULL;
+    memset(out, 0, (size_t)matrix->cols * sizeof *out);
+    for (int32_t k = 0; k < matrix->cols; k++) {
+        const int32_t at = k / matrix->group, element = bytes[k / 2] >> (k % 2 * 4) & 15;
+        const int32_t zero = zeros != NULL ? zeros[at] : 8;
+        out[matrix->columns != NULL ? matrix->columns[k] : k] +=
+            scales[at] * (float)(element - zero);
+    }
+}
+
 void lore_matrix_read_row(const lore_matrix *matrix, int32_t row, float *out)
 {
     const int32_t cols = matrix->cols;
@@ -152,6 +173,9 @@ void lore_matrix_read_row(const lore_matrix *matrix, int32_t row, float *out)
         for (int32_t i = 0; i < cols; i++) {
             out[i] = (float)((const int8_t *)matrix->data + first)[i] * matrix->scales[row];
         }
+        return;
+    case LORE_I4:
+        read_row_i4(matrix, row, out);
         return;
     case LORE_I32:
         break;
@@ -308,13 +332,38 @@ void lore_queue_download(lore_queue *queue, void *host, const void *from, size_t
 
 /* ---- weights ---- */
 
+/* What only int8 and I4 have. */
+static lore_status check_quantised(const lore_matrix *part, int32_t index, lore_error *err)
+{
+    const bool is_i4 = part->dtype == LORE_I4, has_scales = is_i4 || part->dtype == LORE_I8;
+    if (has_scales != (part->scales != NULL)) {
+        return lore_fail(err, LORE_ERR_INVALID, "matrix %d of dtype %s comes %s scales", (int)index,
+                         lore_dtype_name(part->dtype), has_scales ? "without" : "with");
+    }
+    if (!is_i4 && (part->group != 0 || part->zeros != NULL || part->columns != NULL)) {
+        return lore_fail(err, LORE_ERR_INVALID, "matrix %d of dtype %s comes with groups",
+                         (int)index, lore_dtype_name(part->dtype));
+    }
+    if (is_i4 && (part->group <= 0 || (part->group % 32 != 0 && part->group < part->cols))) {
+        return lore_fail(err, LORE_ERR_INVALID, "matrix %d has groups of %d columns, not of 32s",
+                         (int)index, (int)part->group);
+    }
+    for (int32_t k = 0; part->columns != NULL && k < part->cols; k++) {
+        if (part->columns[k] < 0 || part->columns[k] >= part->cols) {
+            return lore_fail(err, LORE_ERR_INVALID, "matrix %d of %d columns names column %d",
+                             (int)index, (int)part->cols, (int)part->columns[k]);
+        }
+    }
+    return LORE_OK;
+}
+
 static lore_status check_parts(const lore_matrix *parts, int32_t count, lore_error *err)
 {
     int64_t rows = 0;
     for (int32_t i = 0; i < count; i++) {
         const lore_matrix *part = &parts[i];
         if (part->dtype != LORE_F32 && part->dtype != LORE_F16 && part->dtype != LORE_BF16 &&
-            part->dtype != LORE_I8) {
+            part->dtype != LORE_I8 && part->dtype != LORE_I4) {
             return lore_fail(err, LORE_ERR_UNSUPPORTED,
                              "matrix %d has dtype %s, which no matmul takes", (int)i,
                              lore_dtype_name(part->dtype));
@@ -328,10 +377,9 @@ static lore_status check_parts(const lore_matrix *parts, int32_t count, lore_err
                              "matrix %d has %d columns, the one before it %d", (int)i,
                              (int)part->cols, (int)parts[0].cols);
         }
-        if ((part->dtype == LORE_I8) != (part->scales != NULL)) {
-            return lore_fail(err, LORE_ERR_INVALID, "matrix %d of dtype %s comes %s row scales",
-                             (int)i, lore_dtype_name(part->dtype),
-                             part->scales != NULL ? "with" : "without");
+        const lore_status status = check_quantised(part, i, err);
+        if (status != LORE_OK) {
+            return status;
         }
         rows += part->rows;
     }
@@ -342,14 +390,14 @@ static lore_status check_parts(const lore_matrix *parts, int32_t count, lore_err
 }
 
 lore_status lore_weight_pack(lore_backend *backend, const lore_matrix *parts, int32_t count,
-                             bool is_table, lore_weight **weight, lore_error *err)
+                             lore_weight_use use, lore_weight **weight, lore_error *err)
 {
     LORE_ASSERT(count > 0);
     const lore_status status = check_parts(parts, count, err);
     if (status != LORE_OK) {
         return status;
     }
-    return backend->driver->weight_pack(backend, parts, count, is_table, weight, err);
+    return backend->driver->weight_pack(backend, parts, count, use, weight, err);
 }
 
 void lore_weight_free(lore_weight *weight)

@@ -80,19 +80,38 @@ void lore_backend_free(lore_backend *backend, void *memory);
 void lore_queue_upload(lore_queue *queue, void *to, const void *host, size_t size_bytes);
 void lore_queue_download(lore_queue *queue, void *host, const void *from, size_t size_bytes);
 
-/* One matrix in host memory: [rows, cols] row-major; int8 has one f32 scale a row. */
+/* One matrix in host memory: [rows, cols] row-major; int8 has one f32 scale a row.
+ *
+ * I4: a row is (cols + 1) / 2 bytes, element 2k in the low half of byte k, each 0 .. 15. Stored
+ * column k belongs to group k / group and stands for scale * (element - zero); it multiplies
+ * x[columns[k]], or x[k] without columns (GPTQ's act-order; Frantar et al. 2022). */
 typedef struct lore_matrix {
     lore_dtype dtype;
     int32_t rows, cols;
     const void *data;
-    const float *scales; /* [rows], int8 only, else NULL */
+    const float *scales;    /* int8: [rows]; I4: [rows, groups], groups = cols / group rounded up */
+    int32_t group;          /* I4: a multiple of 32, or at least cols: one scale a row */
+    const uint8_t *zeros;   /* I4: [rows, groups], or NULL: all 8 */
+    const int32_t *columns; /* I4: [cols], each in 0 .. cols - 1, or NULL */
 } lore_matrix;
 
+/* Row `row` of a matrix of any dtype as f32, in the order of x. */
+void lore_matrix_read_row(const lore_matrix *matrix, int32_t row, float *out);
+
+/* What a weight is packed for. cpu embeds from the rows as they are given: a table that no matmul
+ * reads takes no memory there. */
+typedef enum lore_weight_use {
+    LORE_USE_MATMUL = 0,
+    LORE_USE_BOTH, /* tied embeddings */
+    LORE_USE_EMBED
+} lore_weight_use;
+
 /* Stack `count` matrices of equal cols on top of one another (q, k, v; gate, up) and pack them for
- * matmul (and, where is_table, for embed). The matrices may be freed after the call, except that
- * ref and cpu borrow a table's rows: those live until lore_weight_free. */
+ * their use. I4 parts that differ in group or columns are packed in the precision of a backend for
+ * f32. The matrices may be freed after the call, except that ref and cpu borrow the rows of what is
+ * embedded (and all that belongs to them): those live until lore_weight_free. */
 LORE_MUST_USE lore_status lore_weight_pack(lore_backend *backend, const lore_matrix *parts,
-                                           int32_t count, bool is_table, lore_weight **weight,
+                                           int32_t count, lore_weight_use use, lore_weight **weight,
                                            lore_error *err);
 void lore_weight_free(lore_weight *weight);
 int32_t lore_weight_rows(const lore_weight *weight);

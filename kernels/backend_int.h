@@ -31,7 +31,7 @@ typedef struct lore_backend_driver {
     /* Parts are checked: count > 0, equal cols > 0, known dtypes, data and scales present, total
      * rows fit int32. */
     lore_status (*weight_pack)(lore_backend *backend, const lore_matrix *parts, int32_t count,
-                               bool is_table, lore_weight **weight, lore_error *err);
+                               lore_weight_use use, lore_weight **weight, lore_error *err);
     void (*weight_free)(lore_weight *weight);
 } lore_backend_driver;
 
@@ -60,8 +60,6 @@ int32_t lore_cuda_device_count(void);
 void lore_queue_fail(lore_queue *queue, lore_status status, const char *format, ...)
     LORE_PRINTF(3, 4);
 
-/* Row `row` of a matrix of any dtype as f32. */
-void lore_matrix_read_row(const lore_matrix *matrix, int32_t row, float *out);
 /* The part that holds row `row` of stacked parts; *row becomes the row inside it. */
 const lore_matrix *lore_matrix_find_part(const lore_matrix *parts, int32_t *row);
 

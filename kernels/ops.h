@@ -25,8 +25,15 @@
 extern "C" {
 #endif
 
-typedef enum lore_dtype { LORE_F32 = 0, LORE_F16, LORE_BF16, LORE_I8, LORE_I32 } lore_dtype;
-size_t lore_dtype_size(lore_dtype dtype);
+typedef enum lore_dtype {
+    LORE_F32 = 0,
+    LORE_F16,
+    LORE_BF16,
+    LORE_I8,
+    LORE_I32,
+    LORE_I4 /* two to a byte; lore_matrix in backend.h says how */
+} lore_dtype;
+size_t lore_dtype_size(lore_dtype dtype); /* bytes of an element; not of I4 */
 const char *lore_dtype_name(lore_dtype dtype);
 
 /* A matrix of f32 activations: element (r, c) is data[r * stride + c]. stride >= cols. */
@@ -47,9 +54,13 @@ static inline lore_view lore_view_of(float *data, int32_t rows, int32_t cols)
 typedef struct lore_weight lore_weight;
 typedef struct lore_queue lore_queue;
 
+/* NaN gives NaN and infinity infinity (tanh: 1); what -infinity gives is open, but for tanh: -1. */
 typedef enum lore_activation {
     LORE_ACT_NONE = 0,
-    LORE_ACT_GELU /* exact: x/2 (1 + erf(x/sqrt 2)) */
+    LORE_ACT_GELU,      /* exact: x/2 (1 + erf(x/sqrt 2)) */
+    LORE_ACT_GELU_TANH, /* x/2 (1 + tanh(sqrt(2/pi) (x + .044715 x^3))) */
+    LORE_ACT_SILU,      /* x / (1 + exp -x) */
+    LORE_ACT_TANH
 } lore_activation;
 
 typedef struct lore_epilogue {
@@ -80,14 +91,26 @@ typedef struct lore_pages {
     int32_t page_count, page_tokens, kv_heads, head_dim;
 } lore_pages;
 
+/* Rotary embedding. The first `dim` elements of a head are rotated, in pairs (i, i + dim/2); the
+ * others pass through. What scales the angles or the result (linear, yarn) is in the tables. */
 typedef struct lore_rope {
-    const float *cosine, *sine; /* [positions_max, e / 2] */
+    const float *cosine, *sine; /* [positions_max, dim / 2] */
     int32_t positions_max;
-    int32_t heads;       /* h; g and e come from the pages */
+    int32_t heads;       /* h */
+    int32_t dim;         /* even, 2 .. e */
     const float *q_norm; /* [e] or NULL: RMS norm of each query head before the rotation (Qwen3) */
     const float *k_norm; /* [e] or NULL */
     float eps;
 } lore_rope;
+
+/* Scores of an attention: cap tanh(scale q.k / cap), or scale q.k where softcap is 0; then those
+ * outside of the window are left out. window 0: none is; otherwise a row at position p sees
+ * positions p - window + 1 .. p (causal), or p - window .. p + window (bidirectional). */
+typedef struct lore_attention {
+    float scale;
+    float softcap;
+    int32_t window;
+} lore_attention;
 
 typedef enum lore_pooling { LORE_POOL_MEAN = 0, LORE_POOL_CLS, LORE_POOL_LAST } lore_pooling;
 
@@ -104,20 +127,24 @@ typedef struct lore_sample {
 typedef struct lore_ops {
     const char *name;
     void (*embed)(lore_queue *, lore_view out, const lore_weight *table, const int32_t *ids,
-                  bool is_accumulating);
+                  float scale, bool is_accumulating);
     void (*rmsnorm)(lore_queue *, lore_view out, lore_view x, const float *w, float eps);
     void (*layernorm)(lore_queue *, lore_view out, lore_view x, const float *w, const float *b,
                       float eps);
     void (*matmul)(lore_queue *, lore_view out, lore_view x, const lore_weight *w,
                    lore_epilogue epilogue);
-    void (*silu_mul)(lore_queue *, lore_view out, lore_view gate_up);
+    void (*glu)(lore_queue *, lore_view out, lore_view gate_up, lore_activation);
+    void (*add)(lore_queue *, lore_view out, lore_view x);
+    void (*softcap)(lore_queue *, lore_view x, float cap);
     void (*rope_append)(lore_queue *, lore_view qkv, const lore_rope *, const lore_pages *,
                         const lore_batch *);
+    void (*rope_packed)(lore_queue *, lore_view qkv, const lore_rope *, int32_t kv_heads,
+                        int32_t head_dim, int32_t sequences, const int32_t *row_start);
     void (*attend_paged)(lore_queue *, lore_view out, lore_view q, const lore_pages *,
-                         const lore_batch *, float scale);
+                         const lore_batch *, const lore_attention *);
     void (*attend_packed)(lore_queue *, lore_view out, lore_view qkv, int32_t heads,
-                          int32_t sequences, const int32_t *row_start, int32_t rows_max,
-                          float scale);
+                          int32_t kv_heads, int32_t sequences, const int32_t *row_start,
+                          int32_t rows_max, bool is_causal, const lore_attention *);
     void (*pool)(lore_queue *, lore_view out, lore_view x, const int32_t *row_start, lore_pooling,
                  bool is_normalised);
     void (*gather)(lore_queue *, lore_view out, lore_view x, const int32_t *rows);
@@ -134,12 +161,12 @@ struct lore_queue {
     lore_error error; /* first failure since the last sync; status LORE_OK while all is well */
 };
 
-/* out[r, :] = table[ids[r], :] (+ out). ids[r] in [0, table rows): the caller has checked. */
+/* out[r, :] (+)= scale * table[ids[r], :]. ids[r] in [0, table rows): the caller has checked. */
 static inline void lore_op_embed(lore_queue *q, lore_view out, const lore_weight *table,
-                                 const int32_t *ids, bool is_accumulating)
+                                 const int32_t *ids, float scale, bool is_accumulating)
 {
     LORE_ASSERT(out.stride >= out.cols);
-    q->ops->embed(q, out, table, ids, is_accumulating);
+    q->ops->embed(q, out, table, ids, scale, is_accumulating);
 }
 
 /* out[r, c] = x[r, c] / sqrt(mean_c x[r, c]^2 + eps) * w[c]. out may be x. (Zhang, Sennrich 2019)
@@ -152,8 +179,8 @@ static inline void lore_op_rmsnorm(lore_queue *q, lore_view out, lore_view x, co
     q->ops->rmsnorm(q, out, x, w, eps);
 }
 
-/* out = (x - mean) / sqrt(variance + eps) * w + b, per row, variance over d. out may be x. (Ba et
- * al. 2016) */
+/* out = (x - mean) / sqrt(variance + eps) * w + b, per row, variance over d. b may be NULL: 0. out
+ * may be x. (Ba et al. 2016) */
 static inline void lore_op_layernorm(lore_queue *q, lore_view out, lore_view x, const float *w,
                                      const float *b, float eps)
 {
@@ -164,7 +191,10 @@ static inline void lore_op_layernorm(lore_queue *q, lore_view out, lore_view x, 
 
 /* out[r, o] (+)= act(sum_d x[r, d] w[o, d] + bias[o]). out must not overlap x. The precision is the
  * weight's: f32; bf16 (x rounded to bf16); int8 (x quantised per row, symmetric, scale max|x| /
- * 127). A row's result does not depend on the other rows of the batch beyond rounding. */
+ * 127); I4 beside int8 rows (x quantised likewise, but in units of columns, in the order of the
+ * weight's columns, each unit with a scale of its own: the largest of 128, 64 and 32 columns that
+ * divides the weight's group, any where that is the whole row, and that cols fill by more than
+ * half). A row's result does not depend on the other rows of the batch beyond rounding. */
 static inline void lore_op_matmul(lore_queue *q, lore_view out, lore_view x, const lore_weight *w,
                                   lore_epilogue epilogue)
 {
@@ -173,52 +203,88 @@ static inline void lore_op_matmul(lore_queue *q, lore_view out, lore_view x, con
     q->ops->matmul(q, out, x, w, epilogue);
 }
 
-/* gate_up is [n, 2f], gate first: out[r, c] = silu(gate[r, c]) * up[r, c], silu(x) = x / (1 + exp
- * -x). No overlap. */
-static inline void lore_op_silu_mul(lore_queue *q, lore_view out, lore_view gate_up)
+/* gate_up is [n, 2f], gate first: out[r, c] = act(gate[r, c]) * up[r, c]. No overlap. (Shazeer
+ * 2020) */
+static inline void lore_op_glu(lore_queue *q, lore_view out, lore_view gate_up,
+                               lore_activation activation)
 {
     LORE_ASSERT(out.rows == gate_up.rows);
     LORE_ASSERT(2 * out.cols == gate_up.cols);
-    q->ops->silu_mul(q, out, gate_up);
+    q->ops->glu(q, out, gate_up, activation);
+}
+
+/* out += x. No overlap. */
+static inline void lore_op_add(lore_queue *q, lore_view out, lore_view x)
+{
+    LORE_ASSERT(out.rows == x.rows);
+    LORE_ASSERT(out.cols == x.cols);
+    q->ops->add(q, out, x);
+}
+
+/* x = cap tanh(x / cap), in place. (Gemma 2) */
+static inline void lore_op_softcap(lore_queue *q, lore_view x, float cap)
+{
+    LORE_ASSERT(cap > 0.0f);
+    q->ops->softcap(q, x, cap);
 }
 
 /* qkv is [n, (h + 2g) e]: query heads, key heads, value heads. Norms (where given) and rotates
  * queries in place, norms and rotates keys, and writes keys and values into the pages of their
- * positions. Rotation of pairs (i, i + e/2) by position (Su et al. 2021, half-split layout).
- * Positions are below positions_max: the caller has checked. */
+ * positions; what the key columns of qkv hold afterwards is undefined. (Su et al. 2021, half-split
+ * layout.) Positions are below positions_max: the caller has checked. */
 static inline void lore_op_rope_append(lore_queue *q, lore_view qkv, const lore_rope *rope,
                                        const lore_pages *pages, const lore_batch *batch)
 {
     LORE_ASSERT(qkv.rows == batch->rows);
     LORE_ASSERT(qkv.cols == (rope->heads + 2 * pages->kv_heads) * pages->head_dim);
     LORE_ASSERT(batch->context_max <= rope->positions_max);
+    LORE_ASSERT(rope->dim > 0 && rope->dim % 2 == 0 && rope->dim <= pages->head_dim);
     q->ops->rope_append(q, qkv, rope, pages, batch);
 }
 
+/* The same without pages: norms and rotates queries and keys in place. Positions count from 0 in
+ * each of s packed sequences; row_start [s + 1]. */
+static inline void lore_op_rope_packed(lore_queue *q, lore_view qkv, const lore_rope *rope,
+                                       int32_t kv_heads, int32_t head_dim, int32_t sequences,
+                                       const int32_t *row_start)
+{
+    LORE_ASSERT(qkv.cols == (rope->heads + 2 * kv_heads) * head_dim);
+    LORE_ASSERT(rope->dim > 0 && rope->dim % 2 == 0 && rope->dim <= head_dim);
+    q->ops->rope_packed(q, qkv, rope, kv_heads, head_dim, sequences, row_start);
+}
+
 /* Both attentions may round queries, keys, values and probabilities to bf16 where the precision is
- * not f32 (the paged one only over pages of bf16); sums stay f32.
+ * not f32 (the paged one only over pages of bf16); sums stay f32. A score of NaN or +inf that a row
+ * sees makes that row's output NaN; scores of -inf weigh nothing beside a finite one. Values that a
+ * row does not see weigh nothing as long as they are finite.
  *
  * Causal attention of each row over the pages of its sequence up to and with its own position
  * (rope_append of the same batch has run). q and out are [n, h e]; q's stride may be that of qkv;
- * query head j reads key/value head j / (h / g). out = softmax(scale q k^T) v. */
+ * query head j reads key/value head j / (h / g). out = softmax(scores) v. Pages that lie outside of
+ * the window of all rows are not read. */
 static inline void lore_op_attend_paged(lore_queue *q, lore_view out, lore_view queries,
                                         const lore_pages *pages, const lore_batch *batch,
-                                        float scale)
+                                        const lore_attention *attention)
 {
     LORE_ASSERT(out.rows == batch->rows && queries.rows == batch->rows);
     LORE_ASSERT(out.cols == queries.cols && out.cols % (pages->head_dim * pages->kv_heads) == 0);
-    q->ops->attend_paged(q, out, queries, pages, batch, scale);
+    LORE_ASSERT(attention->softcap >= 0.0f && attention->window >= 0);
+    q->ops->attend_paged(q, out, queries, pages, batch, attention);
 }
 
-/* Bidirectional attention inside each of s packed sequences. qkv is [n, 3 h e], out [n, h e];
- * row_start [s + 1]. */
+/* Attention inside each of s packed sequences, causal or bidirectional. qkv is [n, (h + 2g) e], out
+ * [n, h e]; row_start [s + 1]; rows_max is the largest row count of a sequence. */
 static inline void lore_op_attend_packed(lore_queue *q, lore_view out, lore_view qkv, int32_t heads,
-                                         int32_t sequences, const int32_t *row_start,
-                                         int32_t rows_max, float scale)
+                                         int32_t kv_heads, int32_t sequences,
+                                         const int32_t *row_start, int32_t rows_max, bool is_causal,
+                                         const lore_attention *attention)
 {
     LORE_ASSERT(out.rows == qkv.rows);
-    LORE_ASSERT(3 * out.cols == qkv.cols && out.cols % heads == 0);
-    q->ops->attend_packed(q, out, qkv, heads, sequences, row_start, rows_max, scale);
+    LORE_ASSERT(heads % kv_heads == 0 && out.cols % heads == 0);
+    LORE_ASSERT(qkv.cols == out.cols / heads * (heads + 2 * kv_heads));
+    LORE_ASSERT(attention->softcap >= 0.0f && attention->window >= 0);
+    q->ops->attend_packed(q, out, qkv, heads, kv_heads, sequences, row_start, rows_max, is_causal,
+                          attention);
 }
 
 /* out[i, :] = mean (or first, or last) of the rows of sequence i, then divided by its Euclidean

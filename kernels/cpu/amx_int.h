@@ -29,6 +29,7 @@ static void amx_release(void)
 #define amx_load(tile, base, stride) _tile_loadd(tile, base, stride)
 #define amx_store(tile, base, stride) _tile_stored(tile, base, stride)
 #define amx_product_int8(sum, a, b) _tile_dpbssd(sum, a, b)
+#define amx_product_int8_uint8(sum, a, b) _tile_dpbsud(sum, a, b)
 #define amx_product_bf16(sum, a, b) _tile_dpbf16ps(sum, a, b)
 
 #endif

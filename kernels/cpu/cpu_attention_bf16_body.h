@@ -12,8 +12,7 @@
  * probabilities in place. A block is up to 256 keys: 32 KB of keys, 32 KB of values, read from the
  * second-level cache; a band of scores stays in the first. Bound: the product units; the softmax
  * adds about a seventh. */
-#include "kernels/cpu/cpu_attention_int.h"
-#include "kernels/cpu/simd_int.h"
+#include "kernels/cpu/cpu_softmax_body.h"
 
 enum {
     KEYS = LORE_ATTEND_KEYS,
@@ -21,9 +20,11 @@ enum {
     PANEL = 32,              /* keys (or dimensions) of a panel */
     PANEL_ROW = 2 * PANEL,   /* bf16 numbers of one pair of it */
     BAND = 2 * PRODUCT_ROWS, /* query vectors whose scores are held at a time */
-    AHEAD = 32               /* rows between asking for one and packing it */
+    AHEAD = 32,              /* rows between asking for one and packing it */
+    FEW = 3                  /* so many vectors leave keys and values where they lie */
 };
 _Static_assert(KEYS % PANEL == 0, "a block is whole panels");
+static const float LOG2_E = 1.44269504088896341f;
 
 /* c[r][0 .. PANEL-1] (+)= sum over pairs p of a[r][p] . b[p][0 .. PANEL-1], rows <= PRODUCT_ROWS. a
  * has whole rows of PRODUCT_ROWS behind it whatever `rows` says, pairs is a multiple of 16. Strides
@@ -93,6 +94,17 @@ LORE_INLINE void ask_for(const void *row, int32_t bytes)
     }
 }
 
+/* Asks for row `at` of `count`, or of those that are packed next (NULL: nothing is). */
+LORE_INLINE void ask_ahead(const void *const *rows, const void *const *next, int32_t count,
+                           int32_t at, int32_t bytes)
+{
+    if (at < count) {
+        ask_for(rows[at], bytes);
+    } else if (next != NULL && at - count < count) {
+        ask_for(next[at - count], bytes);
+    }
+}
+
 /* Elements i .. i+15 of a key or value as bf16, zeros from `dim` on. dtype must be constant where
  * this is inlined. */
 LORE_INLINE __m256i load_halves(const void *row, const lore_dtype dtype, int32_t i, int32_t dim)
@@ -125,7 +137,6 @@ static float *output_at(const lore_attend *job, int32_t vector)
 static void pack_queries(const lore_attend *job, const workspace *space, int32_t first,
                          int32_t band)
 {
-    static const float LOG2_E = 1.44269504088896341f;
     const int32_t dim = job->head_dim, vectors = job->rows * job->heads;
     const vf scale = vf_set(job->scale * LOG2_E);
     uint16_t *to = space->queries;
@@ -142,13 +153,18 @@ static void pack_queries(const lore_attend *job, const workspace *space, int32_t
     }
 }
 
-/* count keys, sixteen at a time, transposed by pairs; zeros up to whole panels. */
-LORE_INLINE void pack_keys(const workspace *space, const void *const *rows, const lore_dtype dtype,
-                           int32_t dim, int32_t count)
+/* count keys, sixteen at a time, transposed by pairs; zeros up to whole panels. Values follow. */
+LORE_INLINE void pack_keys(const workspace *space, const void *const *rows,
+                           const void *const *values, const lore_dtype dtype, int32_t dim,
+                           int32_t count)
 {
+    const int32_t bytes = dim * (dtype == LORE_F32 ? 4 : 2);
+    for (int32_t k = 0; k < AHEAD; k++) {
+        ask_ahead(rows, NULL, count, k, bytes);
+    }
     for (int32_t k = 0; k < whole_panels(count); k += VF_WIDTH) {
-        for (int32_t j = k + AHEAD; j < k + AHEAD + VF_WIDTH && j < count; j++) {
-            ask_for(rows[j], dim * (dtype == LORE_F32 ? 4 : 2));
+        for (int32_t j = k + AHEAD; j < k + AHEAD + VF_WIDTH; j++) {
+            ask_ahead(rows, values, count, j, bytes);
         }
         uint16_t *to = space->keys + (int64_t)(k / PANEL) * (space->depth / 2) * PANEL_ROW +
                        (int64_t)(k % PANEL) * 2;
@@ -180,8 +196,8 @@ LORE_INLINE void pack_values(const workspace *space, const void *const *rows,
                              const lore_dtype dtype, int32_t dim, int32_t count)
 {
     for (int32_t k = 0; k < whole_panels(count); k += 2) {
-        for (int32_t j = k + AHEAD; j < k + AHEAD + 2 && j < count; j++) {
-            ask_for(rows[j], dim * (dtype == LORE_F32 ? 4 : 2));
+        for (int32_t j = k + AHEAD; j < k + AHEAD + 2; j++) {
+            ask_ahead(rows, NULL, count, j, dim * (dtype == LORE_F32 ? 4 : 2));
         }
         for (int32_t i = 0; i < space->depth; i += VF_WIDTH) {
             uint16_t *to = space->values + ((int64_t)(i / PANEL) * (KEYS / 2) + k / 2) * PANEL_ROW +
@@ -206,10 +222,10 @@ static void pack_block(const lore_attend *job, const workspace *space, int32_t f
     lore_attend_locate(job, job->keys, first, count, keys);
     lore_attend_locate(job, job->values, first, count, values);
     if (job->dtype == LORE_F32) {
-        pack_keys(space, keys, LORE_F32, job->head_dim, count);
+        pack_keys(space, keys, values, LORE_F32, job->head_dim, count);
         pack_values(space, values, LORE_F32, job->head_dim, count);
     } else {
-        pack_keys(space, keys, LORE_BF16, job->head_dim, count);
+        pack_keys(space, keys, values, LORE_BF16, job->head_dim, count);
         pack_values(space, values, LORE_BF16, job->head_dim, count);
     }
 }
@@ -228,37 +244,50 @@ LORE_INLINE vf power_of_two(vf x)
     return vf_scale2(y, vf_sub(x, f));
 }
 
-/* Scores of one vector become probabilities relative to its largest score so far, zeros from `seen`
- * to `depth`. Its mass is rescaled where that score grew; gives the factor, for its output. Every
- * vector sees the first key, so one that sees nothing of this block has a finite largest score. */
-static float soften(const workspace *space, int32_t vector, float *scores, int32_t seen,
-                    int32_t depth)
+/* Probabilities of one vector are written over its scores: zeros, then those it sees, then zeros.
+ * Gives their sum. */
+static float store_probabilities(float *scores, float top, lore_key_span seen, lore_key_span held)
 {
-    vf top_lanes = vf_set(-INFINITY);
-    int32_t i = 0;
-    for (; i + VF_WIDTH <= seen; i += VF_WIDTH) {
-        top_lanes = vf_max(vf_load(scores + i), top_lanes);
-    }
-    if (i < seen) {
-        top_lanes = vf_max(vf_first(vf_load(scores + i), seen - i, -INFINITY), top_lanes);
-    }
-    const float old_top = space->tops[vector], block_top = vf_top(top_lanes);
-    const float top = block_top > old_top ? block_top : old_top;
+    const vf reference = vf_set(reference_score(top));
     uint16_t *to = (uint16_t *)(void *)scores;
     vf sum = vf_zero();
-    for (i = 0; i < seen; i += VF_WIDTH) { /* whole vectors: a row of scores is whole panels */
-        vf lanes = power_of_two(vf_sub(vf_load(scores + i), vf_set(top)));
-        if (seen - i < VF_WIDTH) {
-            lanes = vf_first(lanes, seen - i, 0.0f);
+    int32_t i = held.begin;
+    for (; i + VF_WIDTH <= seen.begin; i += VF_WIDTH) {
+        _mm256_storeu_si256((__m256i *)(void *)(to + i), _mm256_setzero_si256());
+    }
+    for (; i < seen.end; i += VF_WIDTH) {
+        vf lanes = power_of_two(vf_sub(vf_load(scores + i), reference));
+        if (is_edge(seen, i)) {
+            lanes = vf_between(lanes, seen.begin - i, seen.end - i, 0.0f);
         }
         sum = vf_add(sum, lanes);
         _mm256_storeu_si256((__m256i *)(void *)(to + i), (__m256i)_mm512_cvtneps_pbh(lanes));
     }
-    for (; i < depth; i += VF_WIDTH) {
+    for (; i < held.end; i += VF_WIDTH) {
         _mm256_storeu_si256((__m256i *)(void *)(to + i), _mm256_setzero_si256());
     }
-    const float factor = old_top == top ? 1.0f : exp2f(old_top - top);
-    space->masses[vector] = space->masses[vector] * factor + vf_sum(sum);
+    return vf_sum(sum);
+}
+
+/* Scores of one vector become probabilities relative to its largest score so far; of those held,
+ * what the vector does not see becomes 0. Its mass is rescaled where that score grew; gives the
+ * factor, for its output. */
+static float soften(const lore_attend *job, const workspace *space, int32_t vector, float *scores,
+                    lore_key_span seen, lore_key_span held)
+{
+    if (seen.begin >= seen.end) {
+        memset((uint16_t *)(void *)scores + held.begin, 0,
+               (size_t)(held.end - held.begin) * sizeof(uint16_t));
+        return 1.0f;
+    }
+    if (job->softcap > 0.0f) {
+        cap_scores(scores, seen, job->softcap * LOG2_E); /* scores carry log2(e) */
+    }
+    const float old_top = space->tops[vector], block_top = largest_score(scores, seen);
+    const float top = block_top > old_top ? block_top : old_top;
+    const float sum = store_probabilities(scores, top, seen, held);
+    const float factor = old_top == top ? 1.0f : old_top == -INFINITY ? 0.0f : exp2f(old_top - top);
+    space->masses[vector] = space->masses[vector] * factor + sum;
     space->tops[vector] = top;
     return factor;
 }
@@ -281,6 +310,9 @@ static void store_outputs(const lore_attend *job, const workspace *space, int32_
         float *to = output_at(job, v);
         const float *sums = space->sums + (int64_t)v * space->depth;
         const vf inverse = vf_set(1.0f / space->masses[v]);
+        if (job->log_sums != NULL) {
+            job->log_sums[v] = (space->tops[v] + log2f(space->masses[v])) / LOG2_E;
+        }
         for (int32_t i = 0; i < dim; i += VF_WIDTH) {
             vf_store_some(to + i, dim - i, vf_mul(vf_load(sums + i), inverse));
         }
@@ -288,18 +320,21 @@ static void store_outputs(const lore_attend *job, const workspace *space, int32_
 }
 
 /* Query vectors first_vector .. +band-1 (at most BAND) against the packed block of `count` keys
- * from `first`. The first block sets the sums, the others add to them. */
+ * from `first`. The first block of which the band sees something sets the sums, the others add. */
 static void attend_band(const lore_attend *job, const workspace *space, int32_t first_vector,
                         int32_t band, int32_t first, int32_t count)
 {
-    const int32_t depth =
-        whole_panels(/* the last vector sees most */
-                     lore_attend_seen(job, first_vector + band - 1, first, count));
-    if (depth == 0) {
+    const int32_t last_vector = first_vector + band - 1;
+    lore_key_span held = lore_attend_seen(job, first_vector, last_vector, first, count);
+    if (held.begin >= held.end) {
         return;
     }
+    held.begin -= held.begin % PANEL;
+    held.end = whole_panels(held.end);
+    const bool is_adding =
+        first > lore_attend_seen(job, first_vector, last_vector, 0, job->key_count).begin;
     pack_queries(job, space, first_vector, band);
-    for (int32_t k = 0; k < depth; k += PANEL) {
+    for (int32_t k = held.begin; k < held.end; k += PANEL) {
         for (int32_t v = 0; v < band; v += PRODUCT_ROWS) {
             const int32_t rows = band - v < PRODUCT_ROWS ? band - v : PRODUCT_ROWS;
             product(rows, false, space->depth / 2, space->queries + (int64_t)v * space->depth,
@@ -308,19 +343,21 @@ static void attend_band(const lore_attend *job, const workspace *space, int32_t 
         }
     }
     for (int32_t v = 0; v < band; v++) {
-        ask_for(output_at(job, first_vector + v), job->head_dim * (int32_t)sizeof(float));
-        const float factor = soften(space, first_vector + v, space->scores + v * KEYS,
-                                    lore_attend_seen(job, first_vector + v, first, count), depth);
-        if (first > 0 && factor != 1.0f) {
-            rescale(space, first_vector + v, factor);
+        const int32_t vector = first_vector + v;
+        ask_for(output_at(job, vector), job->head_dim * (int32_t)sizeof(float));
+        const float factor = soften(job, space, vector, space->scores + v * KEYS,
+                                    lore_attend_seen(job, vector, vector, first, count), held);
+        if (is_adding && factor != 1.0f) {
+            rescale(space, vector, factor);
         }
     }
-    const uint16_t *probabilities = (const uint16_t *)(const void *)space->scores;
+    const uint16_t *probabilities = (const uint16_t *)(const void *)space->scores + held.begin;
     for (int32_t c = 0; c < space->depth; c += PANEL) {
         for (int32_t v = 0; v < band; v += PRODUCT_ROWS) {
             const int32_t rows = band - v < PRODUCT_ROWS ? band - v : PRODUCT_ROWS;
-            product(rows, first > 0, depth / 2, probabilities + (int64_t)v * 2 * KEYS, 2 * KEYS,
-                    space->values + (int64_t)c * KEYS,
+            product(rows, is_adding, (held.end - held.begin) / 2,
+                    probabilities + (int64_t)v * 2 * KEYS, 2 * KEYS,
+                    space->values + (int64_t)c * KEYS + (int64_t)held.begin * PANEL,
                     space->sums + (int64_t)(first_vector + v) * space->depth + c, space->depth);
         }
     }
@@ -330,7 +367,7 @@ static void attend(const lore_attend *job, void *scratch)
 {
     const int32_t vectors = job->rows * job->heads;
     LORE_ASSERT(vectors <= VECTORS_MAX);
-    if (vectors <= LORE_ATTEND_FEW) {
+    if (vectors <= FEW) {
         lore_attention_avx512.attend(job, scratch);
         return;
     }
@@ -340,14 +377,14 @@ static void attend(const lore_attend *job, void *scratch)
         space.tops[v] = -INFINITY;
         space.masses[v] = 0.0f;
     }
-    const int32_t keys = lore_attend_seen(job, vectors - 1, 0, job->key_count);
-    for (int32_t first = 0; first < keys; first += KEYS) {
-        const int32_t count = keys - first < KEYS ? keys - first : KEYS;
+    const lore_key_span all = lore_attend_seen(job, 0, vectors - 1, 0, job->key_count);
+    for (int32_t first = all.begin; first < all.end; first += KEYS) {
+        const int32_t count = all.end - first < KEYS ? all.end - first : KEYS;
         pack_block(job, &space, first, count);
         for (int32_t v = 0; v < vectors; v += BAND) {
             const int32_t band = vectors - v < BAND ? vectors - v : BAND;
             attend_band(job, &space, v, band, first, count);
-            if (first + count == keys) {
+            if (first + count == all.end) {
                 store_outputs(job, &space, v, band);
             }
         }

@@ -14,7 +14,7 @@
  * A decoding step has as many vectors as a group has heads: too few to pay for packing. Its keys
  * and values are read once where they lie, each by four vectors at a time, as dot products and as
  * multiples; the bound is the cache or the memory they come from. */
-#include "kernels/cpu/cpu_attention_int.h"
+#include "kernels/cpu/cpu_softmax_body.h"
 #include "kernels/cpu/cpu_tile_body.h"
 
 enum {
@@ -134,41 +134,47 @@ static void pack_queries(const lore_attend *job, const workspace *space)
     }
 }
 
-/* Scores of one vector become exponentials relative to its largest score so far; those from `seen`
- * to `depth` become 0. Its mass and output are rescaled where that score grew. Every vector sees
- * the first key, so a vector that sees nothing of this block has a finite largest score from an
- * earlier one. */
-static void soften(const workspace *space, int32_t vector, float *scores, int32_t seen,
-                   int32_t depth)
+static void rescale(const workspace *space, int32_t vector, float factor)
 {
-    vf top_lanes = vf_set(-INFINITY);
-    for (int32_t i = 0; i < seen; i += VF_WIDTH) {
-        const vf lanes =
-            vf_load(scores + i); /* rows of scores are whole panels: reading on is safe */
-        top_lanes =
-            vf_max(top_lanes, vf_fills(seen - i) ? lanes : vf_first(lanes, seen - i, -INFINITY));
+    float *sums = space->sums + (int64_t)vector * space->wide;
+    for (int32_t c = 0; c < space->wide; c += VF_WIDTH) {
+        vf_store(sums + c, vf_mul(vf_load(sums + c), vf_set(factor)));
     }
-    const float old_top = space->tops[vector], block_top = vf_top(top_lanes);
+}
+
+/* Scores of one vector become exponentials relative to its largest score so far; of those held,
+ * what the vector does not see becomes 0. Its mass and output are rescaled where that score grew.
+ * held begins at a whole vector. */
+static void soften(const lore_attend *job, const workspace *space, int32_t vector, float *scores,
+                   lore_key_span seen, lore_key_span held)
+{
+    if (job->softcap > 0.0f) {
+        cap_scores(scores, seen, job->softcap);
+    }
+    const float old_top = space->tops[vector], block_top = largest_score(scores, seen);
     const float top = block_top > old_top ? block_top : old_top;
+    const vf reference = vf_set(reference_score(top));
     vf sum = vf_zero();
-    int32_t i = 0;
-    for (; i < seen; i += VF_WIDTH) {
-        vf lanes = vf_exp(vf_sub(vf_load(scores + i), vf_set(top)));
-        lanes = vf_fills(seen - i) ? lanes : vf_first(lanes, seen - i, 0.0f);
+    int32_t i = held.begin;
+    for (; i + VF_WIDTH <= seen.begin; i += VF_WIDTH) {
+        vf_store(scores + i, vf_zero());
+    }
+    for (; i < seen.end; i += VF_WIDTH) {
+        vf lanes = vf_exp(vf_sub(vf_load(scores + i), reference));
+        if (is_edge(seen, i)) {
+            lanes = vf_between(lanes, seen.begin - i, seen.end - i, 0.0f);
+        }
         sum = vf_add(sum, lanes);
         vf_store(scores + i, lanes);
     }
-    for (; i < depth; i += VF_WIDTH) {
+    for (; i < held.end; i += VF_WIDTH) {
         vf_store(scores + i, vf_zero());
     }
-    const float factor = old_top == top ? 1.0f : expf(old_top - top);
+    const float factor = old_top == top ? 1.0f : old_top == -INFINITY ? 0.0f : expf(old_top - top);
     space->masses[vector] = space->masses[vector] * factor + vf_sum(sum);
     space->tops[vector] = top;
     if (factor != 1.0f) {
-        float *sums = space->sums + (int64_t)vector * space->wide;
-        for (int32_t c = 0; c < space->wide; c += VF_WIDTH) {
-            vf_store(sums + c, vf_mul(vf_load(sums + c), vf_set(factor)));
-        }
+        rescale(space, vector, factor);
     }
 }
 
@@ -178,22 +184,25 @@ static void attend_band(const lore_attend *job, const workspace *space, int32_t 
                         int32_t band, int32_t first, int32_t count)
 {
     const int32_t dim = job->head_dim;
-    const int32_t depth =
-        lore_attend_seen(job, first_vector + band - 1, first, count); /* the last one sees most */
-    for (int32_t k = 0; k < depth; k += TILE_PANEL) {
+    lore_key_span held = lore_attend_seen(job, first_vector, first_vector + band - 1, first, count);
+    if (held.begin >= held.end) {
+        return;
+    }
+    held.begin -= held.begin % TILE_PANEL;
+    for (int32_t k = held.begin; k < held.end; k += TILE_PANEL) {
         for (int32_t v = 0; v < band; v += TILE_ROWS) {
             const int32_t rows = band - v < TILE_ROWS ? band - v : TILE_ROWS;
             tile_rows(rows, false, false, dim, space->queries + (int64_t)(first_vector + v) * dim,
                       dim, space->keys + (int64_t)k * dim, space->scores + v * SCORES + k, SCORES);
         }
     }
-    for (int32_t v = 0; v < band && depth > 0; v++) {
-        soften(space, first_vector + v, space->scores + v * SCORES,
-               lore_attend_seen(job, first_vector + v, first, count), depth);
+    for (int32_t v = first_vector; v < first_vector + band; v++) {
+        soften(job, space, v, space->scores + (v - first_vector) * SCORES,
+               lore_attend_seen(job, v, v, first, count), held);
     }
     for (int32_t c = 0; c < space->wide; c += TILE_PANEL) {
-        for (int32_t k = 0; k < depth; k += STRETCH) {
-            const int32_t left = depth - k < STRETCH ? depth - k : STRETCH;
+        for (int32_t k = held.begin; k < held.end; k += STRETCH) {
+            const int32_t left = held.end - k < STRETCH ? held.end - k : STRETCH;
             for (int32_t v = 0; v < band; v += TILE_ROWS) {
                 const int32_t rows = band - v < TILE_ROWS ? band - v : TILE_ROWS;
                 tile_rows(rows, false, true, left, space->scores + v * SCORES + k, SCORES,
@@ -227,18 +236,18 @@ LORE_INLINE void ask_for(const void *row, int32_t bytes)
     }
 }
 
-/* scores[v][k] = queries[v] . keys[k] for `vectors` (at most FOUR) of them. dtype and vectors must
- * be constants where this is inlined. */
+/* scores[v][k] = queries[v] . keys[k] for `vectors` (at most FOUR) of them and the keys held. dtype
+ * and vectors must be constants where this is inlined. */
 LORE_INLINE void dot_keys(const int32_t vectors, const lore_dtype dtype, const float *queries,
-                          int32_t dim, const key_block *from, int32_t count, float *scores)
+                          int32_t dim, const key_block *from, lore_key_span held, float *scores)
 {
     const void *const *keys = from->keys;
     const int32_t bytes = dim * (dtype == LORE_F32 ? 4 : 2);
-    for (int32_t k = 0; k < count && k < AHEAD; k++) {
+    for (int32_t k = held.begin; k < held.end && k < held.begin + AHEAD; k++) {
         ask_for(keys[k], bytes);
     }
-    for (int32_t k = 0; k < count; k++) {
-        if (k + AHEAD < count) {
+    for (int32_t k = held.begin; k < held.end; k++) {
+        if (k + AHEAD < held.end) {
             ask_for(keys[k + AHEAD], bytes);
         }
         ask_for(from->values[k], bytes); /* a block of them stays in the second-level cache */
@@ -272,7 +281,7 @@ LORE_INLINE void dot_keys(const int32_t vectors, const lore_dtype dtype, const f
 
 /* sums[v] += scores[v][k] values[k], elements i .. i + FOUR vectors of the head. */
 LORE_INLINE void add_values(const int32_t vectors, const lore_dtype dtype, const float *scores,
-                            const void *const *values, int32_t count, int32_t i, int32_t dim,
+                            const void *const *values, lore_key_span held, int32_t i, int32_t dim,
                             float *sums, int32_t wide)
 {
     vf sum[FOUR][FOUR];
@@ -284,7 +293,7 @@ LORE_INLINE void add_values(const int32_t vectors, const lore_dtype dtype, const
             sum[v][c] = at < wide ? vf_load(sums + v * wide + at) : vf_zero();
         }
     }
-    for (int32_t k = 0; k < count; k++) {
+    for (int32_t k = held.begin; k < held.end; k++) {
         vf value[FOUR];
 #pragma GCC unroll 4
         for (int32_t c = 0; c < FOUR; c++) {
@@ -317,16 +326,21 @@ LORE_INLINE void attend_four(const int32_t vectors, const lore_dtype dtype, cons
                              const workspace *space, int32_t vector, const key_block *from)
 {
     const int32_t dim = job->head_dim;
-    const int32_t depth = lore_attend_seen(job, vector + vectors - 1, from->first, from->count);
+    lore_key_span held =
+        lore_attend_seen(job, vector, vector + vectors - 1, from->first, from->count);
+    if (held.begin >= held.end) {
+        return;
+    }
+    held.begin -= held.begin % VF_WIDTH;
     float *scores = space->scores + vector * SCORES;
     float *sums = space->sums + (int64_t)vector * space->wide;
-    dot_keys(vectors, dtype, space->queries + (int64_t)vector * dim, dim, from, depth, scores);
-    for (int32_t v = 0; v < vectors && depth > 0; v++) {
-        soften(space, vector + v, scores + v * SCORES,
-               lore_attend_seen(job, vector + v, from->first, from->count), depth);
+    dot_keys(vectors, dtype, space->queries + (int64_t)vector * dim, dim, from, held, scores);
+    for (int32_t v = 0; v < vectors; v++) {
+        soften(job, space, vector + v, scores + v * SCORES,
+               lore_attend_seen(job, vector + v, vector + v, from->first, from->count), held);
     }
     for (int32_t i = 0; i < dim; i += FOUR * VF_WIDTH) {
-        add_values(vectors, dtype, scores, from->values, depth, i, dim, sums, space->wide);
+        add_values(vectors, dtype, scores, from->values, held, i, dim, sums, space->wide);
     }
 }
 
@@ -377,6 +391,9 @@ static void store_outputs(const lore_attend *job, const workspace *space)
         float *to = job->out + v / job->heads * job->out_stride + (int64_t)(v % job->heads) * dim;
         const float *sums = space->sums + (int64_t)v * space->wide;
         const vf inverse = vf_set(1.0f / space->masses[v]);
+        if (job->log_sums != NULL) {
+            job->log_sums[v] = space->tops[v] + logf(space->masses[v]);
+        }
         for (int32_t i = 0; i < dim; i += VF_WIDTH) {
             vf_store_some(to + i, dim - i, vf_mul(vf_load(sums + i), inverse));
         }
@@ -395,9 +412,9 @@ static void attend(const lore_attend *job, void *scratch)
         space.tops[v] = -INFINITY;
         space.masses[v] = 0.0f;
     }
-    const int32_t keys = lore_attend_seen(job, vectors - 1, 0, job->key_count);
-    for (int32_t first = 0; first < keys; first += KEYS) {
-        key_block from = {.first = first, .count = keys - first < KEYS ? keys - first : KEYS};
+    const lore_key_span all = lore_attend_seen(job, 0, vectors - 1, 0, job->key_count);
+    for (int32_t first = all.begin; first < all.end; first += KEYS) {
+        key_block from = {.first = first, .count = all.end - first < KEYS ? all.end - first : KEYS};
         lore_attend_locate(job, job->keys, first, from.count, from.keys);
         lore_attend_locate(job, job->values, first, from.count, from.values);
         attend_block(job, &space, &from);

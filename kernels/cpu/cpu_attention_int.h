@@ -29,13 +29,27 @@ static inline void lore_attend_locate(const lore_attend *job, const void *base, 
     }
 }
 
-/* How many keys of the block that starts at `first` query vector `vector` may see. */
-static inline int32_t lore_attend_seen(const lore_attend *job, int32_t vector, int32_t first,
-                                       int32_t count)
+/* Keys begin .. end-1 of a block; none where they are equal. */
+typedef struct lore_key_span {
+    int32_t begin, end;
+} lore_key_span;
+
+static inline int32_t lore_attend_clamp(int64_t value, int32_t most)
 {
-    const int64_t visible =
-        (int64_t)job->visible + (job->is_causal ? vector / job->heads : 0) - first;
-    return visible < 0 ? 0 : visible < count ? (int32_t)visible : count;
+    return value < 0 ? 0 : value < most ? (int32_t)value : most;
+}
+
+/* What query vectors first_vector to last_vector together see of the `count` keys from `first`, of
+ * those that are the item's. Both ends grow with the vector. */
+static inline lore_key_span lore_attend_seen(const lore_attend *job, int32_t first_vector,
+                                             int32_t last_vector, int32_t first, int32_t count)
+{
+    const int64_t behind = (int64_t)job->position + first_vector / job->heads - job->behind;
+    const int64_t begin = behind > job->key_begin ? behind : job->key_begin;
+    const int64_t end = (int64_t)job->position + last_vector / job->heads + job->ahead + 1;
+    lore_key_span seen = {lore_attend_clamp(begin - first, count),
+                          lore_attend_clamp(end - first, count)};
+    return seen;
 }
 
 #endif

@@ -32,8 +32,11 @@ static const lore_ops cpu_ops = {
     .rmsnorm = lore_cpu_rmsnorm,
     .layernorm = lore_cpu_layernorm,
     .matmul = lore_cpu_matmul,
-    .silu_mul = lore_cpu_silu_mul,
+    .glu = lore_cpu_glu,
+    .add = lore_cpu_add,
+    .softcap = lore_cpu_softcap,
     .rope_append = lore_cpu_rope_append,
+    .rope_packed = lore_cpu_rope_packed,
     .attend_paged = lore_cpu_attend_paged,
     .attend_packed = lore_cpu_attend_packed,
     .pool = lore_cpu_pool,
@@ -43,17 +46,18 @@ static const lore_ops cpu_ops = {
 };
 
 const lore_matmul_kernel *lore_cpu_find_kernel(const lore_cpu_backend *backend,
-                                               lore_precision precision)
+                                               lore_packing packing)
 {
     for (int32_t i = 0; i < ENTRIES; i++) {
         for (int32_t j = 0; j < LORE_MATMUL_KERNELS && entries[i].isa <= backend->isa; j++) {
             const lore_matmul_kernel *kernel = &entries[i].matmul[j];
-            if (kernel->precision == precision && (kernel->needs & ~backend->features) == 0) {
+            if (kernel->few != NULL && kernel->packing == packing &&
+                (kernel->needs & ~backend->features) == 0) {
                 return kernel;
             }
         }
     }
-    LORE_ASSERT(false); /* the scalar entry needs nothing and has every precision */
+    LORE_ASSERT(false); /* the scalar entry needs nothing and has every packing */
     return NULL;
 }
 

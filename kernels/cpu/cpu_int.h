@@ -23,6 +23,14 @@ lore_isa lore_cpu_best_isa(uint32_t features);
 
 /* ---- matmul ---- */
 
+/* What a weight is kept as. */
+typedef enum lore_packing {
+    LORE_PACKED_F32,
+    LORE_PACKED_BF16,
+    LORE_PACKED_I8,
+    LORE_PACKED_I4 /* from LORE_I4 alone; multiplied with rows quantised in units of columns */
+} lore_packing;
+
 /* What a row of activations is turned into before it meets the weights. */
 typedef enum lore_row_kind {
     LORE_ROW_F32,       /* the f32 row where it lies: nothing to do */
@@ -30,13 +38,27 @@ typedef enum lore_row_kind {
     LORE_ROW_BF16,      /* rounded to bf16 */
     LORE_ROW_U8,        /* quantised, plus 128 */
     LORE_ROW_S8,        /* quantised */
-    LORE_ROW_S16        /* quantised, widened */
+    LORE_ROW_S16,       /* quantised, widened */
+    LORE_ROW_UNITS      /* quantised, each unit of columns for itself, then their lore_unit */
 } lore_row_kind;
 
 /* Write one row as `kind` (not F32), zeros behind it up to `depth` elements. Returns the scale of
  * quantised kinds. */
 typedef float (*lore_prepare_row)(lore_row_kind kind, void *to, const float *x, int32_t cols,
                                   int32_t depth);
+
+/* What the sums over one unit of a quantised row need besides its integers. */
+typedef struct lore_unit {
+    float scale;
+    int32_t sum; /* of the integers: what a zero point is multiplied with */
+} lore_unit;
+
+enum { LORE_UNIT_MAX = 128 }; /* columns of a unit: 32, 64 or 128 */
+
+/* Quantise x[columns[k]] (x[k] where columns is NULL), k < cols, in units of `unit` columns; zeros
+ * behind the last one to the end of its unit. */
+typedef void (*lore_prepare_units)(int8_t *to, lore_unit *units, const float *x,
+                                   const int32_t *columns, int32_t cols, int32_t unit);
 
 /* Sums of one tile on their way to the output: out (+)= act(sum * row_scale * scale + bias). */
 typedef struct lore_finish {
@@ -53,9 +75,12 @@ typedef struct lore_finish {
     bool is_accumulating;
 } lore_finish;
 
-/* Rows against one packed panel: sums[r][j] = start[j] + sum over groups of a[r] b[j]. */
+/* Rows against one packed panel: sums[r][j] = start[j] + sum over groups of a[r] b[j]. For I4, f32:
+ * sums[r][j] = sum over units of (a[r].scale * b[j].scale) * (a[r] - a[r].sum * zero[j]) b[j]. */
 typedef struct lore_tile {
     int32_t rows, groups;
+    int32_t unit_groups;  /* I4: groups of a unit; else 0 */
+    bool has_zeros;       /* I4: zero points lie behind the scales; else all are 8 */
     const void *a;        /* turned rows, */
     int64_t a_stride;     /* so many bytes apart */
     const void *b;        /* the panel */
@@ -63,7 +88,7 @@ typedef struct lore_tile {
     void *sums;           /* [rows, panel] */
     /* What comes next from memory: ahead_lines cache lines from here on for each group. A hint. */
     const char *ahead;
-    int32_t ahead_lines; /* 0 to 4 */
+    int32_t ahead_lines; /* 0 to 5 */
 } lore_tile;
 
 /* One way to multiply rows with packed panels. */
@@ -77,23 +102,27 @@ typedef struct lore_matmul_form {
     void (*sum)(const lore_tile *tile);
 } lore_matmul_form;
 
-/* A precision on an instruction set: one packed layout and the forms that read it.
+/* A packing on an instruction set: one layout and the forms that read it.
  * Layout: [o / panel][depth / group][panel][group], depth padded to depth_step and o to panel with
- * zeros. */
+ * zeros.
+ * I4: depth is padded to units instead, and a panel is one unit after the other, each
+ * [unit / 8][panel] words of 32 bits, scales f32 [panel], and where one part has them zero points
+ * u8 [panel]. Byte j of a word holds columns j (low half) and j + 4 of its group of 8. */
 typedef struct lore_matmul_kernel {
     const char *name;
     lore_isa isa;
-    lore_precision precision;
+    lore_packing packing;
     uint32_t needs; /* LORE_CPU_ bits */
     int32_t panel, group, depth_step;
     int32_t few_max; /* `few` serves batches up to this many rows, `many` the larger ones */
     const lore_matmul_form *few, *many;
-    lore_prepare_row prepare;
+    lore_prepare_row prepare; /* NULL: rows of units, prepare_units */
+    lore_prepare_units prepare_units;
     void (*finish)(const lore_finish *tile);
 } lore_matmul_kernel;
 
 enum {
-    LORE_MATMUL_KERNELS = 3,    /* per instruction set: one for each precision */
+    LORE_MATMUL_KERNELS = 4,    /* per instruction set: one for each packing */
     LORE_MATMUL_PANEL_MAX = 64, /* outputs of one panel, */
     LORE_MATMUL_ROWS_MAX = 32   /* rows of one tile: bounds of the sums buffer on the stack */
 };
@@ -101,12 +130,18 @@ extern const lore_matmul_kernel lore_matmul_scalar[LORE_MATMUL_KERNELS];
 extern const lore_matmul_kernel lore_matmul_avx2[LORE_MATMUL_KERNELS];
 extern const lore_matmul_kernel lore_matmul_avx512[LORE_MATMUL_KERNELS];
 extern const lore_matmul_kernel
-    lore_matmul_amx[LORE_MATMUL_KERNELS]; /* last entry empty: f32 is avx512's */
+    lore_matmul_amx[LORE_MATMUL_KERNELS]; /* last entries empty: those of avx512 serve */
 
 /* The forms that AMX shares with AVX-512 for few rows, and its row loops. */
-extern const lore_matmul_form lore_form_avx512_bf16, lore_form_avx512_int8;
+extern const lore_matmul_form lore_form_avx512_bf16, lore_form_avx512_int8, lore_form_avx512_int4;
 float lore_prepare_row_avx512(lore_row_kind kind, void *to, const float *x, int32_t cols,
                               int32_t depth);
+void lore_prepare_units_avx512(int8_t *to, lore_unit *units, const float *x, const int32_t *columns,
+                               int32_t cols, int32_t unit);
+/* Multiply the integer sums [rows, 64] of unit `index` with its scales, which lie with the zero
+ * points at `scales`, and add them to tile->sums. */
+void lore_add_unit_avx512(const lore_tile *tile, int32_t index, const void *scales,
+                          const int32_t *sums);
 void lore_finish_avx512(const lore_finish *tile);
 
 typedef struct lore_cpu_weight {
@@ -116,16 +151,27 @@ typedef struct lore_cpu_weight {
     int32_t depth; /* padded cols */
     int32_t panel_count;
     size_t panel_bytes;
-    float *scales; /* [rows], NULL: all 1 */
+    float *scales;    /* [rows], NULL: all 1 */
+    int32_t unit;     /* I4: columns of a unit; else 0 */
+    bool has_zeros;   /* I4 */
+    int32_t *columns; /* I4: [cols], which element of x a stored column multiplies; NULL: its own */
     int32_t
         *start; /* [panel_count * panel]: -128 * sum of a row, for forms with U8 rows; else NULL */
-    lore_matrix *parts; /* tables only: where lore_op_embed reads, borrowed rows */
+    lore_matrix *parts; /* where lore_op_embed reads, borrowed rows; NULL: matmul only */
     int32_t part_count;
 } lore_cpu_weight;
 
 lore_status lore_cpu_weight_pack(lore_backend *backend, const lore_matrix *parts, int32_t count,
-                                 bool is_table, lore_weight **weight, lore_error *err);
+                                 lore_weight_use use, lore_weight **weight, lore_error *err);
 void lore_cpu_weight_free(lore_weight *weight);
+/* Whether parts can be stacked as I4: all of that dtype, with the same groups and columns. */
+bool lore_cpu_int4_fits(const lore_matrix *parts, int32_t count);
+/* Columns of a unit of such parts, and bytes of a panel of `depth` columns. */
+int32_t lore_cpu_int4_unit(const lore_matrix *part);
+size_t lore_cpu_int4_panel_bytes(const lore_cpu_weight *w);
+/* Write the panels; elements [depth] is scratch. */
+void lore_cpu_int4_fill(lore_cpu_weight *w, const lore_matrix *parts, int32_t count,
+                        uint8_t *elements);
 void lore_cpu_matmul(lore_queue *queue, lore_view out, lore_view x, const lore_weight *w,
                      lore_epilogue epilogue);
 
@@ -136,17 +182,16 @@ enum {
     LORE_ATTEND_VECTORS = 256 /* query vectors (rows x heads of a group) that share them */
 };
 
-/* Queries of one work item: `rows` rows of `heads` heads that share one key/value head. Row r sees
- * the first min(visible + r * is_causal, keys) keys. */
+/* Queries of one work item: `rows` rows of `heads` heads that share one key/value head. Row r has
+ * position + r among the keys and sees those from `behind` before it to `ahead` after it. */
 typedef struct lore_attend {
     const float *queries; /* first head of the first row */
     int64_t query_stride;
     float *out;
     int64_t out_stride;
     int32_t rows, heads, head_dim;
-    int32_t visible; /* keys seen by the first row */
-    bool is_causal;
-    float scale;
+    int32_t position, behind, ahead;
+    float scale, softcap;
     lore_dtype dtype; /* of keys and values */
     /* Key i lies at keys + offset(i), in elements: with a page list (i / page_tokens)-th page *
      * page_stride + (i % page_tokens) * key_stride, else i * key_stride. */
@@ -155,7 +200,8 @@ typedef struct lore_attend {
     const int32_t *pages;
     int32_t page_tokens;
     int64_t page_stride;
-    int32_t key_count;
+    int32_t key_begin, key_count; /* keys key_begin .. key_count - 1 are this item's to attend */
+    float *log_sums; /* [rows * heads], out: logarithm of the sum of exponentials; or NULL */
 } lore_attend;
 
 typedef struct lore_attention_loops {
@@ -169,10 +215,13 @@ extern const lore_attention_loops lore_attention_bf16_avx512;
 void lore_cpu_rope_append(lore_queue *queue, lore_view qkv, const lore_rope *rope,
                           const lore_pages *pages, const lore_batch *batch);
 void lore_cpu_attend_paged(lore_queue *queue, lore_view out, lore_view queries,
-                           const lore_pages *pages, const lore_batch *batch, float scale);
+                           const lore_pages *pages, const lore_batch *batch,
+                           const lore_attention *attention);
 void lore_cpu_attend_packed(lore_queue *queue, lore_view out, lore_view qkv, int32_t heads,
-                            int32_t sequences, const int32_t *row_start, int32_t rows_max,
-                            float scale);
+                            int32_t kv_heads, int32_t sequences, const int32_t *row_start,
+                            int32_t rows_max, bool is_causal, const lore_attention *attention);
+void lore_cpu_rope_packed(lore_queue *queue, lore_view qkv, const lore_rope *rope, int32_t kv_heads,
+                          int32_t head_dim, int32_t sequences, const int32_t *row_start);
 
 /* ---- small ops: loops over one row of n elements ---- */
 
@@ -180,17 +229,19 @@ typedef struct lore_small_loops {
     void (*rmsnorm)(float *out, const float *x, const float *w, float eps, int32_t n);
     void (*layernorm)(float *out, const float *x, const float *w, const float *b, float eps,
                       int32_t n);
-    void (*silu_mul)(float *out, const float *gate, const float *up, int32_t n);
-    /* out = values * scale (+ out), values of any dtype but i32. */
+    void (*glu)(float *out, const float *gate, const float *up, lore_activation activation,
+                int32_t n);
+    /* out = values * scale (+ out), values f32, f16, bf16 or i8. */
     void (*embed)(float *out, const void *values, lore_dtype dtype, float scale,
                   bool is_accumulating, int32_t n);
-    /* One head of n elements: norm (w not NULL), rotation by n / 2 cosines and sines, to f32 or
-     * bf16. x may be out. */
+    /* One head of n elements: norm (w not NULL), rotation of the first dim of them by dim / 2
+     * cosines and sines, to f32 or bf16. x may be out. */
     void (*rotate)(void *out, lore_dtype dtype, const float *x, const float *w, float eps,
-                   const float *cosine, const float *sine, int32_t n);
+                   const float *cosine, const float *sine, int32_t dim, int32_t n);
     void (*convert)(void *out, lore_dtype dtype, const float *x, int32_t n); /* to f32 or bf16 */
     void (*add)(float *out, const float *x, int32_t n);
     void (*multiply)(float *out, float factor, int32_t n);
+    void (*softcap)(float *x, float cap, int32_t n);
     float (*sum_squares)(const float *x, int32_t n);
     lore_row_math sampling;
     /* sums[i] = query . vectors[i]; query has zeros up to the next multiple of 64. */
@@ -200,11 +251,13 @@ typedef struct lore_small_loops {
 extern const lore_small_loops lore_small_scalar, lore_small_avx2, lore_small_avx512;
 
 void lore_cpu_embed(lore_queue *queue, lore_view out, const lore_weight *table, const int32_t *ids,
-                    bool is_accumulating);
+                    float scale, bool is_accumulating);
 void lore_cpu_rmsnorm(lore_queue *queue, lore_view out, lore_view x, const float *w, float eps);
 void lore_cpu_layernorm(lore_queue *queue, lore_view out, lore_view x, const float *w,
                         const float *b, float eps);
-void lore_cpu_silu_mul(lore_queue *queue, lore_view out, lore_view gate_up);
+void lore_cpu_glu(lore_queue *queue, lore_view out, lore_view gate_up, lore_activation activation);
+void lore_cpu_add(lore_queue *queue, lore_view out, lore_view x);
+void lore_cpu_softcap(lore_queue *queue, lore_view x, float cap);
 void lore_cpu_pool(lore_queue *queue, lore_view out, lore_view x, const int32_t *row_start,
                    lore_pooling pooling, bool is_normalised);
 void lore_cpu_gather(lore_queue *queue, lore_view out, lore_view x, const int32_t *rows);
@@ -228,8 +281,8 @@ static inline const lore_cpu_backend *lore_cpu_of(const lore_queue *queue)
     return (const lore_cpu_backend *)queue->backend;
 }
 
-/* The fastest kernel of a precision (not AUTO) on this backend; there always is one. */
+/* The fastest kernel of a packing on this backend; there always is one. */
 const lore_matmul_kernel *lore_cpu_find_kernel(const lore_cpu_backend *backend,
-                                               lore_precision precision);
+                                               lore_packing packing);
 
 #endif

@@ -30,7 +30,7 @@ enum {
      * about one to two of those per nanosecond, so that an item ends within 150 us. */
     ITEM_PRODUCTS = 131072,
     PREPARE_ELEMENTS_MIN = 32768, /* below this, turning rows is not worth the pool */
-    PANEL_LINES = 4,              /* cache lines of a group in panels of 64 lanes of 32 bits */
+    PRODUCT_GROUP = 4,            /* elements that one instruction multiplies, at most */
     INT8_DEPTH_MAX = 65536        /* 65,793 * 255 * 127 is the end of int32 */
 };
 
@@ -41,54 +41,58 @@ static int64_t round_up(int64_t value, int64_t step)
 
 /* ---- packing ---- */
 
-static size_t weight_element_size(lore_precision precision)
+static size_t weight_element_size(lore_packing packing)
 {
-    return precision == LORE_PRECISION_F32 ? 4 : precision == LORE_PRECISION_BF16 ? 2 : 1;
+    return packing == LORE_PACKED_F32 ? 4 : packing == LORE_PACKED_BF16 ? 2 : 1;
 }
 
-static lore_precision choose_precision(const lore_cpu_backend *backend, const lore_matrix *parts,
-                                       int32_t count)
+/* int8 rows meet I4 weights as they are: keeping them costs half of the memory that rounding them
+ * to int8 would. */
+static lore_packing choose_packing(const lore_cpu_backend *backend, const lore_matrix *parts,
+                                   int32_t count)
 {
     const lore_precision asked = backend->base.options.precision;
-    if (asked != LORE_PRECISION_AUTO) {
-        return asked;
-    }
+    const bool may_quantise = asked == LORE_PRECISION_AUTO || asked == LORE_PRECISION_INT8;
     bool is_int8 = true;
     for (int32_t i = 0; i < count; i++) {
         is_int8 = is_int8 && parts[i].dtype == LORE_I8;
     }
-    if (is_int8) {
-        return LORE_PRECISION_INT8;
+    if (may_quantise && lore_cpu_int4_fits(parts, count)) {
+        return LORE_PACKED_I4;
+    }
+    if (asked == LORE_PRECISION_INT8 || (asked == LORE_PRECISION_AUTO && is_int8)) {
+        return LORE_PACKED_I8;
     }
     const bool has_bf16 =
         backend->isa >= LORE_ISA_AVX512 && (backend->features & LORE_CPU_AVX512_BF16) != 0;
-    return has_bf16 ? LORE_PRECISION_BF16 : LORE_PRECISION_F32;
+    return asked == LORE_PRECISION_BF16 || (asked == LORE_PRECISION_AUTO && has_bf16)
+               ? LORE_PACKED_BF16
+               : LORE_PACKED_F32;
 }
 
-/* One row of a part in the element type of the precision, at `to`; `wide` is scratch for cols
+/* One row of a part in the element type of the packing, at `to`; `wide` is scratch for cols
  * floats. Returns the scale that the sums of this row must be multiplied with. */
-static float convert_row(lore_precision precision, const lore_matrix *part, int32_t row, void *to,
+static float convert_row(lore_packing packing, const lore_matrix *part, int32_t row, void *to,
                          float *wide)
 {
     const size_t cols = (size_t)part->cols;
     const bool is_int8 = part->dtype == LORE_I8;
     const int8_t *bytes = (const int8_t *)part->data + (is_int8 ? (size_t)row * cols : 0);
-    if (precision == LORE_PRECISION_INT8 && is_int8) {
+    if (packing == LORE_PACKED_I8 && is_int8) {
         memcpy(to, bytes, cols);
         return part->scales[row];
     }
-    if (precision == LORE_PRECISION_BF16 &&
-        is_int8) { /* whole numbers up to 256 are exact in bf16 */
+    if (packing == LORE_PACKED_BF16 && is_int8) { /* whole numbers up to 256 are exact in bf16 */
         for (size_t k = 0; k < cols; k++) {
             ((uint16_t *)to)[k] = lore_f32_to_bf16((float)bytes[k]);
         }
         return part->scales[row];
     }
     lore_matrix_read_row(part, row, wide);
-    if (precision == LORE_PRECISION_INT8) {
+    if (packing == LORE_PACKED_I8) {
         return lore_quantize_row(to, wide, part->cols);
     }
-    if (precision == LORE_PRECISION_BF16) {
+    if (packing == LORE_PACKED_BF16) {
         for (size_t k = 0; k < cols; k++) {
             ((uint16_t *)to)[k] = lore_f32_to_bf16(wide[k]);
         }
@@ -124,12 +128,12 @@ static int32_t undo_offset(const int8_t *row, int32_t cols)
 static void fill(lore_cpu_weight *w, const lore_matrix *parts, int32_t count, char *row,
                  float *wide)
 {
-    const lore_precision precision = w->kernel->precision;
-    const size_t element = weight_element_size(precision);
+    const lore_packing packing = w->kernel->packing;
+    const size_t element = weight_element_size(packing);
     int32_t o = 0;
     for (int32_t i = 0; i < count; i++) {
         for (int32_t r = 0; r < parts[i].rows; r++, o++) {
-            w->scales[o] = convert_row(precision, &parts[i], r, row, wide);
+            w->scales[o] = convert_row(packing, &parts[i], r, row, wide);
             scatter_row(w, o, row, element);
             if (w->start != NULL) {
                 w->start[o] = undo_offset((const int8_t *)row, parts[i].cols);
@@ -138,20 +142,42 @@ static void fill(lore_cpu_weight *w, const lore_matrix *parts, int32_t count, ch
     }
 }
 
-/* Sizes and memory of an empty packed weight; what was allocated is in w even on failure. */
-static lore_status allocate(lore_cpu_weight *w, bool is_table, lore_error *err)
+/* Sizes of an empty packed weight. */
+static void measure(lore_cpu_weight *w, const lore_matrix *parts)
 {
     const lore_matmul_kernel *kernel = w->kernel;
-    const size_t element = weight_element_size(kernel->precision);
-    w->depth = (int32_t)round_up(w->base.cols, kernel->depth_step);
     w->panel_count = (int32_t)(round_up(w->base.rows, kernel->panel) / kernel->panel);
-    w->panel_bytes = (size_t)w->depth * (size_t)kernel->panel * element;
+    if (kernel->packing != LORE_PACKED_I4) {
+        w->depth = (int32_t)round_up(w->base.cols, kernel->depth_step);
+        w->panel_bytes =
+            (size_t)w->depth * (size_t)kernel->panel * weight_element_size(kernel->packing);
+        return;
+    }
+    w->unit = lore_cpu_int4_unit(&parts[0]);
+    for (int32_t i = 0; i < w->part_count; i++) {
+        w->has_zeros = w->has_zeros || parts[i].zeros != NULL;
+    }
+    w->depth = (int32_t)round_up(w->base.cols, w->unit);
+    w->panel_bytes = lore_cpu_int4_panel_bytes(w);
+}
+
+/* Memory of a measured one; what was allocated is in w even on failure. */
+static lore_status allocate(lore_cpu_weight *w, const int32_t *columns, bool is_table,
+                            lore_error *err)
+{
+    const lore_matmul_kernel *kernel = w->kernel;
     size_t panels_bytes = 0;
     if (lore_size_mul((size_t)w->panel_count, w->panel_bytes, &panels_bytes)) {
         w->panels = lore_alloc_aligned(panels_bytes);
     }
-    w->scales = lore_alloc_zero((size_t)w->base.rows, sizeof *w->scales);
     const bool has_start = kernel->few->row_kind == LORE_ROW_U8;
+    const bool has_scales = kernel->packing != LORE_PACKED_I4; /* those lie in the panels */
+    if (has_scales) {
+        w->scales = lore_alloc_zero((size_t)w->base.rows, sizeof *w->scales);
+    }
+    if (columns != NULL) {
+        w->columns = lore_alloc((size_t)w->base.cols * sizeof *w->columns);
+    }
     if (has_start) {
         w->start =
             lore_alloc_zero((size_t)w->panel_count * (size_t)kernel->panel, sizeof *w->start);
@@ -159,14 +185,18 @@ static lore_status allocate(lore_cpu_weight *w, bool is_table, lore_error *err)
     if (is_table) {
         w->parts = lore_alloc_zero((size_t)w->part_count, sizeof *w->parts);
     }
-    if (w->panels == NULL || w->scales == NULL || (has_start && w->start == NULL) ||
-        (is_table && w->parts == NULL)) {
+    if (w->panels == NULL || (has_scales && w->scales == NULL) || (has_start && w->start == NULL) ||
+        (is_table && w->parts == NULL) || (columns != NULL && w->columns == NULL)) {
         return lore_fail(err, LORE_ERR_NOMEM, "out of memory for a weight of %d x %d",
                          (int)w->base.rows, (int)w->base.cols);
     }
+    if (columns != NULL) {
+        memcpy(w->columns, columns, (size_t)w->base.cols * sizeof *w->columns);
+    }
     memset(w->panels, 0, panels_bytes); /* the padding must be zeros */
-    w->base.size_bytes = panels_bytes + (size_t)w->base.rows * (sizeof *w->scales +
-                                                                (has_start ? sizeof *w->start : 0));
+    w->base.size_bytes =
+        panels_bytes + (size_t)w->base.rows * ((has_scales ? sizeof *w->scales : 0) +
+                                               (has_start ? sizeof *w->start : 0));
     return LORE_OK;
 }
 
@@ -182,13 +212,27 @@ static void drop_unit_scales(lore_cpu_weight *w)
     w->scales = NULL;
 }
 
+/* A table that no matmul reads: nothing is packed. */
+static lore_status keep_rows(lore_cpu_weight *w, const lore_matrix *parts, lore_weight **weight,
+                             lore_error *err)
+{
+    w->parts = lore_alloc((size_t)w->part_count * sizeof *parts);
+    if (w->parts == NULL) {
+        lore_cpu_weight_free(&w->base);
+        return lore_fail(err, LORE_ERR_NOMEM, "out of memory for a weight");
+    }
+    memcpy(w->parts, parts, (size_t)w->part_count * sizeof *parts);
+    *weight = &w->base;
+    return LORE_OK;
+}
+
 lore_status lore_cpu_weight_pack(lore_backend *backend, const lore_matrix *parts, int32_t count,
-                                 bool is_table, lore_weight **weight, lore_error *err)
+                                 lore_weight_use use, lore_weight **weight, lore_error *err)
 {
     const lore_cpu_backend *cpu = (const lore_cpu_backend *)backend;
     const int32_t cols = parts[0].cols;
-    const lore_precision precision = choose_precision(cpu, parts, count);
-    if (precision == LORE_PRECISION_INT8 && cols > INT8_DEPTH_MAX) {
+    const lore_packing packing = choose_packing(cpu, parts, count);
+    if (packing == LORE_PACKED_I8 && cols > INT8_DEPTH_MAX) {
         return lore_fail(err, LORE_ERR_LIMIT,
                          "a weight of %d columns is too wide for int8 sums (at most %d)", (int)cols,
                          INT8_DEPTH_MAX);
@@ -203,17 +247,26 @@ lore_status lore_cpu_weight_pack(lore_backend *backend, const lore_matrix *parts
         w->base.rows += parts[i].rows;
     }
     w->part_count = count;
-    w->kernel = lore_cpu_find_kernel(cpu, precision);
-    lore_status status = allocate(w, is_table, err);
+    if (use == LORE_USE_EMBED) {
+        return keep_rows(w, parts, weight, err);
+    }
+    w->kernel = lore_cpu_find_kernel(cpu, packing);
+    measure(w, parts);
+    const bool is_int4 = packing == LORE_PACKED_I4;
+    lore_status status = allocate(w, is_int4 ? parts[0].columns : NULL, use == LORE_USE_BOTH, err);
     float *wide = lore_alloc_zero((size_t)w->depth, sizeof *wide);
     char *row = lore_alloc_zero((size_t)w->depth, sizeof(float)); /* stays zero behind cols */
     if (status == LORE_OK && (wide == NULL || row == NULL)) {
         status = lore_fail(err, LORE_ERR_NOMEM, "out of memory for packing a weight");
     }
     if (status == LORE_OK) {
-        fill(w, parts, count, row, wide);
-        drop_unit_scales(w);
-        if (is_table) {
+        if (is_int4) {
+            lore_cpu_int4_fill(w, parts, count, (uint8_t *)row);
+        } else {
+            fill(w, parts, count, row, wide);
+            drop_unit_scales(w);
+        }
+        if (use == LORE_USE_BOTH) {
             memcpy(w->parts, parts, (size_t)count * sizeof *parts);
         }
         *weight = &w->base;
@@ -231,6 +284,7 @@ void lore_cpu_weight_free(lore_weight *weight)
     lore_free_aligned(w->panels);
     lore_free(w->scales);
     lore_free(w->start);
+    lore_free(w->columns);
     lore_free(w->parts);
     lore_free(w);
 }
@@ -251,8 +305,21 @@ typedef struct product {
 
 static size_t row_element_size(lore_row_kind kind)
 {
-    static const size_t sizes[] = {4, 4, 2, 1, 1, 2};
+    static const size_t sizes[] = {4, 4, 2, 1, 1, 2, 1};
     return sizes[kind];
+}
+
+static void prepare_row(const product *job, int32_t row, char *to)
+{
+    const lore_cpu_weight *w = job->w;
+    const float *x = job->x.data + row * job->x.stride;
+    if (job->form->row_kind == LORE_ROW_UNITS) {
+        w->kernel->prepare_units((int8_t *)to, (lore_unit *)(void *)(to + w->depth), x, w->columns,
+                                 job->x.cols, w->unit);
+    } else {
+        job->row_scales[row] =
+            w->kernel->prepare(job->form->row_kind, to, x, job->x.cols, w->depth);
+    }
 }
 
 /* Turn rows begin .. end-1 of x; whole tiles where the form reads them. */
@@ -262,8 +329,7 @@ static void prepare_rows(void *self, int32_t begin, int32_t end, int32_t worker)
     const product *job = self;
     char *to = (char *)job->rows + begin * job->row_bytes;
     for (int32_t r = begin; r < end; r++, to += job->row_bytes) {
-        job->row_scales[r] = job->w->kernel->prepare(
-            job->form->row_kind, to, job->x.data + r * job->x.stride, job->x.cols, job->w->depth);
+        prepare_row(job, r, to);
     }
     if (job->form->reads_whole_tile && end == job->x.rows) {
         const int64_t padded = round_up(end, job->form->rows_max);
@@ -271,12 +337,15 @@ static void prepare_rows(void *self, int32_t begin, int32_t end, int32_t worker)
     }
 }
 
-/* Share the lines of the panel behind this one out among the tiles that multiply this one. */
-static void look_ahead(lore_tile *tile, int32_t index, int32_t count, const char *next)
+/* Share the lines of the panel behind this one out among the groups of the tiles that multiply this
+ * one. The last share may reach beyond the panel: into the one that is next. */
+static void look_ahead(lore_tile *tile, int32_t index, int32_t count, const char *next,
+                       size_t panel_bytes)
 {
-    const int32_t lines = count >= PANEL_LINES ? 1 : (PANEL_LINES + count - 1) / count;
-    tile->ahead = next + (int64_t)index * lines * tile->groups * ALIGN_BYTES;
-    tile->ahead_lines = index * lines < PANEL_LINES ? lines : 0;
+    const int64_t total = (int64_t)panel_bytes / ALIGN_BYTES, groups = tile->groups;
+    const int64_t lines = (total + count * groups - 1) / (count * groups);
+    tile->ahead = next + index * lines * groups * ALIGN_BYTES;
+    tile->ahead_lines = index * lines * groups < total ? (int32_t)lines : 0;
 }
 
 /* Rows first .. first+rows-1 against panels panel_begin .. panel_end-1, tile by tile. */
@@ -293,6 +362,8 @@ static void multiply_tiles(const product *job, int32_t first, int32_t rows, int3
                       cols = job->out.cols - col < panel ? job->out.cols - col : panel;
         const char *b = (const char *)w->panels + (size_t)p * w->panel_bytes;
         lore_tile tile = {.groups = groups,
+                          .unit_groups = w->unit / w->kernel->group,
+                          .has_zeros = w->has_zeros,
                           .a_stride = job->row_bytes,
                           .b = b,
                           .start = w->start != NULL ? w->start + col : NULL,
@@ -318,7 +389,7 @@ static void multiply_tiles(const product *job, int32_t first, int32_t rows, int3
             tile.rows = finish.rows;
             tile.a = job->rows + row * job->row_bytes;
             if (p + 1 < panel_end) {
-                look_ahead(&tile, t, tiles, b + w->panel_bytes);
+                look_ahead(&tile, t, tiles, b + w->panel_bytes, w->panel_bytes);
             } else {
                 tile.ahead_lines = 0;
             }
@@ -374,7 +445,8 @@ static int32_t plan_runs(product *job, int32_t threads)
     const int64_t work = bytes * (1 + job->x.rows / 8);
     const int64_t worth = (ITEM_BYTES_MIN + work - 1) / work;
     const int64_t even = (panels + threads - 1) / threads;
-    const int64_t unit = (int64_t)kernel->panel * kernel->group;
+    const int64_t unit =
+        (int64_t)kernel->panel * (kernel->group < PRODUCT_GROUP ? kernel->group : PRODUCT_GROUP);
     const int64_t products = (int64_t)job->block_rows * job->w->depth * kernel->panel;
     int64_t most = at_least(ITEM_PRODUCTS * unit / products, 1);
     most = most < ITEM_BYTES_MAX / bytes ? most : at_least(ITEM_BYTES_MAX / bytes, 1);
@@ -396,8 +468,10 @@ static bool prepare(lore_queue *queue, product *job, int32_t threads)
         return true;
     }
     const int32_t rows = job->x.rows;
-    job->row_bytes =
-        round_up((int64_t)job->w->depth * (int64_t)row_element_size(form->row_kind), ALIGN_BYTES);
+    const int64_t units = job->w->unit > 0 ? job->w->depth / job->w->unit : 0;
+    job->row_bytes = round_up((int64_t)job->w->depth * (int64_t)row_element_size(form->row_kind) +
+                                  units * (int64_t)sizeof(lore_unit),
+                              ALIGN_BYTES);
     const int64_t padded = round_up(rows, form->rows_max);
     const size_t rows_bytes = (size_t)(padded * job->row_bytes);
     char *memory = lore_host_scratch(queue, rows_bytes + (size_t)padded * sizeof(float));

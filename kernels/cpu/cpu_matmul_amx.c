@@ -4,8 +4,11 @@
  * 16 groups deep, a block of 16 outputs is a tile of 16 rows of 64 bytes, 256 bytes apart, just as
  * TDPB* wants its right side. The left side is 16 input rows of 64 bytes. A tile call makes 32 rows
  * x 64 outputs in two halves of 2 x 2 accumulator tiles: four loads for four products, which keeps
- * the tile unit busy from the first-level cache. bf16 and int8 differ in one instruction. Up to
- * three rows the AVX-512 forms read the same panels: memory is the bound there.
+ * the tile unit busy from the first-level cache. bf16 and int8 differ in one instruction. Few
+ * rows go to the AVX-512 forms, which read the same panels: memory is the bound there.
+ *
+ * int4 is unpacked a unit at a time into bytes that stay in the first-level cache, multiplied as
+ * unsigned int8, and the sums of the unit go through its scales into f32.
  *
  * The configuration is a static aligned object behind our own asm, because gcc 12's
  * _tile_loadconfig declares 8 of its 64 bytes as read and drops the stores of the rest. It is
@@ -16,6 +19,8 @@
  * Source: Intel 64 and IA-32 Architectures Optimization Reference Manual, chapter "Intel AMX". */
 #include "kernels/cpu/amx_int.h"
 #include "kernels/cpu/cpu_int.h"
+
+#include <string.h>
 
 enum {
     TILE_ROWS_AMX = 16,
@@ -41,10 +46,27 @@ static void load_configuration(void)
     amx_configure(&config);
 }
 
+typedef enum product_kind { PRODUCT_BF16, PRODUCT_INT8, PRODUCT_INT8_UINT8 } product_kind;
+
+/* Tile `input` times both weight tiles, into sums `left` and `right`; tile numbers are literals. */
+#define MULTIPLY(kind, left, right, input)           \
+    do {                                             \
+        if ((kind) == PRODUCT_BF16) {                \
+            amx_product_bf16(left, input, 6);        \
+            amx_product_bf16(right, input, 7);       \
+        } else if ((kind) == PRODUCT_INT8) {         \
+            amx_product_int8(left, input, 6);        \
+            amx_product_int8(right, input, 7);       \
+        } else {                                     \
+            amx_product_int8_uint8(left, input, 6);  \
+            amx_product_int8_uint8(right, input, 7); \
+        }                                            \
+    } while (false)
+
 /* Up to 32 rows times the 32 outputs that start at `weights`. Tiles 0-3: sums of (upper, lower
- * rows) x (left, right 16 outputs); 4, 5: input rows; 6, 7: weights. is_int8 must be constant where
+ * rows) x (left, right 16 outputs); 4, 5: input rows; 6, 7: weights. kind must be constant where
  * this is inlined. */
-static inline __attribute__((always_inline)) void sum_half(const bool is_int8, bool has_lower,
+static inline __attribute__((always_inline)) void sum_half(const product_kind kind, bool has_lower,
                                                            int32_t groups, const char *input,
                                                            int64_t input_stride,
                                                            const char *weights, char *sums)
@@ -57,22 +79,10 @@ static inline __attribute__((always_inline)) void sum_half(const bool is_int8, b
         amx_load(6, weights, PANEL_BYTES);
         amx_load(7, weights + TILE_BYTES, PANEL_BYTES);
         amx_load(4, input, input_stride);
-        if (is_int8) {
-            amx_product_int8(0, 4, 6);
-            amx_product_int8(1, 4, 7);
-        } else {
-            amx_product_bf16(0, 4, 6);
-            amx_product_bf16(1, 4, 7);
-        }
+        MULTIPLY(kind, 0, 1, 4);
         if (has_lower) {
             amx_load(5, input + TILE_ROWS_AMX * input_stride, input_stride);
-            if (is_int8) {
-                amx_product_int8(2, 5, 6);
-                amx_product_int8(3, 5, 7);
-            } else {
-                amx_product_bf16(2, 5, 6);
-                amx_product_bf16(3, 5, 7);
-            }
+            MULTIPLY(kind, 2, 3, 5);
         }
         input += TILE_BYTES;
         weights += (int64_t)GROUPS * PANEL_BYTES;
@@ -89,7 +99,7 @@ static void sum_int8(const lore_tile *tile)
 {
     /* Both operands are signed here: no start to undo. */
     for (int32_t half = 0; half < PANEL_BYTES; half += HALF_BYTES) {
-        sum_half(true, tile->rows > TILE_ROWS_AMX, tile->groups, tile->a, tile->a_stride,
+        sum_half(PRODUCT_INT8, tile->rows > TILE_ROWS_AMX, tile->groups, tile->a, tile->a_stride,
                  (const char *)tile->b + half, (char *)tile->sums + half);
     }
 }
@@ -97,20 +107,71 @@ static void sum_int8(const lore_tile *tile)
 static void sum_bf16(const lore_tile *tile)
 {
     for (int32_t half = 0; half < PANEL_BYTES; half += HALF_BYTES) {
-        sum_half(false, tile->rows > TILE_ROWS_AMX, tile->groups, tile->a, tile->a_stride,
+        sum_half(PRODUCT_BF16, tile->rows > TILE_ROWS_AMX, tile->groups, tile->a, tile->a_stride,
                  (const char *)tile->b + half, (char *)tile->sums + half);
+    }
+}
+
+/* ---- int4 ---- */
+
+enum {
+    INT4_COLUMNS = 8,
+    UNIT_BYTES = LORE_UNIT_MAX * PANEL_AMX, /* of unpacked weights */
+    LINES = PANEL_BYTES / TILE_BYTES
+};
+
+/* The words of a unit as bytes in the layout of int8; what a tile of 64 columns lacks is zeros. */
+static void unpack_unit(const char *words, int32_t groups, char *bytes)
+{
+    const __m512i low = _mm512_set1_epi8(15);
+    for (int32_t g = 0; g < groups; g++, bytes += 2 * PANEL_BYTES, words += PANEL_BYTES) {
+        for (int32_t v = 0; v < LINES; v++) {
+            const __m512i both = _mm512_loadu_si512(words + v * TILE_BYTES);
+            char *to = bytes + v * TILE_BYTES;
+            _mm512_store_si512(to, _mm512_and_si512(both, low));
+            _mm512_store_si512(to + PANEL_BYTES, _mm512_and_si512(_mm512_srli_epi16(both, 4), low));
+        }
+    }
+    for (int32_t g = 2 * groups; g % GROUPS != 0; g++, bytes += PANEL_BYTES) {
+        memset(bytes, 0, PANEL_BYTES);
+    }
+}
+
+/* A unit of 32 columns fills half a tile: its products with the next unit's inputs are with zeros.
+ * Behind the last unit the row's facts lie, so no row is read beyond its end. */
+static void sum_int4(const lore_tile *tile)
+{
+    char bytes[UNIT_BYTES] __attribute__((aligned(TILE_BYTES)));
+    int32_t sums[ROWS_MAX * PANEL_AMX] __attribute__((aligned(TILE_BYTES)));
+    const char *a = tile->a, *b = tile->b;
+    const int32_t groups = tile->unit_groups, units = tile->groups / groups;
+    for (int32_t u = 0; u < units; u++) {
+        unpack_unit(b, groups, bytes);
+        for (int32_t half = 0; half < PANEL_BYTES; half += HALF_BYTES) {
+            sum_half(PRODUCT_INT8_UINT8, tile->rows > TILE_ROWS_AMX, 2 * groups, a, tile->a_stride,
+                     bytes + half, (char *)sums + half);
+        }
+        b += groups * PANEL_BYTES;
+        lore_add_unit_avx512(tile, u, b, sums);
+        b += PANEL_BYTES + (tile->has_zeros ? PANEL_AMX : 0);
+        a += groups * INT4_COLUMNS;
     }
 }
 
 static const lore_matmul_form form_int8 = {LORE_ROW_S8,        ROWS_MAX,    true,    true,
                                            load_configuration, amx_release, sum_int8};
+static const lore_matmul_form form_int4 = {LORE_ROW_UNITS,     ROWS_MAX,    false,   true,
+                                           load_configuration, amx_release, sum_int4};
 static const lore_matmul_form form_bf16 = {LORE_ROW_BF16,      ROWS_MAX,    false,   true,
                                            load_configuration, amx_release, sum_bf16};
 
 const lore_matmul_kernel lore_matmul_amx[LORE_MATMUL_KERNELS] = {
-    {"amx-bf16", LORE_ISA_AMX, LORE_PRECISION_BF16,
+    {"amx-bf16", LORE_ISA_AMX, LORE_PACKED_BF16,
      LORE_CPU_AVX512 | LORE_CPU_AVX512_BF16 | LORE_CPU_AMX_BF16, PANEL_AMX, 2, 32, 3,
-     &lore_form_avx512_bf16, &form_bf16, lore_prepare_row_avx512, lore_finish_avx512},
-    {"amx-int8", LORE_ISA_AMX, LORE_PRECISION_INT8, LORE_CPU_AVX512 | LORE_CPU_AMX_INT8, PANEL_AMX,
-     4, 64, 3, &lore_form_avx512_int8, &form_int8, lore_prepare_row_avx512, lore_finish_avx512},
+     &lore_form_avx512_bf16, &form_bf16, lore_prepare_row_avx512, NULL, lore_finish_avx512},
+    {"amx-int8", LORE_ISA_AMX, LORE_PACKED_I8, LORE_CPU_AVX512 | LORE_CPU_AMX_INT8, PANEL_AMX, 4,
+     64, 3, &lore_form_avx512_int8, &form_int8, lore_prepare_row_avx512, NULL, lore_finish_avx512},
+    {"amx-int4", LORE_ISA_AMX, LORE_PACKED_I4, LORE_CPU_AVX512 | LORE_CPU_AMX_INT8, PANEL_AMX,
+     INT4_COLUMNS, 0, 6, &lore_form_avx512_int4, &form_int4, NULL, lore_prepare_units_avx512,
+     lore_finish_avx512},
 };

@@ -48,6 +48,49 @@ static float quantize(lore_row_kind kind, void *to, const float *x, int32_t cols
     return is_zero ? 1.0f : top / 127.0f;
 }
 
+/* Up to LORE_UNIT_MAX elements; *sum of the integers is exact in f32. Returns the scale. */
+static float quantize_unit(int8_t *to, const float *x, int32_t cols, int32_t *sum)
+{
+    const float top = largest(x, cols);
+    const bool is_zero = top < 1e-30f;
+    const vf inverse = vf_set(is_zero ? 0.0f : 127.0f / top);
+    vf total = vf_zero();
+    int32_t c = 0;
+    for (; c + VF_WIDTH <= cols; c += VF_WIDTH) {
+        const vf scaled = vf_mul(vf_load(x + c), inverse);
+        total = vf_add(total, vf_round(scaled));
+        vf_store_i8(to + c, scaled);
+    }
+    if (c < cols) {
+        int8_t bytes[VF_WIDTH];
+        const vf scaled = vf_mul(vf_load_part(x + c, cols - c), inverse);
+        total = vf_add(total, vf_round(scaled));
+        vf_store_i8(bytes, scaled);
+        memcpy(to + c, bytes, (size_t)(cols - c));
+    }
+    const float all = vf_sum(total);
+    *sum = fabsf(all) <= 127.0f * LORE_UNIT_MAX ? (int32_t)all : 0; /* no number: the scale tells */
+    return is_zero ? 1.0f : top / 127.0f;
+}
+
+static void prepare_units(int8_t *to, lore_unit *units, const float *x, const int32_t *columns,
+                          int32_t cols, int32_t unit)
+{
+    float gathered[LORE_UNIT_MAX];
+    for (int32_t c = 0; c < cols; c += unit, to += unit, units++) {
+        const int32_t count = cols - c < unit ? cols - c : unit;
+        const float *from = x + c;
+        if (columns != NULL) {
+            for (int32_t k = 0; k < count; k++) {
+                gathered[k] = x[columns[c + k]];
+            }
+            from = gathered;
+        }
+        units->scale = quantize_unit(to, from, count, &units->sum);
+        memset(to + count, 0, (size_t)(unit - count));
+    }
+}
+
 static float prepare_row(lore_row_kind kind, void *to, const float *x, int32_t cols, int32_t depth)
 {
     int32_t c = 0;
@@ -73,6 +116,7 @@ static float prepare_row(lore_row_kind kind, void *to, const float *x, int32_t c
     case LORE_ROW_S8:
     case LORE_ROW_S16:
         return quantize(kind, to, x, cols, depth);
+    case LORE_ROW_UNITS: /* prepare_units */
     case LORE_ROW_F32:
         break;
     }
@@ -97,8 +141,8 @@ LORE_INLINE void finish_columns(const lore_finish *tile, int32_t col, int32_t le
             value = vf_load((const float *)tile->sums + at);
         }
         value = vf_fma(value, row_scale, bias);
-        if (tile->activation == LORE_ACT_GELU) {
-            value = vf_gelu(value);
+        if (tile->activation != LORE_ACT_NONE) {
+            value = vf_activate(value, tile->activation);
         }
         if (tile->is_accumulating) {
             value = vf_add(value, vf_load_some(out, left));

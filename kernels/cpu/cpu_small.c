@@ -18,6 +18,9 @@ typedef struct small_work {
     lore_view out, x;
     const float *w, *b;
     float eps;
+    float factor;   /* embed: of the rows; softcap: the cap */
+    float *buffers; /* embed: a row for each worker, where the table has I4 */
+    lore_activation activation;
     const int32_t *indexes; /* ids, rows or row_start */
     const lore_cpu_weight *table;
     bool flag; /* embed: accumulate; pool: normalise */
@@ -27,30 +30,54 @@ typedef struct small_work {
 
 static void embed_rows(void *self, int32_t begin, int32_t end, int32_t worker)
 {
-    (void)worker;
     const small_work *work = self;
     for (int32_t r = begin; r < end; r++) {
         int32_t row = work->indexes[r];
         LORE_ASSERT(row >= 0 && row < work->table->base.rows);
         const lore_matrix *part = lore_matrix_find_part(work->table->parts, &row);
+        float *out = work->out.data + r * work->out.stride;
+        if (part->dtype == LORE_I4) {
+            float *wide = work->buffers + (int64_t)worker * part->cols;
+            lore_matrix_read_row(part, row, wide);
+            work->loops->embed(out, wide, LORE_F32, work->factor, work->flag, part->cols);
+            continue;
+        }
         const size_t offset = (size_t)row * (size_t)part->cols * lore_dtype_size(part->dtype);
-        work->loops->embed(work->out.data + r * work->out.stride, (const char *)part->data + offset,
-                           part->dtype, part->scales != NULL ? part->scales[row] : 1.0f, work->flag,
-                           work->out.cols);
+        const float scale = part->scales != NULL ? part->scales[row] : 1.0f;
+        work->loops->embed(out, (const char *)part->data + offset, part->dtype,
+                           scale * work->factor, work->flag, part->cols);
     }
 }
 
+static bool has_i4(const lore_cpu_weight *table)
+{
+    for (int32_t i = 0; i < table->part_count; i++) {
+        if (table->parts[i].dtype == LORE_I4) {
+            return true;
+        }
+    }
+    return false;
+}
+
 void lore_cpu_embed(lore_queue *queue, lore_view out, const lore_weight *table, const int32_t *ids,
-                    bool is_accumulating)
+                    float scale, bool is_accumulating)
 {
     const lore_cpu_weight *weight = (const lore_cpu_weight *)table;
     LORE_ASSERT(out.cols == table->cols);
-    LORE_ASSERT(weight->parts != NULL); /* packed with is_table */
+    LORE_ASSERT(weight->parts != NULL); /* packed to embed */
     small_work work = {.out = out,
                        .indexes = ids,
                        .table = weight,
+                       .factor = scale,
                        .flag = is_accumulating,
                        .loops = lore_cpu_of(queue)->small};
+    if (has_i4(weight)) {
+        work.buffers = lore_host_scratch(queue, (size_t)lore_host_threads(queue) *
+                                                    (size_t)out.cols * sizeof *work.buffers);
+        if (work.buffers == NULL) {
+            return;
+        }
+    }
     lore_host_for(queue, out.rows, rows_of_piece(out.cols), embed_rows, &work);
 }
 
@@ -89,22 +116,60 @@ void lore_cpu_layernorm(lore_queue *queue, lore_view out, lore_view x, const flo
     lore_host_for(queue, x.rows, rows_of_piece(x.cols), layernorm_rows, &work);
 }
 
-static void silu_mul_rows(void *self, int32_t begin, int32_t end, int32_t worker)
+static void glu_rows(void *self, int32_t begin, int32_t end, int32_t worker)
 {
     (void)worker;
     const small_work *work = self;
     for (int32_t r = begin; r < end; r++) {
         const float *gate = work->x.data + r * work->x.stride;
-        work->loops->silu_mul(work->out.data + r * work->out.stride, gate, gate + work->out.cols,
-                              work->out.cols);
+        work->loops->glu(work->out.data + r * work->out.stride, gate, gate + work->out.cols,
+                         work->activation, work->out.cols);
     }
 }
 
-void lore_cpu_silu_mul(lore_queue *queue, lore_view out, lore_view gate_up)
+void lore_cpu_glu(lore_queue *queue, lore_view out, lore_view gate_up, lore_activation activation)
 {
-    small_work work = {.out = out, .x = gate_up, .loops = lore_cpu_of(queue)->small};
+    small_work work = {
+        .out = out, .x = gate_up, .activation = activation, .loops = lore_cpu_of(queue)->small};
     /* An exponential and a division make an element four times as dear as in the other ops. */
-    lore_host_for(queue, out.rows, rows_of_piece(4 * gate_up.cols), silu_mul_rows, &work);
+    lore_host_for(queue, out.rows, rows_of_piece(4 * gate_up.cols), glu_rows, &work);
+}
+
+static void add_rows(void *self, int32_t begin, int32_t end, int32_t worker)
+{
+    (void)worker;
+    const small_work *work = self;
+    for (int32_t r = begin; r < end; r++) {
+        work->loops->add(work->out.data + r * work->out.stride, work->x.data + r * work->x.stride,
+                         work->x.cols);
+    }
+}
+
+void lore_cpu_add(lore_queue *queue, lore_view out, lore_view x)
+{
+    small_work work = {.out = out, .x = x, .loops = lore_cpu_of(queue)->small};
+    lore_host_for(queue, x.rows, rows_of_piece(x.cols), add_rows, &work);
+}
+
+/* Items are pieces of rows: logits are the widest rows there are, and mostly one. */
+static void softcap_pieces(void *self, int32_t begin, int32_t end, int32_t worker)
+{
+    (void)worker;
+    const small_work *work = self;
+    const int32_t pieces = (work->x.cols + PIECE_ELEMENTS - 1) / PIECE_ELEMENTS;
+    for (int32_t item = begin; item < end; item++) {
+        const int32_t first = item % pieces * PIECE_ELEMENTS, left = work->x.cols - first;
+        work->loops->softcap(work->x.data + item / pieces * work->x.stride + first, work->factor,
+                             left < PIECE_ELEMENTS ? left : PIECE_ELEMENTS);
+    }
+}
+
+void lore_cpu_softcap(lore_queue *queue, lore_view x, float cap)
+{
+    small_work work = {.x = x, .factor = cap, .loops = lore_cpu_of(queue)->small};
+    const int64_t pieces = (int64_t)x.rows * ((x.cols + PIECE_ELEMENTS - 1) / PIECE_ELEMENTS);
+    LORE_ASSERT(pieces <= INT32_MAX);
+    lore_host_for(queue, (int32_t)pieces, 1, softcap_pieces, &work);
 }
 
 static void pool_rows(void *self, int32_t begin, int32_t end, int32_t worker)

@@ -3,14 +3,32 @@
 #include "kernels/cpu/cpu_int.h"
 #include "kernels/cpu/simd_int.h"
 
+/* The sum of x, or of (x - mean)^2: in four lines, so that additions need not wait for one another.
+ * is_squared must be a constant where this is inlined. */
+LORE_INLINE float sum_row(const bool is_squared, const float *x, float mean, int32_t n)
+{
+    enum { LINES = 4 };
+    const vf middle = vf_set(mean);
+    vf sums[LINES] = {vf_zero(), vf_zero(), vf_zero(), vf_zero()};
+    int32_t i = 0;
+    for (; i + LINES * VF_WIDTH <= n; i += LINES * VF_WIDTH) {
+#pragma GCC unroll 4
+        for (int32_t j = 0; j < LINES; j++) {
+            const vf lanes = vf_sub(vf_load(x + i + j * VF_WIDTH), middle);
+            sums[j] = is_squared ? vf_fma(lanes, lanes, sums[j]) : vf_add(sums[j], lanes);
+        }
+    }
+    for (; i < n; i += VF_WIDTH) {
+        vf lanes = vf_sub(vf_load_some(x + i, n - i), middle);
+        lanes = vf_fills(n - i) ? lanes : vf_first(lanes, n - i, 0.0f);
+        sums[0] = is_squared ? vf_fma(lanes, lanes, sums[0]) : vf_add(sums[0], lanes);
+    }
+    return vf_sum(vf_add(vf_add(sums[0], sums[1]), vf_add(sums[2], sums[3])));
+}
+
 static float sum_squares(const float *x, int32_t n)
 {
-    vf sum = vf_zero();
-    for (int32_t i = 0; i < n; i += VF_WIDTH) {
-        const vf lanes = vf_load_some(x + i, n - i);
-        sum = vf_fma(lanes, lanes, sum);
-    }
-    return vf_sum(sum);
+    return sum_row(true, x, 0.0f, n);
 }
 
 static void rmsnorm(float *out, const float *x, const float *w, float eps, int32_t n)
@@ -25,31 +43,37 @@ static void rmsnorm(float *out, const float *x, const float *w, float eps, int32
 static void layernorm(float *out, const float *x, const float *w, const float *b, float eps,
                       int32_t n)
 {
-    vf sum = vf_zero();
-    for (int32_t i = 0; i < n; i += VF_WIDTH) {
-        sum = vf_add(sum, vf_load_some(x + i, n - i));
-    }
-    const float mean = vf_sum(sum) / (float)n;
-    vf squares = vf_zero(); /* a second pass over a cached row, against the cancellation of E[x^2] -
-                               mean^2 */
-    for (int32_t i = 0; i < n; i += VF_WIDTH) {
-        vf lanes = vf_sub(vf_load_some(x + i, n - i), vf_set(mean));
-        lanes = vf_fills(n - i) ? lanes : vf_first(lanes, n - i, 0.0f);
-        squares = vf_fma(lanes, lanes, squares);
-    }
-    const vf inverse = vf_set(1.0f / sqrtf(vf_sum(squares) / (float)n + eps));
+    const float mean = sum_row(false, x, 0.0f, n) / (float)n;
+    /* A second pass over a cached row, against the cancellation of E[x^2] - mean^2. */
+    const vf inverse = vf_set(1.0f / sqrtf(sum_row(true, x, mean, n) / (float)n + eps));
     for (int32_t i = 0; i < n; i += VF_WIDTH) {
         const vf lanes = vf_mul(vf_sub(vf_load_some(x + i, n - i), vf_set(mean)), inverse);
-        vf_store_some(out + i, n - i,
-                      vf_fma(lanes, vf_load_some(w + i, n - i), vf_load_some(b + i, n - i)));
+        const vf bias = b != NULL ? vf_load_some(b + i, n - i) : vf_zero();
+        vf_store_some(out + i, n - i, vf_fma(lanes, vf_load_some(w + i, n - i), bias));
     }
 }
 
-static void silu_mul(float *out, const float *gate, const float *up, int32_t n)
+LORE_INLINE void glu_as(const lore_activation activation, float *out, const float *gate,
+                        const float *up, int32_t n)
 {
     for (int32_t i = 0; i < n; i += VF_WIDTH) {
-        const vf lanes = vf_silu(vf_load_some(gate + i, n - i));
+        const vf lanes = vf_activate(vf_load_some(gate + i, n - i), activation);
         vf_store_some(out + i, n - i, vf_mul(lanes, vf_load_some(up + i, n - i)));
+    }
+}
+
+/* One loop for each activation that gated networks use. */
+static void glu(float *out, const float *gate, const float *up, lore_activation activation,
+                int32_t n)
+{
+    if (activation == LORE_ACT_SILU) {
+        glu_as(LORE_ACT_SILU, out, gate, up, n);
+    } else if (activation == LORE_ACT_GELU) {
+        glu_as(LORE_ACT_GELU, out, gate, up, n);
+    } else if (activation == LORE_ACT_GELU_TANH) {
+        glu_as(LORE_ACT_GELU_TANH, out, gate, up, n);
+    } else {
+        glu_as(activation, out, gate, up, n);
     }
 }
 
@@ -64,6 +88,7 @@ LORE_INLINE vf load_any(const void *values, lore_dtype dtype, int32_t i)
         return vf_load_i8((const int8_t *)values + i);
     case LORE_F32:
     case LORE_I32:
+    case LORE_I4:
         break;
     }
     return vf_load((const float *)values + i);
@@ -113,9 +138,9 @@ static void convert(void *out, lore_dtype dtype, const float *x, int32_t n)
 }
 
 static void rotate(void *out, lore_dtype dtype, const float *x, const float *w, float eps,
-                   const float *cosine, const float *sine, int32_t n)
+                   const float *cosine, const float *sine, int32_t dim, int32_t n)
 {
-    const int32_t half = n / 2;
+    const int32_t half = dim / 2;
     const float inverse = w != NULL ? 1.0f / sqrtf(sum_squares(x, n) / (float)n + eps) : 1.0f;
     for (int32_t i = 0; i < half; i += VF_WIDTH) {
         const int32_t left = half - i;
@@ -127,6 +152,13 @@ static void rotate(void *out, lore_dtype dtype, const float *x, const float *w, 
         const vf c = vf_load_some(cosine + i, left), s = vf_load_some(sine + i, left);
         store_any(out, dtype, i, left, vf_sub(vf_mul(a, c), vf_mul(b, s)));
         store_any(out, dtype, half + i, left, vf_fma(b, c, vf_mul(a, s)));
+    }
+    for (int32_t i = dim; i < n; i += VF_WIDTH) {
+        vf lanes = vf_load_some(x + i, n - i);
+        if (w != NULL) {
+            lanes = vf_mul(vf_mul(lanes, vf_set(inverse)), vf_load_some(w + i, n - i));
+        }
+        store_any(out, dtype, i, n - i, lanes);
     }
 }
 
@@ -142,6 +174,15 @@ static void multiply(float *out, float factor, int32_t n)
 {
     for (int32_t i = 0; i < n; i += VF_WIDTH) {
         vf_store_some(out + i, n - i, vf_mul(vf_load_some(out + i, n - i), vf_set(factor)));
+    }
+}
+
+static void softcap(float *x, float cap, int32_t n)
+{
+    const vf factor = vf_set(cap), inverse = vf_set(1.0f / cap);
+    for (int32_t i = 0; i < n; i += VF_WIDTH) {
+        const vf lanes = vf_tanh(vf_mul(vf_load_some(x + i, n - i), inverse));
+        vf_store_some(x + i, n - i, vf_mul(lanes, factor));
     }
 }
 

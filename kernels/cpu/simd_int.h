@@ -11,6 +11,8 @@
 #ifndef LORE_KERNELS_CPU_SIMD_INT_H
 #define LORE_KERNELS_CPU_SIMD_INT_H
 
+#include "kernels/ops.h"
+
 #include <math.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -76,6 +78,11 @@ LORE_INLINE float vf_top(vf a) { return _mm512_reduce_max_ps(a); }
 LORE_INLINE vf vf_first(vf a, int32_t n, float other)
 {
     return _mm512_mask_blend_ps(vf_mask(n), _mm512_set1_ps(other), a);
+}
+/* Lanes 0 .. n-1 are `other`, the others those of a. */
+LORE_INLINE vf vf_rest(vf a, int32_t n, float other)
+{
+    return _mm512_mask_blend_ps(vf_mask(n), a, _mm512_set1_ps(other));
 }
 /* Where x < limit: y, else a. */
 LORE_INLINE vf vf_where_below(vf x, vf limit, vf y, vf a)
@@ -222,6 +229,10 @@ LORE_INLINE vf vf_first(vf a, int32_t n, float other)
 {
     return _mm256_blendv_ps(_mm256_set1_ps(other), a, _mm256_castsi256_ps(vf_mask(n)));
 }
+LORE_INLINE vf vf_rest(vf a, int32_t n, float other)
+{
+    return _mm256_blendv_ps(a, _mm256_set1_ps(other), _mm256_castsi256_ps(vf_mask(n)));
+}
 LORE_INLINE vf vf_where_below(vf x, vf limit, vf y, vf a)
 {
     return _mm256_blendv_ps(a, y, _mm256_cmp_ps(x, limit, _CMP_LT_OQ));
@@ -344,6 +355,7 @@ LORE_INLINE float vf_sum(vf a) { return a; }
 LORE_INLINE void vf_sum_four(const vf *a, float *sums) { memcpy(sums, a, 4 * sizeof *sums); }
 LORE_INLINE float vf_top(vf a) { return a; }
 LORE_INLINE vf vf_first(vf a, int32_t n, float other) { return n > 0 ? a : other; }
+LORE_INLINE vf vf_rest(vf a, int32_t n, float other) { return n > 0 ? other : a; }
 LORE_INLINE vf vf_where_below(vf x, vf limit, vf y, vf a) { return x < limit ? y : a; }
 LORE_INLINE vf vf_scale2(vf a, vf n) { return ldexpf(a, (int)n); }
 LORE_INLINE vf vf_load_i32(const int32_t *p) { return (float)*p; }
@@ -372,6 +384,13 @@ LORE_INLINE void vf_transpose(vf r[VF_WIDTH]) { (void)r; }
 LORE_INLINE bool vf_fills(int32_t n)
 {
     return VF_WIDTH == 1 || n >= VF_WIDTH;
+}
+
+/* Lanes of a from begin to end - 1, the others `other`; begin <= VF_WIDTH, end >= 0. */
+LORE_INLINE vf vf_between(vf a, int32_t begin, int32_t end, float other)
+{
+    a = end < VF_WIDTH ? vf_first(a, end, other) : a;
+    return begin > 0 ? vf_rest(a, begin, other) : a;
 }
 
 /* Load or store the next min(n, VF_WIDTH) elements, n > 0: the body of every loop over a row. */
@@ -437,6 +456,52 @@ LORE_INLINE vf vf_gelu(vf x)
 LORE_INLINE vf vf_silu(vf x)
 {
     return vf_div(x, vf_add(vf_set(1.0f), vf_exp(vf_sub(vf_zero(), x))));
+}
+
+/* x/2 (1 + tanh u) = x / (1 + e^-2u), u = sqrt(2/pi) (x + .044715 x^3): nothing cancels. */
+LORE_INLINE vf vf_gelu_tanh(vf x)
+{
+    const vf slope =
+        vf_fma(vf_mul(x, x), vf_set(-2.0f * 0.0356774081f), vf_set(-2.0f * 0.7978845608f));
+    return vf_div(x, vf_add(vf_set(1.0f), vf_exp(vf_mul(x, slope))));
+}
+
+/* tanh(x) to 4e-7: an odd over an even polynomial where tanh is not yet 1 in f32. Coefficients:
+ * generic_fast_tanh_float of the Eigen library, MathFunctionsImpl.h. NaN stays NaN. */
+LORE_INLINE vf vf_tanh(vf x)
+{
+    const vf z = vf_max(vf_set(-7.90531110763549805f), vf_min(vf_set(7.90531110763549805f), x));
+    const vf s = vf_mul(z, z);
+    vf p = vf_set(-2.76076847742355e-16f);
+    p = vf_fma(p, s, vf_set(2.00018790482477e-13f));
+    p = vf_fma(p, s, vf_set(-8.60467152213735e-11f));
+    p = vf_fma(p, s, vf_set(5.12229709037114e-08f));
+    p = vf_fma(p, s, vf_set(1.48572235717979e-05f));
+    p = vf_fma(p, s, vf_set(6.37261928875436e-04f));
+    p = vf_fma(p, s, vf_set(4.89352455891786e-03f));
+    vf q = vf_set(1.19825839466702e-06f);
+    q = vf_fma(q, s, vf_set(1.18534705686654e-04f));
+    q = vf_fma(q, s, vf_set(2.26843463243900e-03f));
+    q = vf_fma(q, s, vf_set(4.89352518554385e-03f));
+    return vf_quotient(vf_mul(z, p), q);
+}
+
+/* Any activation of ops.h. */
+LORE_INLINE vf vf_activate(vf x, const lore_activation activation)
+{
+    switch (activation) {
+    case LORE_ACT_NONE:
+        break;
+    case LORE_ACT_GELU:
+        return vf_gelu(x);
+    case LORE_ACT_GELU_TANH:
+        return vf_gelu_tanh(x);
+    case LORE_ACT_SILU:
+        return vf_silu(x);
+    case LORE_ACT_TANH:
+        return vf_tanh(x);
+    }
+    return x;
 }
 
 #endif

@@ -11,26 +11,34 @@ typedef struct lore_ref_weight {
 } lore_ref_weight;
 
 lore_status lore_ref_weight_pack(lore_backend *backend, const lore_matrix *parts, int32_t count,
-                                 bool is_table, lore_weight **weight, lore_error *err);
+                                 lore_weight_use use, lore_weight **weight, lore_error *err);
 void lore_ref_weight_free(lore_weight *weight);
 
+/* Any activation of ops.h. */
+double lore_ref_activate(double x, lore_activation activation);
+
 void lore_ref_embed(lore_queue *queue, lore_view out, const lore_weight *table, const int32_t *ids,
-                    bool is_accumulating);
+                    float scale, bool is_accumulating);
 void lore_ref_matmul(lore_queue *queue, lore_view out, lore_view x, const lore_weight *w,
                      lore_epilogue epilogue);
 
 void lore_ref_rope_append(lore_queue *queue, lore_view qkv, const lore_rope *rope,
                           const lore_pages *pages, const lore_batch *batch);
 void lore_ref_attend_paged(lore_queue *queue, lore_view out, lore_view queries,
-                           const lore_pages *pages, const lore_batch *batch, float scale);
+                           const lore_pages *pages, const lore_batch *batch,
+                           const lore_attention *attention);
 void lore_ref_attend_packed(lore_queue *queue, lore_view out, lore_view qkv, int32_t heads,
-                            int32_t sequences, const int32_t *row_start, int32_t rows_max,
-                            float scale);
+                            int32_t kv_heads, int32_t sequences, const int32_t *row_start,
+                            int32_t rows_max, bool is_causal, const lore_attention *attention);
+void lore_ref_rope_packed(lore_queue *queue, lore_view qkv, const lore_rope *rope, int32_t kv_heads,
+                          int32_t head_dim, int32_t sequences, const int32_t *row_start);
 
 void lore_ref_rmsnorm(lore_queue *queue, lore_view out, lore_view x, const float *w, float eps);
 void lore_ref_layernorm(lore_queue *queue, lore_view out, lore_view x, const float *w,
                         const float *b, float eps);
-void lore_ref_silu_mul(lore_queue *queue, lore_view out, lore_view gate_up);
+void lore_ref_glu(lore_queue *queue, lore_view out, lore_view gate_up, lore_activation activation);
+void lore_ref_add(lore_queue *queue, lore_view out, lore_view x);
+void lore_ref_softcap(lore_queue *queue, lore_view x, float cap);
 void lore_ref_pool(lore_queue *queue, lore_view out, lore_view x, const int32_t *row_start,
                    lore_pooling pooling, bool is_normalised);
 void lore_ref_gather(lore_queue *queue, lore_view out, lore_view x, const int32_t *rows);

@@ -7,12 +7,10 @@
 
 #include "base/mem.h"
 
-#include <math.h>
-
 lore_status lore_ref_weight_pack(lore_backend *backend, const lore_matrix *parts, int32_t count,
-                                 bool is_table, lore_weight **weight, lore_error *err)
+                                 lore_weight_use use, lore_weight **weight, lore_error *err)
 {
-    (void)is_table; /* the same values serve both uses */
+    (void)use; /* the same values serve both uses */
     const int32_t cols = parts[0].cols;
     int32_t rows = 0;
     for (int32_t i = 0; i < count; i++) {
@@ -51,7 +49,7 @@ void lore_ref_weight_free(lore_weight *weight)
 }
 
 void lore_ref_embed(lore_queue *queue, lore_view out, const lore_weight *table, const int32_t *ids,
-                    bool is_accumulating)
+                    float scale, bool is_accumulating)
 {
     (void)queue;
     LORE_ASSERT(out.cols == table->cols);
@@ -61,7 +59,7 @@ void lore_ref_embed(lore_queue *queue, lore_view out, const lore_weight *table, 
         const float *from = values + (int64_t)ids[r] * table->cols;
         float *to = out.data + r * out.stride;
         for (int32_t c = 0; c < out.cols; c++) {
-            to[c] = is_accumulating ? to[c] + from[c] : from[c];
+            to[c] = is_accumulating ? to[c] + scale * from[c] : scale * from[c];
         }
     }
 }
@@ -78,9 +76,7 @@ static void store(const product *job, int32_t row, int32_t col, double sum)
     if (job->epilogue.bias != NULL) {
         value += (double)job->epilogue.bias[col];
     }
-    if (job->epilogue.activation == LORE_ACT_GELU) {
-        value = 0.5 * value * (1.0 + erf(value / sqrt(2.0)));
-    }
+    value = lore_ref_activate(value, job->epilogue.activation);
     float *to = job->out.data + row * job->out.stride + col;
     *to = job->epilogue.is_accumulating ? *to + (float)value : (float)value;
 }

@@ -39,12 +39,31 @@ void lore_ref_layernorm(lore_queue *queue, lore_view out, lore_view x, const flo
         }
         const double inverse = 1.0 / sqrt(squares / x.cols + (double)eps);
         for (int32_t c = 0; c < x.cols; c++) {
-            to[c] = (float)(((double)from[c] - mean) * inverse * (double)w[c] + (double)b[c]);
+            const double bias = b != NULL ? (double)b[c] : 0.0;
+            to[c] = (float)(((double)from[c] - mean) * inverse * (double)w[c] + bias);
         }
     }
 }
 
-void lore_ref_silu_mul(lore_queue *queue, lore_view out, lore_view gate_up)
+double lore_ref_activate(double x, lore_activation activation)
+{
+    static const double two_over_pi = 0.63661977236758134308;
+    switch (activation) {
+    case LORE_ACT_NONE:
+        break;
+    case LORE_ACT_GELU:
+        return 0.5 * x * (1.0 + erf(x / sqrt(2.0)));
+    case LORE_ACT_GELU_TANH:
+        return 0.5 * x * (1.0 + tanh(sqrt(two_over_pi) * (x + 0.044715 * x * x * x)));
+    case LORE_ACT_SILU:
+        return x / (1.0 + exp(-x));
+    case LORE_ACT_TANH:
+        return tanh(x);
+    }
+    return x;
+}
+
+void lore_ref_glu(lore_queue *queue, lore_view out, lore_view gate_up, lore_activation activation)
 {
     (void)queue;
     for (int32_t r = 0; r < out.rows; r++) {
@@ -52,7 +71,28 @@ void lore_ref_silu_mul(lore_queue *queue, lore_view out, lore_view gate_up)
         const float *up = gate + out.cols;
         float *to = out.data + r * out.stride;
         for (int32_t c = 0; c < out.cols; c++) {
-            to[c] = gate[c] / (1.0f + expf(-gate[c])) * up[c];
+            to[c] = (float)(lore_ref_activate((double)gate[c], activation) * (double)up[c]);
+        }
+    }
+}
+
+void lore_ref_add(lore_queue *queue, lore_view out, lore_view x)
+{
+    (void)queue;
+    for (int32_t r = 0; r < out.rows; r++) {
+        for (int32_t c = 0; c < out.cols; c++) {
+            out.data[r * out.stride + c] += x.data[r * x.stride + c];
+        }
+    }
+}
+
+void lore_ref_softcap(lore_queue *queue, lore_view x, float cap)
+{
+    (void)queue;
+    for (int32_t r = 0; r < x.rows; r++) {
+        float *to = x.data + r * x.stride;
+        for (int32_t c = 0; c < x.cols; c++) {
+            to[c] = (float)((double)cap * tanh((double)to[c] / (double)cap));
         }
     }
 }

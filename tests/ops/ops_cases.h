@@ -24,7 +24,8 @@
  * BF16_SUM    sums again, of pairs: bf16 units round a pair once and drop denormals
  * INT8_SUM    integer sums are exact: what is left is the epilogue's rounding
  * EXP         approximations of exp, good to some units in the last place
- * GELU        absolute, for |x| up to 10: erf is good to 4e-7, and x (1 + erf x) cancels below 0
+ * ACTIVATION  absolute, for |x| up to 10: erf and tanh are good to 4e-7, x (1 + erf x) cancels
+ *             below 0
  * BF16_STORE  a unit of bf16 (2^-8 relative, twice at a tie) where an f32 rounding tips it
  * BF16_ATTEND a key that an f32 rounding tips by a unit of bf16 moves a score by some hundredths;
  *             probabilities rounded to bf16, 2^-9 each, of values up to some twenty times their
@@ -36,7 +37,7 @@ static const double TOLERANCE_NORM = 6e-5;
 static const double TOLERANCE_BF16_SUM = 4e-5;
 static const double TOLERANCE_INT8_SUM = 4e-6;
 static const double TOLERANCE_EXP = 2e-5;
-static const double TOLERANCE_GELU = 2e-5;
+static const double TOLERANCE_ACTIVATION = 2e-5;
 static const double TOLERANCE_BF16_STORE = 8e-3;
 static const double TOLERANCE_BF16_ATTEND = 4e-2;
 static const double TOLERANCE_LOGPROB = 2e-5;
@@ -214,6 +215,8 @@ typedef struct source {
     lore_matrix matrix, effective; /* as given, and as its precision sees it */
     void *data, *rounded;
     float *scales, *own_scales;
+    uint8_t *zeros;
+    int32_t *columns;
 } source;
 
 static void source_free(source *from)
@@ -222,6 +225,50 @@ static void source_free(source *from)
     lore_free(from->rounded);
     lore_free(from->scales);
     lore_free(from->own_scales);
+    lore_free(from->zeros);
+    lore_free(from->columns);
+}
+
+/* 0 .. count-1 in a random order. */
+static void shuffle(int32_t *out, int32_t count)
+{
+    for (int32_t i = 0; i < count; i++) {
+        const int32_t j = random_below(i + 1);
+        out[i] = out[j];
+        out[j] = i;
+    }
+}
+
+/* Groups of 32 columns or one a row, with zero points or without, in order or not. */
+static source source_new_i4(int32_t rows, int32_t cols)
+{
+    source made = {0};
+    const int32_t group = random_below(3) == 0 ? cols : PICK(32, 64);
+    const size_t groups = (size_t)rows * (size_t)((cols + group - 1) / group);
+    const size_t size = (size_t)rows * (size_t)((cols + 1) / 2);
+    uint8_t *data = host_new(size);
+    for (size_t i = 0; i < size; i++) { /* the unused half of an odd row too */
+        data[i] = (uint8_t)random_below(256);
+    }
+    made.data = data;
+    made.scales = host_new(groups * sizeof *made.scales);
+    made.zeros = host_new(groups);
+    for (size_t i = 0; i < groups; i++) {
+        made.scales[i] = 0.01f + 0.1f * lore_random_unit(&random_state);
+        made.zeros[i] = (uint8_t)random_below(17); /* GPTQ stores one less: 16 may come */
+    }
+    made.columns = host_new((size_t)cols * sizeof *made.columns);
+    shuffle(made.columns, cols);
+    made.matrix = (lore_matrix){.dtype = LORE_I4,
+                                .rows = rows,
+                                .cols = cols,
+                                .data = data,
+                                .scales = made.scales,
+                                .group = group,
+                                .zeros = random_below(2) == 0 ? made.zeros : NULL,
+                                .columns = random_below(2) == 0 ? made.columns : NULL};
+    made.effective = made.matrix;
+    return made;
 }
 
 static void *store_as(lore_dtype dtype, const float *values, size_t count)
@@ -254,6 +301,9 @@ static float read_as(lore_dtype dtype, const void *data, size_t i)
 
 static source source_new(lore_dtype dtype, lore_precision precision, int32_t rows, int32_t cols)
 {
+    if (dtype == LORE_I4) {
+        return source_new_i4(rows, cols);
+    }
     source made = {0};
     const size_t count = (size_t)rows * (size_t)cols;
     float *values = random_floats(count);
@@ -264,14 +314,16 @@ static source source_new(lore_dtype dtype, lore_precision precision, int32_t row
             made.scales[r] = 0.001f + 0.01f * lore_random_unit(&random_state);
         }
     }
-    made.matrix = (lore_matrix){dtype, rows, cols, made.data, made.scales};
+    made.matrix = (lore_matrix){
+        .dtype = dtype, .rows = rows, .cols = cols, .data = made.data, .scales = made.scales};
     made.effective = made.matrix;
     if (dtype != LORE_I8 && precision == LORE_PRECISION_BF16) {
         for (size_t i = 0; i < count; i++) {
             values[i] = read_as(dtype, made.data, i);
         }
         made.rounded = store_as(LORE_BF16, values, count);
-        made.effective = (lore_matrix){LORE_BF16, rows, cols, made.rounded, NULL};
+        made.effective =
+            (lore_matrix){.dtype = LORE_BF16, .rows = rows, .cols = cols, .data = made.rounded};
     } else if (dtype != LORE_I8 && precision == LORE_PRECISION_INT8) {
         made.rounded = host_new(count);
         made.own_scales = host_new((size_t)rows * sizeof(float));
@@ -283,7 +335,11 @@ static source source_new(lore_dtype dtype, lore_precision precision, int32_t row
             made.own_scales[r] =
                 lore_quantize_row((int8_t *)made.rounded + first, values + first, cols);
         }
-        made.effective = (lore_matrix){LORE_I8, rows, cols, made.rounded, made.own_scales};
+        made.effective = (lore_matrix){.dtype = LORE_I8,
+                                       .rows = rows,
+                                       .cols = cols,
+                                       .data = made.rounded,
+                                       .scales = made.own_scales};
     }
     lore_free(values);
     return made;
@@ -309,10 +365,15 @@ static float *effective_inputs(lore_precision precision, const float *x, int32_t
     return out;
 }
 
+static const char *const activation_names[] = {"", ", gelu", ", gelu_tanh", ", silu", ", tanh"};
+enum { ACTIVATIONS = 5 };
+
 typedef struct matmul_shape {
     int32_t rows, depth, outs, parts;
     lore_dtype dtype;
-    bool has_bias, has_gelu, is_accumulating;
+    bool has_bias;
+    lore_activation activation;
+    bool is_accumulating;
 } matmul_shape;
 
 static float *run_matmul(const side *at, const matmul_shape *shape, const lore_matrix *parts,
@@ -320,7 +381,8 @@ static float *run_matmul(const side *at, const matmul_shape *shape, const lore_m
 {
     lore_weight *weight = NULL;
     lore_error err = {0};
-    CHECK_OK(lore_weight_pack(at->backend, parts, shape->parts, false, &weight, &err), &err);
+    CHECK_OK(lore_weight_pack(at->backend, parts, shape->parts, LORE_USE_MATMUL, &weight, &err),
+             &err);
     CHECK_INT(lore_weight_rows(weight), shape->outs * shape->parts);
     CHECK_INT(lore_weight_cols(weight), shape->depth);
     CHECK(lore_weight_bytes(weight) > 0);
@@ -328,8 +390,7 @@ static float *run_matmul(const side *at, const matmul_shape *shape, const lore_m
     grid out = grid_new(at, old, shape->rows, shape->outs * shape->parts, 3);
     float *own_bias =
         shape->has_bias ? upload(at, bias, (size_t)out.view.cols * sizeof *bias) : NULL;
-    const lore_epilogue epilogue = {own_bias, shape->has_gelu ? LORE_ACT_GELU : LORE_ACT_NONE,
-                                    shape->is_accumulating};
+    const lore_epilogue epilogue = {own_bias, shape->activation, shape->is_accumulating};
     lore_op_matmul(at->queue, out.view, in.view, weight, epilogue);
     float *got = grid_take(at, &out);
     lore_free(grid_take(at, &in));
@@ -343,7 +404,8 @@ static double matmul_tolerance(lore_precision precision, const matmul_shape *sha
     const double sums = precision == LORE_PRECISION_INT8   ? TOLERANCE_INT8_SUM
                         : precision == LORE_PRECISION_BF16 ? TOLERANCE_BF16_SUM
                                                            : TOLERANCE_SUM;
-    return shape->has_gelu && sums < TOLERANCE_GELU ? TOLERANCE_GELU : sums;
+    const bool is_plain = shape->activation == LORE_ACT_NONE || sums >= TOLERANCE_ACTIVATION;
+    return is_plain ? sums : TOLERANCE_ACTIVATION;
 }
 
 static void check_matmul(const subject *on, const matmul_shape *shape)
@@ -376,10 +438,11 @@ static void check_matmul(const subject *on, const matmul_shape *shape)
     char what[128];
     snprintf(what, sizeof what, "matmul %d x %d x %d (%d parts of %s%s%s%s)", shape->rows,
              shape->depth, shape->outs, shape->parts, lore_dtype_name(shape->dtype),
-             shape->has_bias ? ", bias" : "", shape->has_gelu ? ", gelu" : "",
+             shape->has_bias ? ", bias" : "", activation_names[shape->activation],
              shape->is_accumulating ? ", accumulating" : "");
     compare_above(on, what, got, want, (size_t)shape->rows * (size_t)outs,
-                  matmul_tolerance(precision, shape), shape->has_gelu ? 1.0 : 1e-30);
+                  matmul_tolerance(precision, shape),
+                  shape->activation != LORE_ACT_NONE ? 1.0 : 1e-30);
 }
 
 CHECK_UNUSED static void cases_matmul(const subject *on)
@@ -393,21 +456,23 @@ CHECK_UNUSED static void cases_matmul(const subject *on)
             .parts = 1 + random_below(3),
             .dtype = dtypes[i % 4],
             .has_bias = random_below(2) == 0,
-            .has_gelu = random_below(3) == 0,
+            .activation =
+                random_below(2) == 0 ? LORE_ACT_NONE : (lore_activation)random_below(ACTIVATIONS),
             .is_accumulating = random_below(3) == 0,
         };
         check_matmul(on, &shape);
     }
-    check_matmul(on, &(matmul_shape){400, 384, 130, 1, LORE_I8, true, true, false});
-    check_matmul(on, &(matmul_shape){401, 72, 64, 2, LORE_BF16, false, false, true});
-    check_matmul(on, &(matmul_shape){2, 512, 3000, 1, LORE_I8, false, false, false});
-    check_matmul(on, &(matmul_shape){40, 1536, 384, 1, LORE_F32, true, false, true});
+    check_matmul(on, &(matmul_shape){400, 384, 130, 1, LORE_I8, true, LORE_ACT_GELU, false});
+    check_matmul(on, &(matmul_shape){401, 72, 64, 2, LORE_BF16, false, LORE_ACT_NONE, true});
+    check_matmul(on, &(matmul_shape){2, 512, 3000, 1, LORE_I8, false, LORE_ACT_NONE, false});
+    check_matmul(on, &(matmul_shape){40, 1536, 384, 1, LORE_F32, true, LORE_ACT_NONE, true});
     /* Several blocks of rows, the last one ragged, against several runs of panels. */
-    check_matmul(on, &(matmul_shape){205, 2048, 330, 1, LORE_I8, true, false, false});
+    check_matmul(on, &(matmul_shape){205, 2048, 330, 1, LORE_I8, true, LORE_ACT_NONE, false});
     /* Runs of many panels with one, two, three and six tiles to share out what is fetched ahead. */
     static const int32_t few_rows[] = {1, 8, 13, 32};
     for (size_t i = 0; i < sizeof few_rows / sizeof few_rows[0]; i++) {
-        check_matmul(on, &(matmul_shape){few_rows[i], 260, 1500, 1, LORE_I8, false, false, true});
+        check_matmul(
+            on, &(matmul_shape){few_rows[i], 260, 1500, 1, LORE_I8, false, LORE_ACT_NONE, true});
     }
 }
 
@@ -415,14 +480,15 @@ CHECK_UNUSED static void cases_matmul(const subject *on)
 
 CHECK_UNUSED static void cases_embed(const subject *on)
 {
-    static const lore_dtype dtypes[] = {LORE_F32, LORE_F16, LORE_BF16, LORE_I8};
-    for (int i = 0; i < 24; i++) {
+    static const lore_dtype dtypes[] = {LORE_F32, LORE_F16, LORE_BF16, LORE_I8, LORE_I4};
+    for (int i = 0; i < 40; i++) {
+        const float scale = i % 3 == 0 ? 1.0f : 22.627417f;
         const int32_t rows = PICK(0, 1, 7, 40), cols = PICK(1, 7, 8, 15, 16, 17, 33, 64, 384),
                       table_rows = 13;
         source from[2];
         for (int j = 0; j < 2; j++) {
             from[j] =
-                source_new(dtypes[(i + j * (i / 4)) % 4], LORE_PRECISION_F32, table_rows, cols);
+                source_new(dtypes[(i + j * (i / 5)) % 5], LORE_PRECISION_F32, table_rows, cols);
         }
         const lore_matrix parts[2] = {from[0].matrix, from[1].matrix};
         int32_t ids[40];
@@ -435,10 +501,12 @@ CHECK_UNUSED static void cases_embed(const subject *on)
         {
             lore_weight *table = NULL;
             lore_error err = {0};
-            CHECK_OK(lore_weight_pack(at->backend, parts, 2, true, &table, &err), &err);
+            CHECK_OK(lore_weight_pack(at->backend, parts, 2,
+                                      i % 3 == 0 ? LORE_USE_BOTH : LORE_USE_EMBED, &table, &err),
+                     &err);
             grid out = grid_new(at, old, rows, cols, 2);
             int32_t *own_ids = upload(at, ids, (size_t)rows * sizeof *ids);
-            lore_op_embed(at->queue, out.view, table, own_ids, i % 2 == 1);
+            lore_op_embed(at->queue, out.view, table, own_ids, scale, i % 2 == 1);
             results[which++] = grid_take(at, &out);
             lore_backend_free(at->backend, own_ids);
             lore_weight_free(table);
@@ -447,7 +515,7 @@ CHECK_UNUSED static void cases_embed(const subject *on)
         source_free(&from[1]);
         lore_free(old);
         compare(on, "embed", results[1], results[0], (size_t)rows * (size_t)cols,
-                3e-7); /* one fused rounding */
+                6e-7); /* two roundings, one of them fused */
     }
 }
 
@@ -482,7 +550,7 @@ static float *run_norm(const side *at, const float *x, const float *w, const flo
 {
     grid in = grid_new(at, x, rows, cols, 3), out = grid_new(at, NULL, rows, cols, 1);
     float *own_w = upload(at, w, (size_t)cols * sizeof *w),
-          *own_b = upload(at, b, (size_t)cols * sizeof *b);
+          *own_b = b != NULL ? upload(at, b, (size_t)cols * sizeof *b) : NULL;
     grid *to = is_in_place ? &in : &out, *other = is_in_place ? &out : &in;
     if (is_layernorm) {
         lore_op_layernorm(at->queue, to->view, in.view, own_w, own_b, eps);
@@ -508,8 +576,9 @@ CHECK_UNUSED static void cases_norms(const subject *on)
             x[j] += 3.0f; /* a mean far from zero: E[x^2] - mean^2 would cancel */
         }
         float *w = random_floats((size_t)cols), *b = random_floats((size_t)cols);
-        float *want = run_norm(&on->ref, x, w, b, rows, cols, eps, i % 2 == 0, false);
-        float *got = run_norm(&on->test, x, w, b, rows, cols, eps, i % 2 == 0, i % 4 < 2);
+        const float *bias = i % 8 < 4 ? b : NULL;
+        float *want = run_norm(&on->ref, x, w, bias, rows, cols, eps, i % 2 == 0, false);
+        float *got = run_norm(&on->test, x, w, bias, rows, cols, eps, i % 2 == 0, i % 4 < 2);
         lore_free(x);
         lore_free(w);
         lore_free(b);
@@ -518,9 +587,9 @@ CHECK_UNUSED static void cases_norms(const subject *on)
     }
 }
 
-CHECK_UNUSED static void cases_silu_mul(const subject *on)
+CHECK_UNUSED static void cases_glu(const subject *on)
 {
-    for (int i = 0; i < 16; i++) {
+    for (int i = 0; i < 30; i++) {
         const int32_t rows = PICK(0, 1, 3, 40), cols = PICK(1, 7, 8, 9, 16, 17, 100, 1536);
         float *x = random_floats((size_t)rows * 2 * (size_t)cols), *results[2];
         for (int32_t j = 0; j < rows; j++) { /* exp must neither overflow nor lose its sign here */
@@ -530,12 +599,85 @@ CHECK_UNUSED static void cases_silu_mul(const subject *on)
         ON_BOTH(on, at)
         {
             grid in = grid_new(at, x, rows, 2 * cols, 1), out = grid_new(at, NULL, rows, cols, 2);
-            lore_op_silu_mul(at->queue, out.view, in.view);
+            lore_op_glu(at->queue, out.view, in.view, (lore_activation)(i % ACTIVATIONS));
             results[which++] = grid_take(at, &out);
             lore_free(grid_take(at, &in));
         }
         lore_free(x);
-        compare(on, "silu_mul", results[1], results[0], (size_t)rows * (size_t)cols, TOLERANCE_EXP);
+        char what[32];
+        snprintf(what, sizeof what, "glu%s", activation_names[i % ACTIVATIONS]);
+        compare_above(on, what, results[1], results[0], (size_t)rows * (size_t)cols,
+                      TOLERANCE_ACTIVATION, 1.0);
+    }
+}
+
+/* Every activation over a fine grid of its whole range, against ref: relative where the result is
+ * large, absolute where it is small. */
+CHECK_UNUSED static void cases_activations(const subject *on)
+{
+    enum { STEPS = 40001 };
+    float *x = host_new(2 * STEPS * sizeof *x), *results[2];
+    for (int32_t i = 0; i < STEPS; i++) {
+        x[i] = (float)(i - STEPS / 2) * 0.001f;
+        x[STEPS + i] = 1.0f;
+    }
+    for (int activation = 0; activation < ACTIVATIONS; activation++) {
+        int which = 0;
+        ON_BOTH(on, at)
+        {
+            grid in = grid_new(at, x, 1, 2 * STEPS, 0), out = grid_new(at, NULL, 1, STEPS, 0);
+            lore_op_glu(at->queue, out.view, in.view, (lore_activation)activation);
+            results[which++] = grid_take(at, &out);
+            lore_free(grid_take(at, &in));
+        }
+        for (int32_t i = 0; i < STEPS; i++) {
+            const double want = (double)results[0][i], least = fabs(want) > 1.0 ? fabs(want) : 1.0;
+            if (!(fabs((double)results[1][i] - want) <= 2e-6 * least)) {
+                CHECK_STOP("activation %d of %g on %s: %.9g, not %.9g", activation, (double)x[i],
+                           on->name, (double)results[1][i], want);
+            }
+        }
+        lore_free(results[0]);
+        lore_free(results[1]);
+    }
+    lore_free(x);
+    for (int activation = 0; activation < ACTIVATIONS; activation++) {
+        const float special[6] = {NAN, INFINITY, -INFINITY, 1.0f, 1.0f, 1.0f};
+        const bool is_tanh = activation == LORE_ACT_TANH;
+        grid in = grid_new(&on->test, special, 1, 6, 0), out = grid_new(&on->test, NULL, 1, 3, 0);
+        lore_op_glu(on->test.queue, out.view, in.view, (lore_activation)activation);
+        float *got = grid_take(&on->test, &out);
+        CHECK(isnan(got[0]));
+        CHECK(is_tanh ? got[1] > 0.999999f : isinf(got[1]) && got[1] > 0.0f);
+        CHECK(!is_tanh || got[2] < -0.999999f);
+        lore_free(got);
+        lore_free(grid_take(&on->test, &in));
+    }
+}
+
+CHECK_UNUSED static void cases_add_and_softcap(const subject *on)
+{
+    for (int i = 0; i < 24; i++) {
+        const int32_t rows = PICK(0, 1, 3, 40), cols = PICK(1, 7, 8, 9, 16, 17, 100, 20000);
+        const float cap = i % 3 == 0 ? 30.0f : 0.7f;
+        float *x = random_floats((size_t)rows * (size_t)cols), *results[2];
+        float *y = random_floats((size_t)rows * (size_t)cols);
+        int which = 0;
+        ON_BOTH(on, at)
+        {
+            grid in = grid_new(at, x, rows, cols, 1), out = grid_new(at, y, rows, cols, 2);
+            if (i % 2 == 0) {
+                lore_op_add(at->queue, out.view, in.view);
+            } else {
+                lore_op_softcap(at->queue, out.view, cap);
+            }
+            results[which++] = grid_take(at, &out);
+            lore_free(grid_take(at, &in));
+        }
+        lore_free(x);
+        lore_free(y);
+        compare_above(on, i % 2 == 0 ? "add" : "softcap", results[1], results[0],
+                      (size_t)rows * (size_t)cols, i % 2 == 0 ? TOLERANCE_EXACT : 2e-6, 1.0);
     }
 }
 
@@ -607,11 +749,7 @@ static plan plan_new(int32_t sequences, int32_t rows_most, int32_t past_most, in
     made.page_count =
         made.page_start[sequences] + 3; /* some that nobody owns: they must stay untouched */
     CHECK(made.page_count <= PAGES_MAX);
-    for (int32_t i = 0; i < made.page_count; i++) { /* a random order without repetition */
-        const int32_t j = random_below(i + 1);
-        made.pages[i] = made.pages[j];
-        made.pages[j] = i;
-    }
+    shuffle(made.pages, made.page_count);
     return made;
 }
 
@@ -682,32 +820,39 @@ typedef struct decoder_shape {
     int32_t sequences, rows_most, past_most, page_tokens, group, kv_heads, head_dim;
     lore_dtype dtype;
     bool has_norms;
+    int32_t rope_dim; /* 0: head_dim */
+    float softcap;
+    int32_t window;
 } decoder_shape;
+
+/* Cosines and sines of `dim / 2` random angles a position, or of none. */
+static void random_tables(float *cosine, float *sine, int32_t dim, bool is_turning)
+{
+    for (size_t i = 0; i < (size_t)POSITIONS_MAX * (size_t)(dim / 2); i++) {
+        const float angle = is_turning ? random_value() : 0.0f;
+        cosine[i] = cosf(angle);
+        sine[i] = sinf(angle);
+    }
+}
 
 static void check_decoder(const subject *on, const decoder_shape *shape)
 {
     const plan host =
         plan_new(shape->sequences, shape->rows_most, shape->past_most, shape->page_tokens);
     const int32_t dim = shape->head_dim, heads = shape->group * shape->kv_heads;
+    const int32_t rope_dim = shape->rope_dim > 0 ? shape->rope_dim : dim;
     const int32_t rows = host.row_start[host.sequences], cols = (heads + 2 * shape->kv_heads) * dim;
     const size_t cached =
         (size_t)host.page_count * (size_t)(shape->kv_heads * host.page_tokens * dim);
     float *old = random_floats(2 * cached), *qkv = random_floats((size_t)rows * (size_t)cols);
     void *old_cache = store_as(shape->dtype, old, 2 * cached);
-    float *angles = random_floats((size_t)POSITIONS_MAX * (size_t)(dim / 2));
-    float *cosine = host_new((size_t)POSITIONS_MAX * (size_t)(dim / 2) * sizeof *cosine);
-    for (size_t i = 0; i < (size_t)POSITIONS_MAX * (size_t)(dim / 2); i++) {
-        cosine[i] = cosf(angles[i]);
-        angles[i] = sinf(angles[i]);
-    }
+    const size_t table_bytes = (size_t)POSITIONS_MAX * (size_t)(rope_dim / 2) * sizeof(float);
+    float *cosine = host_new(table_bytes), *sine = host_new(table_bytes);
     const bool is_bf16 = shape->dtype == LORE_BF16;
     /* Rounded queries stay so only if nothing turns or scales them. */
     const bool is_rounded = is_bf16 && on->precision != LORE_PRECISION_F32;
     const bool has_norms = shape->has_norms && !is_rounded;
-    for (size_t i = 0; i < (size_t)POSITIONS_MAX * (size_t)(dim / 2) && is_rounded; i++) {
-        cosine[i] = 1.0f;
-        angles[i] = 0.0f;
-    }
+    random_tables(cosine, sine, rope_dim, !is_rounded);
     round_inputs(on, qkv, (size_t)rows * (size_t)cols);
     float *norms = random_floats(2 * (size_t)dim);
     float *queries[2], *caches[2], *outs[2];
@@ -718,21 +863,22 @@ static void check_decoder(const subject *on, const decoder_shape *shape)
         cache pages = cache_new(at, &host, old_cache,
                                 (char *)old_cache + cached * lore_dtype_size(shape->dtype),
                                 shape->dtype, shape->kv_heads, dim);
-        const size_t table_bytes = (size_t)POSITIONS_MAX * (size_t)(dim / 2) * sizeof *cosine;
         float *own_cosine = upload(at, cosine, table_bytes),
-              *own_sine = upload(at, angles, table_bytes);
+              *own_sine = upload(at, sine, table_bytes);
         float *own_norms = upload(at, norms, 2 * (size_t)dim * sizeof *norms);
         const lore_rope rope = {own_cosine,
                                 own_sine,
                                 POSITIONS_MAX,
                                 heads,
+                                rope_dim,
                                 has_norms ? own_norms : NULL,
                                 has_norms ? own_norms + dim : NULL,
                                 1e-6f};
         grid in = grid_new(at, qkv, rows, cols, 6), out = grid_new(at, NULL, rows, heads * dim, 2);
         lore_op_rope_append(at->queue, in.view, &rope, &pages.pages, &copy.batch);
-        lore_op_attend_paged(at->queue, out.view, columns(in.view, 0, heads * dim), &pages.pages,
-                             &copy.batch, is_rounded ? ATTENTION_SCALE : 0.31f);
+        lore_op_attend_paged(
+            at->queue, out.view, columns(in.view, 0, heads * dim), &pages.pages, &copy.batch,
+            &(lore_attention){is_rounded ? ATTENTION_SCALE : 0.31f, shape->softcap, shape->window});
         outs[which] = grid_take(at, &out);
         float *all = grid_take(at, &in); /* only the query columns are defined afterwards */
         queries[which] = host_new((size_t)rows * (size_t)(heads * dim) * sizeof *all);
@@ -750,7 +896,7 @@ static void check_decoder(const subject *on, const decoder_shape *shape)
     lore_free(old);
     lore_free(old_cache);
     lore_free(qkv);
-    lore_free(angles);
+    lore_free(sine);
     lore_free(cosine);
     lore_free(norms);
     const size_t count = (size_t)rows * (size_t)(heads * dim);
@@ -765,57 +911,230 @@ static void check_decoder(const subject *on, const decoder_shape *shape)
 
 CHECK_UNUSED static void cases_decoder(const subject *on)
 {
-    for (int i = 0; i < 24; i++) {
-        const decoder_shape shape = {
+    for (int i = 0; i < 48; i++) {
+        decoder_shape shape = {
             .sequences = PICK(0, 1, 2, 6),
             .rows_most = PICK(1, 5, 30),
             .past_most = PICK(0, 3, 40),
             .page_tokens = PICK(1, 3, 16, 32),
-            .group = PICK(1, 2, 3, 4),
+            .group = PICK(1, 2, 3, 4, 7),
             .kv_heads = PICK(1, 2, 3),
-            .head_dim = PICK(2, 6, 16, 34, 64, 80, 128),
+            .head_dim = PICK(2, 6, 16, 32, 34, 64, 80, 96, 128, 256),
             .dtype = i % 2 == 0 ? LORE_F32 : LORE_BF16,
             .has_norms = i % 3 == 0,
+            .softcap = i % 4 < 2 ? 0.0f : 1.5f,
+            .window = i % 8 < 4 ? 0 : PICK(1, 2, 7, 16, 31, 1000),
         };
+        shape.rope_dim = i % 3 == 1 ? 2 * (1 + random_below(shape.head_dim / 2)) : 0;
         check_decoder(on, &shape);
     }
-    check_decoder(on, &(decoder_shape){2, 300, 300, 16, 4, 2, 64, LORE_F32,
-                                       true}); /* several blocks and runs */
-    if (on->precision != LORE_PRECISION_F32) { /* the same where a backend may round */
-        check_decoder(on, &(decoder_shape){2, 300, 300, 16, 4, 2, 64, LORE_BF16, false});
+    static const decoder_shape large[] = {
+        /* several blocks and runs */
+        {.sequences = 2, .rows_most = 300, .past_most = 300, .group = 4, .window = 0},
+        {.sequences = 2, .rows_most = 300, .past_most = 300, .group = 4, .window = 65},
+        {.sequences = 1, .rows_most = 600, .past_most = 0, .group = 7, .window = 300},
+        {.sequences = 1, .rows_most = 500, .past_most = 80, .group = 2, .softcap = 3.0f},
+        /* decoding */
+        {.sequences = 6, .rows_most = 1, .past_most = 600, .group = 4},
+        {.sequences = 3, .rows_most = 1, .past_most = 900, .group = 7, .window = 300},
+        {.sequences = 3, .rows_most = 2, .past_most = 900, .group = 3, .window = 257},
+        {.sequences = 3, .rows_most = 8, .past_most = 900, .group = 1, .window = 5},
+        /* the same with so few heads that their keys are shared out; the last has an empty part */
+        {.sequences = 1, .rows_most = 1, .past_most = 1000, .group = 7, .kv_heads = 1},
+        {.sequences = 1, .rows_most = 1, .past_most = 1000, .group = 2, .kv_heads = 1},
+        {.sequences = 1,
+         .rows_most = 9,
+         .past_most = 900,
+         .group = 3,
+         .kv_heads = 1,
+         .window = 700},
+        {.sequences = 1,
+         .rows_most = 20,
+         .past_most = 900,
+         .group = 1,
+         .kv_heads = 1,
+         .softcap = 2},
+        {.sequences = 1,
+         .rows_most = 1,
+         .past_most = 1000,
+         .group = 4,
+         .kv_heads = 1,
+         .window = 300},
+    };
+    for (size_t i = 0; i < 2 * (sizeof large / sizeof large[0]); i++) {
+        decoder_shape shape = large[i / 2];
+        shape.dtype = i % 2 == 0 ? LORE_F32 : LORE_BF16;
+        shape.page_tokens = 16;
+        shape.kv_heads = shape.kv_heads > 0 ? shape.kv_heads : 2;
+        shape.head_dim = 64;
+        check_decoder(on, &shape);
     }
-    check_decoder(on, &(decoder_shape){6, 1, 600, 64, 4, 2, 64, LORE_BF16, true}); /* decoding */
 }
 
-CHECK_UNUSED static void cases_encoder_attention(const subject *on)
+typedef struct packed_shape {
+    int32_t sequences, rows_most, group, kv_heads, head_dim;
+    bool is_causal, has_empty;
+    float softcap;
+    int32_t window;
+} packed_shape;
+
+static void check_packed(const subject *on, const packed_shape *shape)
 {
-    for (int i = 0; i < 22; i++) {
-        const int32_t sequences = PICK(0, 1, 3, 5), most = i < 20 ? PICK(1, 2, 7, 33, 65) : 560;
-        const int32_t heads = PICK(1, 2, 3), dim = i < 20 ? PICK(1, 8, 15, 16, 32, 64, 100) : 64;
-        int32_t starts[SEQUENCES_MAX + 1] = {0}, rows_max = 0;
+    int32_t starts[SEQUENCES_MAX + 1] = {0}, rows_max = 0;
+    for (int32_t s = 0; s < shape->sequences; s++) {
+        const bool is_empty = shape->has_empty && s == 1; /* a sequence of none is legal */
+        const int32_t rows = is_empty ? 0 : shape->rows_most - random_below(shape->rows_most);
+        starts[s + 1] = starts[s] + rows;
+        rows_max = rows > rows_max ? rows : rows_max;
+    }
+    const int32_t heads = shape->group * shape->kv_heads, dim = shape->head_dim;
+    const int32_t rows = starts[shape->sequences], cols = (heads + 2 * shape->kv_heads) * dim;
+    const lore_attention attention = {ATTENTION_SCALE, shape->softcap, shape->window};
+    float *x = random_floats((size_t)rows * (size_t)cols), *results[2];
+    round_inputs(on, x, (size_t)rows * (size_t)cols);
+    int which = 0;
+    ON_BOTH(on, at)
+    {
+        grid in = grid_new(at, x, rows, cols, 5), out = grid_new(at, NULL, rows, heads * dim, 3);
+        int32_t *own = upload(at, starts, sizeof starts);
+        lore_op_attend_packed(at->queue, out.view, in.view, heads, shape->kv_heads,
+                              shape->sequences, own, rows_max, shape->is_causal, &attention);
+        results[which++] = grid_take(at, &out);
+        lore_free(grid_take(at, &in));
+        lore_backend_free(at->backend, own);
+    }
+    lore_free(x);
+    char what[128];
+    snprintf(what, sizeof what, "attend_packed %d rows, %d x %d heads of %d%s, window %d, cap %g",
+             rows, shape->group, shape->kv_heads, dim, shape->is_causal ? ", causal" : "",
+             shape->window, (double)shape->softcap);
+    compare(on, what, results[1], results[0], (size_t)rows * (size_t)(heads * dim),
+            on->precision == LORE_PRECISION_F32 ? 4 * TOLERANCE_EXP : TOLERANCE_BF16_ATTEND);
+}
+
+CHECK_UNUSED static void cases_packed_attention(const subject *on)
+{
+    for (int i = 0; i < 48; i++) {
+        const packed_shape shape = {
+            .sequences = PICK(0, 1, 3, 5),
+            .rows_most = PICK(1, 2, 7, 33, 65),
+            .group = i % 2 == 0 ? 1 : PICK(2, 3, 7),
+            .kv_heads = PICK(1, 2, 3),
+            .head_dim = PICK(1, 8, 15, 16, 32, 64, 80, 96, 100, 128, 256),
+            .is_causal = i % 3 == 0,
+            .has_empty = i % 4 == 0,
+            .softcap = i % 5 == 0 ? 2.0f : 0.0f,
+            .window = i % 4 < 2 ? 0 : PICK(1, 2, 5, 16, 64, 1000),
+        };
+        check_packed(on, &shape);
+    }
+    for (int i = 0; i < 8; i++) { /* several blocks of keys and runs of queries */
+        const packed_shape shape = {.sequences = 2,
+                                    .rows_most = 560,
+                                    .group = i < 4 ? 1 : 3,
+                                    .kv_heads = 1,
+                                    .head_dim = 64,
+                                    .is_causal = i % 2 == 1,
+                                    .window = i % 4 < 2 ? 0 : PICK(40, 64, 129, 300)};
+        check_packed(on, &shape);
+    }
+}
+
+CHECK_UNUSED static void cases_rope_packed(const subject *on)
+{
+    for (int i = 0; i < 24; i++) {
+        const int32_t heads = PICK(1, 2, 5), kv_heads = PICK(1, 2),
+                      dim = PICK(2, 6, 16, 34, 64, 96);
+        const int32_t rope_dim = i % 2 == 0 ? dim : 2 * (1 + random_below(dim / 2));
+        const int32_t sequences = PICK(0, 1, 4), cols = (heads + 2 * kv_heads) * dim;
+        int32_t starts[5] = {0};
         for (int32_t s = 0; s < sequences; s++) {
-            const int32_t rows =
-                i < 20 ? 1 + random_below(most) : most - s; /* a sequence of none is legal too */
-            starts[s + 1] = starts[s] + (s == 1 && i % 2 == 0 ? 0 : rows);
-            rows_max = rows > rows_max ? rows : rows_max;
+            starts[s + 1] = starts[s] + (s == 2 ? 0 : 1 + random_below(60));
         }
-        const int32_t rows = starts[sequences], cols = heads * dim;
-        float *x = random_floats((size_t)rows * 3 * (size_t)cols), *results[2];
-        round_inputs(on, x, (size_t)rows * 3 * (size_t)cols);
+        const int32_t rows = starts[sequences];
+        const size_t table_bytes = (size_t)POSITIONS_MAX * (size_t)(rope_dim / 2) * sizeof(float);
+        float *x = random_floats((size_t)rows * (size_t)cols), *results[2];
+        float *cosine = host_new(table_bytes), *sine = host_new(table_bytes);
+        float *norms = random_floats(2 * (size_t)dim);
+        random_tables(cosine, sine, rope_dim, true);
         int which = 0;
         ON_BOTH(on, at)
         {
-            grid in = grid_new(at, x, rows, 3 * cols, 5), out = grid_new(at, NULL, rows, cols, 3);
+            grid in = grid_new(at, x, rows, cols, 3);
             int32_t *own = upload(at, starts, sizeof starts);
-            lore_op_attend_packed(at->queue, out.view, in.view, heads, sequences, own, rows_max,
-                                  ATTENTION_SCALE);
-            results[which++] = grid_take(at, &out);
-            lore_free(grid_take(at, &in));
+            float *own_cosine = upload(at, cosine, table_bytes),
+                  *own_sine = upload(at, sine, table_bytes);
+            float *own_norms = upload(at, norms, 2 * (size_t)dim * sizeof *norms);
+            const lore_rope rope = {own_cosine,
+                                    own_sine,
+                                    POSITIONS_MAX,
+                                    heads,
+                                    rope_dim,
+                                    i % 3 == 0 ? own_norms : NULL,
+                                    i % 3 < 2 ? own_norms + dim : NULL,
+                                    1e-6f};
+            lore_op_rope_packed(at->queue, in.view, &rope, kv_heads, dim, sequences, own);
+            results[which++] = grid_take(at, &in);
             lore_backend_free(at->backend, own);
+            lore_backend_free(at->backend, own_cosine);
+            lore_backend_free(at->backend, own_sine);
+            lore_backend_free(at->backend, own_norms);
+        }
+        for (int32_t r = 0; r < rows; r++) { /* values stay as they are */
+            const size_t first = (size_t)r * (size_t)cols + (size_t)((heads + kv_heads) * dim);
+            CHECK(memcmp(x + first, results[1] + first, (size_t)(kv_heads * dim) * sizeof *x) == 0);
         }
         lore_free(x);
-        compare(on, "attend_packed", results[1], results[0], (size_t)rows * (size_t)cols,
-                on->precision == LORE_PRECISION_F32 ? 4 * TOLERANCE_EXP : TOLERANCE_BF16_ATTEND);
+        lore_free(cosine);
+        lore_free(sine);
+        lore_free(norms);
+        compare(on, "rope_packed", results[1], results[0], (size_t)rows * (size_t)cols,
+                TOLERANCE_SUM);
+    }
+}
+
+/* What ops.h says of scores that are no numbers: rows that see a NaN or an infinity become NaN,
+ * those that do not (earlier ones, and those whose window has passed it) stay as they are; scores
+ * of -inf weigh nothing, also where a whole block of keys has no other. */
+CHECK_UNUSED static void cases_attention_not_finite(const subject *on)
+{
+    enum { ROWS = 600, DIM = 16, BAD = 40, WINDOW = 320 };
+    static const float bad[3] = {NAN, INFINITY, -INFINITY};
+    const int32_t starts[2] = {0, ROWS};
+    for (int i = 0; i < 6; i++) {
+        float *x = random_floats((size_t)ROWS * 3 * DIM);
+        for (int32_t r = 0; r < ROWS; r++) { /* queries have a first element of 1: keys decide */
+            x[r * 3 * DIM] = 1.0f;
+        }
+        const int32_t first_bad = i < 3 ? BAD : 0, last_bad = i < 3 ? BAD : 299;
+        float *copies[2] = {NULL, NULL};
+        for (int pass = 0; pass < 2; pass++) {
+            for (int32_t r = first_bad; r <= last_bad && pass == 1; r++) {
+                x[r * 3 * DIM + DIM] = i < 3 ? bad[i] : -INFINITY;
+            }
+            grid in = grid_new(&on->test, x, ROWS, 3 * DIM, 0),
+                 out = grid_new(&on->test, NULL, ROWS, DIM, 0);
+            int32_t *own = upload(&on->test, starts, sizeof starts);
+            lore_op_attend_packed(on->test.queue, out.view, in.view, 1, 1, 1, own, ROWS, true,
+                                  &(lore_attention){.scale = 0.25f, .window = i < 3 ? WINDOW : 0});
+            copies[pass] = grid_take(&on->test, &out);
+            lore_free(grid_take(&on->test, &in));
+            lore_backend_free(on->test.backend, own);
+        }
+        for (int32_t r = 0; r < ROWS * DIM; r++) {
+            const int32_t row = r / DIM;
+            const bool is_seeing = row >= first_bad && row - WINDOW < first_bad;
+            const bool is_nan = i < 2 ? is_seeing : i > 2 && row <= last_bad;
+            if (i < 3 && !is_seeing) {
+                CHECK_NEAR(copies[1][r], copies[0][r], 0.0);
+            } else if (isnan(copies[1][r]) != is_nan) {
+                CHECK_STOP("case %d on %s: row %d is %g", i, on->name, (int)row,
+                           (double)copies[1][r]);
+            }
+        }
+        lore_free(copies[0]);
+        lore_free(copies[1]);
+        lore_free(x);
     }
 }
 
@@ -973,10 +1292,14 @@ CHECK_UNUSED static void cases_small(const subject *on)
     cases_embed(on);
     cases_gather(on);
     cases_norms(on);
-    cases_silu_mul(on);
+    cases_glu(on);
+    cases_activations(on);
+    cases_add_and_softcap(on);
     cases_pool(on);
     cases_decoder(on);
-    cases_encoder_attention(on);
+    cases_packed_attention(on);
+    cases_rope_packed(on);
+    cases_attention_not_finite(on);
     cases_sample(on);
     cases_scan(on);
 }

@@ -1,6 +1,7 @@
 /* ref against numbers worked out by hand or by a formula written here a second time, in double;
  * then the same cases as every backend, which prove on ref the sentinels, strides and aliasing that
  * comparing ref with ref cannot fake. */
+#include "tests/ops/int4_cases.h"
 #include "tests/ops/ops_cases.h"
 
 static side ref;
@@ -35,6 +36,8 @@ TEST(ref_layernorm)
     lore_op_layernorm(ref.queue, lore_view_of(out, 1, 2), lore_view_of(x, 1, 2), w, b, 3.0f);
     CHECK_NEAR(out[0], -1.0 / 2.0 * 2.0 + 0.5, 1e-6);
     CHECK_NEAR(out[1], 1.0 / 2.0 * 5.0 - 1.0, 1e-6);
+    lore_op_layernorm(ref.queue, lore_view_of(out, 1, 2), lore_view_of(x, 1, 2), w, NULL, 3.0f);
+    CHECK_NEAR(out[0], -1.0 / 2.0 * 2.0, 1e-6);
     close_ref();
 }
 
@@ -46,10 +49,12 @@ TEST(ref_matmul)
     const float first[4] = {1.0f, 2.0f, -1.0f, 0.5f};
     const int8_t second[2] = {10, -20};
     const float scale = 0.25f;
-    const lore_matrix parts[2] = {{LORE_F32, 2, 2, first, NULL}, {LORE_I8, 1, 2, second, &scale}};
+    const lore_matrix parts[2] = {
+        {.dtype = LORE_F32, .rows = 2, .cols = 2, .data = first},
+        {.dtype = LORE_I8, .rows = 1, .cols = 2, .data = second, .scales = &scale}};
     lore_weight *weight = NULL;
     lore_error err = {0};
-    CHECK_OK(lore_weight_pack(ref.backend, parts, 2, false, &weight, &err), &err);
+    CHECK_OK(lore_weight_pack(ref.backend, parts, 2, LORE_USE_MATMUL, &weight, &err), &err);
     float x[2] = {2.0f, 3.0f}, bias[3] = {-7.0f, 0.0f, 9.0f}, out[3] = {100.0f, 100.0f, 100.0f};
     lore_op_matmul(ref.queue, lore_view_of(out, 1, 3), lore_view_of(x, 1, 2), weight,
                    (lore_epilogue){bias, LORE_ACT_GELU, true});
@@ -66,30 +71,61 @@ TEST(ref_embed)
     const int8_t bytes[4] = {1, -2, 3, 100};
     const float scales[2] = {0.5f, 2.0f};
     const uint16_t halves[2] = {lore_f32_to_f16(1.5f), lore_f32_to_f16(-0.25f)};
-    const lore_matrix parts[2] = {{LORE_I8, 2, 2, bytes, scales}, {LORE_F16, 1, 2, halves, NULL}};
+    const lore_matrix parts[2] = {
+        {.dtype = LORE_I8, .rows = 2, .cols = 2, .data = bytes, .scales = scales},
+        {.dtype = LORE_F16, .rows = 1, .cols = 2, .data = halves}};
     lore_weight *table = NULL;
     lore_error err = {0};
-    CHECK_OK(lore_weight_pack(ref.backend, parts, 2, true, &table, &err), &err);
+    CHECK_OK(lore_weight_pack(ref.backend, parts, 2, LORE_USE_BOTH, &table, &err), &err);
     const int32_t ids[3] = {2, 0, 1};
     float out[6] = {1.0f, 1.0f, 1.0f, 1.0f, 1.0f, 1.0f};
-    lore_op_embed(ref.queue, lore_view_of(out, 3, 2), table, ids, true);
-    const float want[6] = {2.5f, 0.75f, 1.5f, 0.0f, 7.0f, 201.0f};
+    lore_op_embed(ref.queue, lore_view_of(out, 3, 2), table, ids, 3.0f, true);
+    const float want[6] = {5.5f, 0.25f, 2.5f, -2.0f, 19.0f, 601.0f};
     for (int i = 0; i < 6; i++) {
         CHECK_NEAR(out[i], want[i], 0.0);
     }
-    lore_op_embed(ref.queue, lore_view_of(out, 1, 2), table, ids, false);
+    lore_op_embed(ref.queue, lore_view_of(out, 1, 2), table, ids, 1.0f, false);
     CHECK_NEAR(out[0], 1.5f, 0.0);
     lore_weight_free(table);
     close_ref();
 }
 
-TEST(ref_silu_mul)
+/* Every activation at 1 and at -2, worked out elsewhere; 0 gives 0 and NaN stays NaN. */
+TEST(ref_glu)
+{
+    static const struct {
+        lore_activation activation;
+        double at_one, at_minus_two;
+    } wants[] = {
+        {LORE_ACT_NONE, 1.0, -2.0},
+        {LORE_ACT_GELU, 0.84134474606854, -0.04550026389636},
+        {LORE_ACT_GELU_TANH, 0.84119199060827, -0.04540230591222},
+        {LORE_ACT_SILU, 0.73105857863000, -0.23840584404423},
+        {LORE_ACT_TANH, 0.76159415595576, -0.96402758007582},
+    };
+    open_ref();
+    for (size_t i = 0; i < sizeof wants / sizeof wants[0]; i++) {
+        float gate_up[8] = {1.0f, -2.0f, 0.0f, NAN, 3.0f, 5.0f, 7.0f, 1.0f}, out[4];
+        lore_op_glu(ref.queue, lore_view_of(out, 1, 4), lore_view_of(gate_up, 1, 8),
+                    wants[i].activation);
+        CHECK_NEAR(out[0], 3.0 * wants[i].at_one, 1e-6);
+        CHECK_NEAR(out[1], 5.0 * wants[i].at_minus_two, 1e-6);
+        CHECK_NEAR(out[2], 0.0, 0.0);
+        CHECK(isnan(out[3]));
+    }
+    close_ref();
+}
+
+TEST(ref_add_and_softcap)
 {
     open_ref();
-    float gate_up[4] = {1.0f, -2.0f, 3.0f, 5.0f}, out[2];
-    lore_op_silu_mul(ref.queue, lore_view_of(out, 1, 2), lore_view_of(gate_up, 1, 4));
-    CHECK_NEAR(out[0], 3.0 / (1.0 + exp(-1.0)), 1e-5);
-    CHECK_NEAR(out[1], -2.0 * 5.0 / (1.0 + exp(2.0)), 1e-5);
+    float x[3] = {1.0f, -60.0f, 1e9f}, y[3] = {0.5f, 30.0f, 0.0f};
+    lore_op_add(ref.queue, lore_view_of(x, 1, 3), lore_view_of(y, 1, 3));
+    CHECK_NEAR(x[0], 1.5, 0.0);
+    lore_op_softcap(ref.queue, lore_view_of(x, 1, 3), 30.0f);
+    CHECK_NEAR(x[0], 30.0 * 0.04995837495788, 1e-6);
+    CHECK_NEAR(x[1], 30.0 * -0.76159415595576, 1e-5);
+    CHECK_NEAR(x[2], 30.0, 0.0);
     close_ref();
 }
 
@@ -109,7 +145,7 @@ TEST(ref_rope_append)
     const int32_t row_start[2] = {0, 1}, past[1] = {5}, page_start[2] = {0, 2}, pages[2] = {1, 0};
     const lore_batch batch = {1, 1, row_start, past, page_start, pages, 1, 6};
     const lore_pages held = {keys, values, LORE_F32, 2, 4, 1, 4};
-    const lore_rope rope = {cosine, sine, 8, 1, NULL, k_norm, 0.0f};
+    const lore_rope rope = {cosine, sine, 8, 1, 4, NULL, k_norm, 0.0f};
     lore_op_rope_append(ref.queue, lore_view_of(qkv, 1, 12), &rope, &held, &batch);
     const float query[4] = {-3.0f, 2.0f, 1.0f, 4.0f}, key[4] = {3.0f, 10.0f, 1.0f, 100.0f};
     for (int i = 0; i < 4; i++) {
@@ -132,7 +168,8 @@ TEST(ref_attention)
     float keys[N * DIM], values[N * DIM], queries[DIM * GROUP];
     const int32_t row_start[2] = {0, N};
     lore_op_attend_packed(ref.queue, lore_view_of(out, N, DIM * GROUP),
-                          lore_view_of(qkv, N, 3 * DIM * GROUP), GROUP, 1, row_start, N, 0.7f);
+                          lore_view_of(qkv, N, 3 * DIM * GROUP), GROUP, GROUP, 1, row_start, N,
+                          false, &(lore_attention){.scale = 0.7f});
     const int32_t head = 1;
     for (int t = 0; t < N; t++) {
         memcpy(keys + t * DIM, qkv + t * 36 + 12 + head * DIM, sizeof(float) * DIM);
@@ -146,7 +183,8 @@ TEST(ref_attention)
     const lore_batch batch = {1, 1, one_row, past, page_start, pages, 1, N};
     const lore_pages held = {keys, values, LORE_F32, N, 1, 1, DIM};
     lore_op_attend_paged(ref.queue, lore_view_of(paged, 1, DIM * GROUP),
-                         lore_view_of(queries, 1, DIM * GROUP), &held, &batch, 0.7f);
+                         lore_view_of(queries, 1, DIM * GROUP), &held, &batch,
+                         &(lore_attention){.scale = 0.7f});
     double weights[N], mass = 0.0;
     for (int t = 0; t < N; t++) {
         double dot = 0.0;
@@ -166,6 +204,117 @@ TEST(ref_attention)
         CHECK_NEAR(paged[DIM + i], want, 1e-5);
     }
     lore_free(qkv);
+    close_ref();
+}
+
+/* One row of attention by the definition, in double: who is seen, how scores are capped, which head
+ * of keys is read. x is [n, (h + 2g) e]. */
+static void attend_plainly(const float *x, int32_t rows, int32_t heads, int32_t kv_heads,
+                           int32_t dim, bool is_causal, const lore_attention *attention,
+                           int32_t row, int32_t head, double *out)
+{
+    const int32_t cols = (heads + 2 * kv_heads) * dim, kv = head * kv_heads / heads;
+    const float *query = x + row * cols + head * dim;
+    double mass = 0.0;
+    memset(out, 0, (size_t)dim * sizeof *out);
+    for (int32_t t = 0; t < rows; t++) {
+        const int32_t distance = row - t, window = attention->window;
+        const bool is_near = is_causal ? distance < window : abs(distance) <= window;
+        if ((is_causal && distance < 0) || (window > 0 && !is_near)) {
+            continue;
+        }
+        const float *key = x + t * cols + (heads + kv) * dim, *value = key + kv_heads * dim;
+        double score = 0.0;
+        for (int32_t i = 0; i < dim; i++) {
+            score += (double)attention->scale * (double)query[i] * (double)key[i];
+        }
+        if (attention->softcap > 0.0f) {
+            score = (double)attention->softcap * tanh(score / (double)attention->softcap);
+        }
+        mass += exp(score);
+        for (int32_t i = 0; i < dim; i++) {
+            out[i] += exp(score) * (double)value[i];
+        }
+    }
+    for (int32_t i = 0; i < dim; i++) {
+        out[i] /= mass;
+    }
+}
+
+/* Windows, caps, grouped heads and causality of both attentions against that definition; the pages
+ * are a copy of the packed keys and values. */
+TEST(ref_attention_masks)
+{
+    enum { ROWS = 13, HEADS = 6, KV_HEADS = 2, DIM = 4, COLS = (HEADS + 2 * KV_HEADS) * DIM };
+    open_ref();
+    random_state = seed_of_run();
+    float *x = random_floats(ROWS * COLS), keys[KV_HEADS * ROWS * DIM],
+          values[KV_HEADS * ROWS * DIM];
+    for (int t = 0; t < ROWS; t++) { /* one page of all tokens: [g, t, e] */
+        for (int j = 0; j < KV_HEADS; j++) {
+            const float *key = x + t * COLS + (HEADS + j) * DIM;
+            memcpy(keys + (j * ROWS + t) * DIM, key, DIM * sizeof *key);
+            memcpy(values + (j * ROWS + t) * DIM, key + KV_HEADS * DIM, DIM * sizeof *key);
+        }
+    }
+    const int32_t row_start[2] = {0, ROWS}, past[1] = {0}, page_start[2] = {0, 1}, pages[1] = {0};
+    const lore_batch batch = {1, ROWS, row_start, past, page_start, pages, ROWS, ROWS};
+    const lore_pages held = {keys, values, LORE_F32, 1, ROWS, KV_HEADS, DIM};
+    const lore_view qkv = lore_view_of(x, ROWS, COLS), queries = {x, ROWS, HEADS * DIM, COLS};
+    static const lore_attention cases[] = {
+        {0.7f, 0.0f, 0},  {0.7f, 0.0f, 1},  {0.7f, 0.0f, 5},
+        {2.0f, 0.8f, 0},  {2.0f, 0.8f, 3},  {0.7f, 0.0f, ROWS - 1},
+        {0.7f, 0.0f, 99}, {-1.0f, 0.0f, 2}, {0.7f, 50.0f, 0}};
+    for (size_t c = 0; c < 3 * (sizeof cases / sizeof cases[0]); c++) {
+        const lore_attention *attention = &cases[c / 3];
+        float out[ROWS * HEADS * DIM];
+        const lore_view to = lore_view_of(out, ROWS, HEADS * DIM);
+        if (c % 3 == 2) {
+            lore_op_attend_paged(ref.queue, to, queries, &held, &batch, attention);
+        } else {
+            lore_op_attend_packed(ref.queue, to, qkv, HEADS, KV_HEADS, 1, row_start, ROWS,
+                                  c % 3 == 1, attention);
+        }
+        for (int32_t i = 0; i < ROWS * HEADS; i++) {
+            double want[DIM];
+            attend_plainly(x, ROWS, HEADS, KV_HEADS, DIM, c % 3 != 0, attention, i / HEADS,
+                           i % HEADS, want);
+            for (int32_t k = 0; k < DIM; k++) {
+                CHECK_NEAR(out[i * DIM + k], want[k], 1e-5);
+            }
+        }
+    }
+    lore_free(x);
+    close_ref();
+}
+
+/* Heads of 6 of which 4 are rotated: pairs (0, 2) and (1, 3), by the position in their own
+ * sequence; the last two pass through, but for the norm; values are left alone. */
+TEST(ref_rope_packed)
+{
+    open_ref();
+    const float cosine[4] = {1.0f, 1.0f, 0.0f, 1.0f}, sine[4] = {0.0f, 0.0f, 1.0f, 0.0f};
+    const float norm[6] = {1.0f, 2.0f, 1.0f, 1.0f, 3.0f, 1.0f};
+    float x[2 * 18], want[2 * 18];
+    for (int i = 0; i < 36; i++) {
+        x[i] = i % 6 == 5 ? 2.0f : i % 2 == 0 ? -2.0f : 2.0f; /* mean square 4 */
+        want[i] = x[i];
+    }
+    for (int i = 6; i < 12; i++) { /* the key of position 0 has its norm only */
+        want[i] = x[i] / 2.0f * norm[i - 6];
+        want[18 + i] = x[18 + i] / 2.0f * norm[i - 6];
+    }
+    for (int i = 18; i < 30; i += 6) { /* position 1 turns its pair (0, 2) by 90 degrees */
+        const float first = want[i];
+        want[i] = -want[i + 2];
+        want[i + 2] = first;
+    }
+    const int32_t starts[3] = {0, 2, 2};
+    const lore_rope rope = {cosine, sine, 2, 1, 4, NULL, norm, 0.0f};
+    lore_op_rope_packed(ref.queue, lore_view_of(x, 2, 18), &rope, 1, 6, 2, starts);
+    for (int i = 0; i < 36; i++) {
+        CHECK_NEAR(x[i], want[i], 1e-6);
+    }
     close_ref();
 }
 
@@ -299,10 +448,12 @@ TEST(ref_cases)
                  (lore_backend_options){.kind = LORE_BACKEND_REF, .precision = LORE_PRECISION_F32},
                  3, "ref");
     cases_matmul(&on);
+    cases_int4(&on);
     cases_small(&on);
     subject_close(&on);
 }
 
-CHECK_MAIN(ref_rmsnorm, ref_layernorm, ref_matmul, ref_embed, ref_silu_mul, ref_rope_append,
-           ref_attention, ref_pool_and_gather, ref_scan, ref_sample_greedy, ref_sample_frequencies,
+CHECK_MAIN(ref_rmsnorm, ref_layernorm, ref_matmul, ref_embed, ref_glu, ref_add_and_softcap,
+           ref_rope_append, ref_attention, ref_attention_masks, ref_rope_packed,
+           ref_pool_and_gather, ref_scan, ref_sample_greedy, ref_sample_frequencies,
            ref_sample_repeats, ref_cases)

@@ -82,6 +82,7 @@ TEST(dtypes)
     CHECK_INT(lore_dtype_size(LORE_I8), 1);
     CHECK_INT(lore_dtype_size(LORE_I32), 4);
     CHECK_STR(lore_str_from(lore_dtype_name(LORE_BF16)), "bf16");
+    CHECK_STR(lore_str_from(lore_dtype_name(LORE_I4)), "i4");
     CHECK_STR(lore_str_from(lore_dtype_name((lore_dtype)99)), "unknown");
     CHECK_STR(lore_str_from(lore_isa_name(LORE_ISA_AVX512)), "avx512");
     CHECK_STR(lore_str_from(lore_precision_name(LORE_PRECISION_INT8)), "int8");
@@ -133,29 +134,54 @@ TEST(pack_refuses)
     const float values[4] = {0}, scales[2] = {1.0f, 1.0f};
     lore_weight *weight = NULL;
     lore_error err = {0};
-    const lore_matrix integers = {LORE_I32, 2, 2, values, NULL};
-    CHECK_FAILS(lore_weight_pack(backend, &integers, 1, false, &weight, &err), LORE_ERR_UNSUPPORTED,
-                &err, "i32");
-    const lore_matrix unscaled = {LORE_I8, 2, 2, values, NULL};
-    CHECK_FAILS(lore_weight_pack(backend, &unscaled, 1, false, &weight, &err), LORE_ERR_INVALID,
-                &err, "without");
-    const lore_matrix scaled = {LORE_F32, 2, 2, values, scales};
-    CHECK_FAILS(lore_weight_pack(backend, &scaled, 1, false, &weight, &err), LORE_ERR_INVALID, &err,
-                "with row");
-    const lore_matrix empty = {LORE_F32, 0, 2, values, NULL};
-    CHECK_FAILS(lore_weight_pack(backend, &empty, 1, false, &weight, &err), LORE_ERR_INVALID, &err,
-                "empty");
-    const lore_matrix ragged[2] = {{LORE_F32, 2, 2, values, NULL}, {LORE_F32, 1, 4, values, NULL}};
-    CHECK_FAILS(lore_weight_pack(backend, ragged, 2, false, &weight, &err), LORE_ERR_INVALID, &err,
-                "4 columns");
-    const lore_matrix tall[2] = {{LORE_F32, INT32_MAX, 2, values, NULL},
-                                 {LORE_F32, 1, 2, values, NULL}};
-    CHECK_FAILS(lore_weight_pack(backend, tall, 2, false, &weight, &err), LORE_ERR_LIMIT, &err,
-                "rows");
-    const lore_matrix wide = {LORE_I8, 1, 70000, values,
-                              scales}; /* refused before the data are read */
-    CHECK_FAILS(lore_weight_pack(backend, &wide, 1, false, &weight, &err), LORE_ERR_LIMIT, &err,
-                "70000");
+    const lore_matrix integers = {.dtype = LORE_I32, .rows = 2, .cols = 2, .data = values};
+    CHECK_FAILS(lore_weight_pack(backend, &integers, 1, LORE_USE_MATMUL, &weight, &err),
+                LORE_ERR_UNSUPPORTED, &err, "i32");
+    const lore_matrix unscaled = {.dtype = LORE_I8, .rows = 2, .cols = 2, .data = values};
+    CHECK_FAILS(lore_weight_pack(backend, &unscaled, 1, LORE_USE_MATMUL, &weight, &err),
+                LORE_ERR_INVALID, &err, "without");
+    const lore_matrix scaled = {
+        .dtype = LORE_F32, .rows = 2, .cols = 2, .data = values, .scales = scales};
+    CHECK_FAILS(lore_weight_pack(backend, &scaled, 1, LORE_USE_MATMUL, &weight, &err),
+                LORE_ERR_INVALID, &err, "with scales");
+    const lore_matrix empty = {.dtype = LORE_F32, .rows = 0, .cols = 2, .data = values};
+    CHECK_FAILS(lore_weight_pack(backend, &empty, 1, LORE_USE_MATMUL, &weight, &err),
+                LORE_ERR_INVALID, &err, "empty");
+    const lore_matrix ragged[2] = {{.dtype = LORE_F32, .rows = 2, .cols = 2, .data = values},
+                                   {.dtype = LORE_F32, .rows = 1, .cols = 4, .data = values}};
+    CHECK_FAILS(lore_weight_pack(backend, ragged, 2, LORE_USE_MATMUL, &weight, &err),
+                LORE_ERR_INVALID, &err, "4 columns");
+    const lore_matrix tall[2] = {{.dtype = LORE_F32, .rows = INT32_MAX, .cols = 2, .data = values},
+                                 {.dtype = LORE_F32, .rows = 1, .cols = 2, .data = values}};
+    CHECK_FAILS(lore_weight_pack(backend, tall, 2, LORE_USE_MATMUL, &weight, &err), LORE_ERR_LIMIT,
+                &err, "rows");
+    const lore_matrix wide = {.dtype = LORE_I8,
+                              .rows = 1,
+                              .cols = 70000,
+                              .data = values,
+                              .scales = scales}; /* refused before the data are read */
+    CHECK_FAILS(lore_weight_pack(backend, &wide, 1, LORE_USE_MATMUL, &weight, &err), LORE_ERR_LIMIT,
+                &err, "70000");
+    const uint8_t zeros[1] = {8};
+    const int32_t columns[3] = {0, 3, 1};
+    const lore_matrix bad_i4[] = {
+        {.dtype = LORE_I4, .rows = 1, .cols = 3, .data = values, .group = 32},
+        {.dtype = LORE_I4, .rows = 1, .cols = 3, .data = values, .scales = scales},
+        {.dtype = LORE_I4, .rows = 1, .cols = 3, .data = values, .scales = scales, .group = 2},
+        {.dtype = LORE_I4,
+         .rows = 1,
+         .cols = 3,
+         .data = values,
+         .scales = scales,
+         .group = 3,
+         .columns = columns},
+        {.dtype = LORE_F32, .rows = 1, .cols = 3, .data = values, .zeros = zeros}};
+    static const char *const reasons[] = {"without scales", "groups of 0", "groups of 2",
+                                          "names column 3", "with groups"};
+    for (size_t i = 0; i < sizeof bad_i4 / sizeof bad_i4[0]; i++) {
+        CHECK_FAILS(lore_weight_pack(backend, &bad_i4[i], 1, LORE_USE_MATMUL, &weight, &err),
+                    LORE_ERR_INVALID, &err, reasons[i]);
+    }
     CHECK(weight == NULL);
     lore_weight_free(NULL);
     lore_backend_close(backend);
@@ -167,7 +193,8 @@ TEST(pack_sizes)
     enum { ROWS = 128, COLS = 256 };
     static int8_t bytes[ROWS * COLS];
     static float scales[ROWS];
-    const lore_matrix matrix = {LORE_I8, ROWS, COLS, bytes, scales};
+    const lore_matrix matrix = {
+        .dtype = LORE_I8, .rows = ROWS, .cols = COLS, .data = bytes, .scales = scales};
     const lore_precision precisions[3] = {LORE_PRECISION_F32, LORE_PRECISION_BF16,
                                           LORE_PRECISION_AUTO};
     const size_t element[3] = {4, 2, 1};
@@ -175,7 +202,7 @@ TEST(pack_sizes)
         lore_backend *backend = open_kind(LORE_BACKEND_CPU, precisions[i]);
         lore_weight *weight = NULL;
         lore_error err = {0};
-        CHECK_OK(lore_weight_pack(backend, &matrix, 1, false, &weight, &err), &err);
+        CHECK_OK(lore_weight_pack(backend, &matrix, 1, LORE_USE_MATMUL, &weight, &err), &err);
         CHECK_INT(lore_weight_rows(weight), ROWS);
         CHECK_INT(lore_weight_cols(weight), COLS);
         CHECK(lore_weight_bytes(weight) >= ROWS * COLS * element[i]);
@@ -192,10 +219,12 @@ static lore_status use_backend(void *self)
     static const float values[6];
     static const int8_t bytes[3];
     static const float scale = 1.0f;
-    const lore_matrix parts[2] = {{LORE_F32, 2, 3, values, NULL}, {LORE_I8, 1, 3, bytes, &scale}};
+    const lore_matrix parts[2] = {
+        {.dtype = LORE_F32, .rows = 2, .cols = 3, .data = values},
+        {.dtype = LORE_I8, .rows = 1, .cols = 3, .data = bytes, .scales = &scale}};
     lore_backend *backend = NULL;
     lore_queue *queue = NULL;
-    lore_weight *weight = NULL, *table = NULL;
+    lore_weight *weight = NULL, *table = NULL, *rows = NULL;
     void *memory = NULL;
     lore_error err = {0};
     lore_status status = lore_backend_open(&options, &backend, &err);
@@ -203,10 +232,13 @@ static lore_status use_backend(void *self)
         status = lore_queue_open(backend, &queue, &err);
     }
     if (status == LORE_OK) {
-        status = lore_weight_pack(backend, parts, 2, true, &table, &err);
+        status = lore_weight_pack(backend, parts, 2, LORE_USE_BOTH, &table, &err);
     }
     if (status == LORE_OK) {
-        status = lore_weight_pack(backend, parts + 1, 1, false, &weight, &err);
+        status = lore_weight_pack(backend, parts + 1, 1, LORE_USE_MATMUL, &weight, &err);
+    }
+    if (status == LORE_OK) {
+        status = lore_weight_pack(backend, parts, 2, LORE_USE_EMBED, &rows, &err);
     }
     if (status == LORE_OK) {
         status = lore_backend_alloc(backend, 100, &memory, &err);
@@ -222,6 +254,7 @@ static lore_status use_backend(void *self)
     }
     lore_weight_free(weight);
     lore_weight_free(table);
+    lore_weight_free(rows);
     lore_queue_close(queue);
     lore_backend_close(backend);
     return status;
