@@ -452,6 +452,13 @@ void lore_engine_stop(lore_engine *engine, int64_t deadline_ns)
     close_engine(engine);
 }
 
+void lore_engine_end_at(lore_engine *engine, int32_t id)
+{
+    if (id >= 0) {
+        lore_sched_end_at(engine->sched, id);
+    }
+}
+
 const lore_decoder_info *lore_engine_info(const lore_engine *engine)
 {
     return engine->model.info;

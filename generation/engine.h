@@ -21,6 +21,9 @@ LORE_MUST_USE lore_status lore_engine_kv_dtype(const lore_config *config,
 LORE_MUST_USE lore_status lore_engine_start(const char *folder, lore_backend *backend,
                                             const lore_config *config, lore_engine **engine,
                                             lore_error *err);
+/* One more token that ends every answer (the chat template's end of a turn, which not every model
+ * lists); -1 changes nothing. Before the first submit. */
+void lore_engine_end_at(lore_engine *engine, int32_t id);
 /* Refuses new work, lets accepted sequences finish until the deadline (0: none), cancels the rest,
  * joins, closes. Returns at most one step after the deadline. Every stream gets its last event.
  * Nobody may be inside another function of the engine any more when this returns. Accepts NULL. */

@@ -1,14 +1,14 @@
 /* Filling a template within a token budget.
  *
- * A special token is a wall for the tokenizer: merges and the pre-tokenizer's pattern never reach
- * across. So a prompt is a row of runs, each the text between two special tokens, tokenised as one
- * piece and as plain text, whatever the slots hold. Slots are put into the text before it is
- * tokenised, not after, because merges do cross the border between a slot and the words around it,
- * and the model was trained with those merges.
+ * The messages are put together, the model's chat template writes them out, and the whole is
+ * tokenised at once, since merges cross the border between a slot and the words around it and the
+ * model was trained with those merges. The chat template says which bytes are its own; special
+ * tokens are recognised in those alone, so whatever the slots hold stays text.
  *
- * The walls also make the budget exact and cheap. A turn of the history costs the same wherever it
- * stands, so each is counted once, newest first. Passages share a run with the question and are not
- * independent: they are left out from the end, and the number is found by halving. */
+ * What does not fit is left out: the oldest turns of the history first, then the last passages.
+ * So the optional parts stand in a row, passages first, then turns, newest first, and a prompt
+ * keeps a number of them from its beginning: the largest that fits is found by halving, with a
+ * prompt written and counted for each guess. Mostly all fit, and that is the first guess. */
 #include "generation/prompt.h"
 
 #include "generation/prompt_int.h"
@@ -20,32 +20,30 @@ enum {
     SCRATCH_BYTES_MAX = 512 * 1024 * 1024 /* tokenising a text of that size, tables included */
 };
 
-static const lore_str MESSAGE_START = {"<|im_start|>", 12};
-static const lore_str MESSAGE_END = {"<|im_end|>", 10};
+static const lore_str SYSTEM = {"system", 6};
+static const lore_str USER = {"user", 4};
+static const lore_str ASSISTANT = {"assistant", 9};
 
-/* What building knows: inputs, and what has been decided about the optional parts. */
+/* What building knows: inputs, and the guess in hand. */
 typedef struct builder {
     const lore_prompt_template *template;
+    const lore_template *chat;
     const lore_tokenizer *tokenizer;
     const lore_prompt_slots *slots;
     lore_error *err;
-    int32_t start_id, end_id;
-    int32_t break_tokens; /* of the run "\n" between an end and the next start */
-    lore_buf text;        /* scratch for counting, then the rendered prompt */
-    lore_arena scratch;   /* of the tokenizer */
     int32_t passages_used, history_used;
-    int32_t total; /* tokens, with these */
-    lore_prompt *out;
-    lore_arena *arena;
+    lore_arena scratch; /* of one guess */
+    lore_buf text;      /* of one message */
+    lore_str rendered;
+    lore_tokens tokens;
 } builder;
 
 static lore_status out_of_memory(const builder *b)
 {
-    return lore_fail(b->err, LORE_ERR_NOMEM, "out of memory for a prompt of %zu bytes",
-                     b->text.len);
+    return lore_fail(b->err, LORE_ERR_NOMEM, "out of memory for a prompt");
 }
 
-/* ---- text ---- */
+/* ---- messages ---- */
 
 static lore_status append_variable(builder *b, lore_str name)
 {
@@ -68,14 +66,13 @@ static void append_passages(builder *b)
     }
 }
 
-/* The text of one message of the template from its role on, without special tokens: one run. */
-static lore_status append_message(builder *b, const lore_template_message *message)
+/* The text of one message of the template, slots filled in. */
+static lore_status write_section(builder *b, const lore_prompt_section *section, lore_str *out)
 {
-    lore_buf_append(&b->text, message->role);
-    lore_buf_byte(&b->text, '\n');
     lore_status status = LORE_OK;
-    for (int32_t i = 0; i < message->piece_count && status == LORE_OK; i++) {
-        const lore_prompt_piece *piece = &b->template->pieces[message->first_piece + i];
+    lore_buf_reset(&b->text);
+    for (int32_t i = 0; i < section->piece_count && status == LORE_OK; i++) {
+        const lore_prompt_piece *piece = &b->template->pieces[section->first_piece + i];
         switch (piece->kind) {
         case LORE_PIECE_TEXT:
             lore_buf_append(&b->text, piece->text);
@@ -91,240 +88,146 @@ static lore_status append_message(builder *b, const lore_template_message *messa
             break;
         }
     }
-    if (status == LORE_OK && lore_buf_failed(&b->text)) {
-        status = out_of_memory(b);
+    if (status != LORE_OK) {
+        return status;
+    }
+    *out = lore_str_copy(&b->scratch, lore_buf_str(&b->text));
+    return lore_buf_failed(&b->text) || out->ptr == NULL ? out_of_memory(b) : LORE_OK;
+}
+
+/* All messages but the last, which is open. The array has room for them. */
+static lore_status write_messages(builder *b, lore_template_message *messages, int32_t *count)
+{
+    lore_status status = LORE_OK;
+    for (int32_t i = 0; i < b->template->message_count - 1 && status == LORE_OK; i++) {
+        const lore_prompt_section *section = &b->template->messages[i];
+        if (!section->is_history) {
+            messages[*count].role = section->role;
+            status = write_section(b, section, &messages[(*count)++].content);
+            continue;
+        }
+        for (int32_t j = b->history_used; j > 0; j--) {
+            const lore_prompt_message *turn = &b->slots->history[b->slots->history_count - j];
+            bool is_user = lore_str_equal(turn->role, USER);
+            messages[(*count)++] =
+                (lore_template_message){is_user ? USER : ASSISTANT, turn->content};
+        }
     }
     return status;
 }
 
-static lore_status append_turn(builder *b, const lore_prompt_message *turn)
+/* Put the system's text before the first user's, for a chat template that has no system. */
+static lore_status fold_system(builder *b, lore_template_message *messages, int32_t *count)
 {
-    lore_buf_append(&b->text, turn->role);
-    lore_buf_byte(&b->text, '\n');
-    lore_buf_append(&b->text, turn->content);
-    return lore_buf_failed(&b->text) ? out_of_memory(b) : LORE_OK;
+    lore_str system = messages[0].content;
+    memmove(messages, messages + 1, (size_t)(*count - 1) * sizeof *messages);
+    (*count)--;
+    int32_t first = 0;
+    while (!lore_str_equal(messages[first].role, USER)) {
+        first++; /* there is one: the parser saw to it */
+        LORE_ASSERT(first < *count);
+    }
+    lore_buf_reset(&b->text);
+    lore_buf_append(&b->text, system);
+    lore_buf_append(&b->text, LORE_STR("\n\n"));
+    lore_buf_append(&b->text, messages[first].content);
+    lore_str folded = lore_str_copy(&b->scratch, lore_buf_str(&b->text));
+    messages[first].content = folded;
+    return lore_buf_failed(&b->text) || folded.ptr == NULL ? out_of_memory(b) : LORE_OK;
+}
+
+/* ---- one guess ---- */
+
+/* The chat template's output and behind it the beginning of the answer, to tokens. */
+static lore_status encode(builder *b, const lore_template_output *output, lore_str answer)
+{
+    size_t len = output->text.len + answer.len;
+    if (len > TEXT_BYTES_MAX) {
+        return lore_fail(b->err, LORE_ERR_LIMIT, "a prompt of %zu bytes, at most %d may be", len,
+                         (int)TEXT_BYTES_MAX);
+    }
+    char *text = lore_arena_push(&b->scratch, len);
+    uint8_t *foreign = lore_arena_push(&b->scratch, len);
+    if (text == NULL || foreign == NULL) {
+        return out_of_memory(b);
+    }
+    memcpy(text, output->text.ptr, output->text.len);
+    memcpy(text + output->text.len, answer.ptr, answer.len);
+    memcpy(foreign, output->foreign, output->text.len);
+    memset(foreign + output->text.len, 1, answer.len);
+    b->rendered = (lore_str){text, len};
+    const lore_encode_options options = {.allow_special = true, .foreign = foreign};
+    return lore_tokenizer_encode(b->tokenizer, b->rendered, options, &b->scratch, &b->tokens,
+                                 b->err);
+}
+
+/* The prompt with so many of the optional parts; answers without their question are not kept where
+ * the chat template would refuse them. */
+static lore_status guess(builder *b, int32_t kept, int32_t passages)
+{
+    const lore_prompt_message *history = b->slots->history;
+    b->passages_used = kept < passages ? kept : passages;
+    b->history_used = kept - b->passages_used;
+    while (b->history_used > 0 && lore_template_is_user_first(b->chat) &&
+           !lore_str_equal(history[b->slots->history_count - b->history_used].role, USER)) {
+        b->history_used--;
+    }
+    lore_arena_reset(&b->scratch);
+    int32_t last = b->template->message_count - 1, count = 0;
+    lore_template_message *messages =
+        LORE_PUSH(&b->scratch, lore_template_message, last + b->history_used);
+    lore_template_output output = {0};
+    lore_str answer = {0};
+    lore_status status = messages == NULL ? out_of_memory(b) : write_messages(b, messages, &count);
+    if (status == LORE_OK && !lore_template_takes_system(b->chat) &&
+        lore_str_equal(messages[0].role, SYSTEM)) {
+        status = fold_system(b, messages, &count);
+    }
+    if (status == LORE_OK) {
+        status = write_section(b, &b->template->messages[last], &answer);
+    }
+    if (status == LORE_OK) {
+        const lore_template_chat chat = {.messages = messages, .count = count, .is_open = true};
+        status = lore_template_render(b->chat, &chat, &b->scratch, &output, b->err);
+    }
+    return status == LORE_OK ? encode(b, &output, answer) : status;
 }
 
 /* ---- budget ---- */
 
-/* Tokens of the run in the text buffer, which is emptied. */
-static lore_status count_run(builder *b, int32_t *count)
-{
-    lore_status status =
-        lore_tokenizer_count(b->tokenizer, lore_buf_str(&b->text), &b->scratch, count, b->err);
-    lore_buf_reset(&b->text);
-    lore_arena_reset(&b->scratch);
-    return status;
-}
-
-/* Tokens of the whole prompt with so many passages and without history. */
-static lore_status count_template(builder *b, int32_t passages, int64_t *total)
-{
-    int64_t sum = 0;
-    b->passages_used = passages;
-    for (int32_t i = 0; i < b->template->message_count; i++) {
-        const lore_template_message *message = &b->template->messages[i];
-        if (message->is_history) {
-            continue;
-        }
-        int32_t count = 0;
-        lore_status status = append_message(b, message);
-        if (status == LORE_OK) {
-            status = count_run(b, &count);
-        }
-        if (status != LORE_OK) {
-            return status;
-        }
-        bool is_last = i == b->template->message_count - 1; /* left open: no end, no line break */
-        sum += 1 + (int64_t)count + (is_last ? 0 : 1 + b->break_tokens);
-    }
-    *total = sum;
-    return LORE_OK;
-}
-
-/* The largest number of passages that fits, when not all do. */
-static lore_status fit_passages(builder *b, int32_t offered)
-{
-    int64_t total = 0;
-    lore_status status = count_template(b, 0, &total);
-    if (status != LORE_OK) {
-        return status;
-    }
-    if (total > b->slots->tokens_max) {
-        return lore_fail(b->err, LORE_ERR_LIMIT,
-                         "the question and the prompt around it have %lld tokens, at most %d fit",
-                         (long long)total, b->slots->tokens_max);
-    }
-    int32_t fits = 0, too_many = offered;
-    b->total = (int32_t)total;
-    while (too_many - fits > 1) {
-        int32_t middle = fits + (too_many - fits) / 2;
-        status = count_template(b, middle, &total);
-        if (status != LORE_OK) {
-            return status;
-        }
-        if (total <= b->slots->tokens_max) {
-            fits = middle;
-            b->total = (int32_t)total;
-        } else {
-            too_many = middle;
-        }
-    }
-    b->passages_used = fits;
-    return LORE_OK;
-}
-
-/* As many of the newest turns as fit into what the rest leaves. */
-static lore_status fit_history(builder *b)
-{
-    for (int32_t used = 1; used <= b->slots->history_count; used++) {
-        int32_t count = 0;
-        lore_status status = append_turn(b, &b->slots->history[b->slots->history_count - used]);
-        if (status == LORE_OK) {
-            status = count_run(b, &count);
-        }
-        if (status != LORE_OK) {
-            return status;
-        }
-        int64_t total = (int64_t)b->total + 2 + count + b->break_tokens;
-        if (total > b->slots->tokens_max) {
-            break;
-        }
-        b->total = (int32_t)total;
-        b->history_used = used;
-    }
-    return LORE_OK;
-}
-
+/* The guess that keeps as much as fits is in hand afterwards. */
 static lore_status fit(builder *b)
 {
-    int32_t offered = b->template->has_passages ? b->slots->passage_count : 0;
-    lore_buf_byte(&b->text, '\n');
-    lore_status status =
-        lore_buf_failed(&b->text) ? out_of_memory(b) : count_run(b, &b->break_tokens);
-    int64_t total = 0;
-    if (status == LORE_OK) {
-        status = count_template(b, offered, &total);
-    }
-    if (status != LORE_OK) {
+    int32_t passages = b->template->has_passages ? b->slots->passage_count : 0;
+    int32_t turns = b->template->has_history ? b->slots->history_count : 0;
+    int32_t fits = 0, too_many = passages + turns, guessed = too_many;
+    lore_status status = guess(b, guessed, passages);
+    if (status != LORE_OK || b->tokens.count <= b->slots->tokens_max) {
         return status;
     }
-    if (total > b->slots->tokens_max) {
-        return fit_passages(b, offered); /* and no history: it goes before any passage does */
+    status = guess(b, guessed = 0, passages);
+    if (status == LORE_OK && b->tokens.count > b->slots->tokens_max) {
+        return lore_fail(b->err, LORE_ERR_LIMIT,
+                         "the question and the prompt around it have %d tokens, at most %d fit",
+                         b->tokens.count, b->slots->tokens_max);
     }
-    b->total = (int32_t)total;
-    return b->template->has_history ? fit_history(b) : LORE_OK;
-}
-
-/* ---- tokens ---- */
-
-static void put_token(builder *b, int32_t id, size_t start)
-{
-    lore_tokens *tokens = &b->out->tokens;
-    LORE_ASSERT(tokens->count < b->total); /* counting and encoding agree */
-    tokens->starts[tokens->count] = (uint32_t)start;
-    tokens->ids[tokens->count++] = id;
-}
-
-static lore_status put_special(builder *b, int32_t id, lore_str written)
-{
-    put_token(b, id, b->text.len);
-    lore_buf_append(&b->text, written);
-    return lore_buf_failed(&b->text) ? out_of_memory(b) : LORE_OK;
-}
-
-/* Tokenise the text from `start` on as one plain run. */
-static lore_status put_run(builder *b, size_t start)
-{
-    lore_tokens run = {0};
-    lore_str text = lore_str_slice(lore_buf_str(&b->text), start, b->text.len);
-    lore_status status = lore_tokenizer_encode(b->tokenizer, text, (lore_encode_options){0},
-                                               &b->scratch, &run, b->err);
-    for (int32_t i = 0; i < run.count && status == LORE_OK; i++) {
-        put_token(b, run.ids[i], start + run.starts[i]);
+    while (status == LORE_OK && too_many - fits > 1) {
+        guessed = fits + (too_many - fits) / 2;
+        status = guess(b, guessed, passages);
+        bool is_small = status == LORE_OK && b->tokens.count <= b->slots->tokens_max;
+        fits = is_small ? guessed : fits;
+        too_many = is_small ? too_many : guessed;
     }
-    lore_arena_reset(&b->scratch);
-    return status;
-}
-
-/* One message with its markers: of the template, or (turn not NULL) of the history. */
-static lore_status put_message(builder *b, const lore_template_message *message,
-                               const lore_prompt_message *turn, bool is_open)
-{
-    lore_status status = put_special(b, b->start_id, MESSAGE_START);
-    if (status != LORE_OK) {
-        return status;
-    }
-    size_t start = b->text.len;
-    status = turn != NULL ? append_turn(b, turn) : append_message(b, message);
-    if (status == LORE_OK) {
-        status = put_run(b, start);
-    }
-    if (status != LORE_OK || is_open) {
-        return status;
-    }
-    status = put_special(b, b->end_id, MESSAGE_END);
-    if (status == LORE_OK) {
-        start = b->text.len;
-        lore_buf_byte(&b->text, '\n');
-        status = lore_buf_failed(&b->text) ? out_of_memory(b) : put_run(b, start);
-    }
-    return status;
-}
-
-static lore_status put_history(builder *b)
-{
-    lore_status status = LORE_OK;
-    int32_t count = b->slots->history_count;
-    for (int32_t i = count - b->history_used; i < count && status == LORE_OK; i++) {
-        status = put_message(b, NULL, &b->slots->history[i], false);
-    }
-    return status;
-}
-
-static lore_status put_prompt(builder *b)
-{
-    lore_prompt *out = b->out;
-    out->tokens.ids = LORE_PUSH(b->arena, int32_t, b->total);
-    out->tokens.starts = LORE_PUSH(b->arena, uint32_t, b->total);
-    lore_status status =
-        out->tokens.ids == NULL || out->tokens.starts == NULL ? out_of_memory(b) : LORE_OK;
-    int32_t count = b->template->message_count;
-    for (int32_t i = 0; i < count && status == LORE_OK; i++) {
-        const lore_template_message *message = &b->template->messages[i];
-        status =
-            message->is_history ? put_history(b) : put_message(b, message, NULL, i == count - 1);
-    }
-    if (status != LORE_OK) {
-        return status;
-    }
-    LORE_ASSERT(out->tokens.count == b->total);
-    out->passages_used = b->passages_used;
-    out->history_used = b->history_used;
-    out->text = lore_str_copy(b->arena, lore_buf_str(&b->text));
-    return out->text.ptr == NULL ? out_of_memory(b) : LORE_OK;
+    return status == LORE_OK && guessed != fits ? guess(b, fits, passages) : status;
 }
 
 /* ---- public ---- */
-
-static lore_status find_marker(builder *b, lore_str marker, int32_t *id)
-{
-    *id = lore_tokenizer_id(b->tokenizer, marker);
-    if (*id < 0 || !lore_tokenizer_is_special(b->tokenizer, *id)) {
-        return lore_fail(b->err, LORE_ERR_UNSUPPORTED,
-                         "the decoder's tokenizer has no special token '" LORE_STR_FMT
-                         "', which prompts are written with",
-                         LORE_STR_ARG(marker));
-    }
-    return LORE_OK;
-}
 
 static lore_status check_roles(const builder *b)
 {
     for (int32_t i = 0; i < b->slots->history_count; i++) {
         lore_str role = b->slots->history[i].role;
-        if (!lore_str_equal(role, LORE_STR("user")) &&
-            !lore_str_equal(role, LORE_STR("assistant"))) {
+        if (!lore_str_equal(role, USER) && !lore_str_equal(role, ASSISTANT)) {
             return lore_fail(b->err, LORE_ERR_INVALID,
                              "history message %d has the role '" LORE_STR_FMT
                              "', must be user or assistant",
@@ -334,36 +237,47 @@ static lore_status check_roles(const builder *b)
     return LORE_OK;
 }
 
-lore_status lore_prompt_build(const lore_prompt_template *prompt_template,
-                              const lore_tokenizer *tokenizer, const lore_prompt_slots *slots,
-                              lore_arena *arena, lore_prompt *prompt, lore_error *err)
+/* What is in hand, copied to where it stays. */
+static lore_status copy_prompt(const builder *b, lore_arena *arena, lore_prompt *prompt)
 {
-    lore_prompt built = {0};
+    int32_t count = b->tokens.count;
+    lore_prompt copy = {.text = lore_str_copy(arena, b->rendered),
+                        .passages_used = b->passages_used,
+                        .history_used = b->history_used};
+    copy.tokens.ids = LORE_PUSH(arena, int32_t, count);
+    copy.tokens.starts = LORE_PUSH(arena, uint32_t, count);
+    copy.tokens.count = count;
+    if (copy.text.ptr == NULL || copy.tokens.ids == NULL || copy.tokens.starts == NULL) {
+        return out_of_memory(b);
+    }
+    if (count > 0) {
+        memcpy(copy.tokens.ids, b->tokens.ids, (size_t)count * sizeof *copy.tokens.ids);
+        memcpy(copy.tokens.starts, b->tokens.starts, (size_t)count * sizeof *copy.tokens.starts);
+    }
+    *prompt = copy;
+    return LORE_OK;
+}
+
+lore_status lore_prompt_build(const lore_prompt_template *prompt_template,
+                              const lore_template *chat_template, const lore_tokenizer *tokenizer,
+                              const lore_prompt_slots *slots, lore_arena *arena,
+                              lore_prompt *prompt, lore_error *err)
+{
     builder b = {.template = prompt_template,
+                 .chat = chat_template,
                  .tokenizer = tokenizer,
                  .slots = slots,
-                 .err = err,
-                 .out = &built,
-                 .arena = arena};
+                 .err = err};
     lore_buf_init(&b.text, TEXT_BYTES_MAX);
     lore_arena_init(&b.scratch, SCRATCH_BYTES_MAX);
-    lore_status status = find_marker(&b, MESSAGE_START, &b.start_id);
-    if (status == LORE_OK) {
-        status = find_marker(&b, MESSAGE_END, &b.end_id);
-    }
-    if (status == LORE_OK) {
-        status = check_roles(&b);
-    }
+    lore_status status = check_roles(&b);
     if (status == LORE_OK) {
         status = fit(&b);
     }
     if (status == LORE_OK) {
-        status = put_prompt(&b);
+        status = copy_prompt(&b, arena, prompt);
     }
     lore_arena_destroy(&b.scratch);
     lore_buf_destroy(&b.text);
-    if (status == LORE_OK) {
-        *prompt = built;
-    }
     return status;
 }

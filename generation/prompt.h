@@ -1,16 +1,14 @@
 /* Prompt templates: files with slots, parsed once, filled within a token budget.
  *
  * A template (docs/prompts.md) is a list of chat messages with slots: {{question}}, {{passages}}
- * and
- * {{name}} for variables of the request; a line [history] is where earlier turns go. Only the
- * template's own role markers become special tokens; everything put into a slot is tokenised as
- * plain text, so a literal <|im_start|> in a page stays text. Roles are written in ChatML
- * (<|im_start|>role\n ... <|im_end|>\n), which the decoder's tokenizer must have. Const after
- * parsing: any thread. */
+ * and {{name}} for variables of the request; a line [history] is where earlier turns go. How
+ * messages are written is the model's chat template's affair (template.h). Only what that writes
+ * itself becomes special tokens; messages, slots and all, are tokenised as plain text, so a literal
+ * <|im_start|> in a page stays text. Const after parsing: any thread. */
 #ifndef LORE_GENERATION_PROMPT_H
 #define LORE_GENERATION_PROMPT_H
 
-#include "models/tokenizer.h"
+#include "generation/template.h"
 
 typedef struct lore_prompt_template lore_prompt_template;
 
@@ -54,8 +52,11 @@ typedef struct lore_prompt {
 
 /* In the arena. Drops oldest history first, then last passages, whole; LORE_ERR_LIMIT when the
  * question alone does not fit. A template without [history] or {{passages}} uses none of them.
- * LORE_ERR_UNSUPPORTED: the tokenizer has no ChatML markers. LORE_ERR_NOMEM. */
+ * Where the chat template takes no system message, its text goes before the first user's; where it
+ * lets only the user speak first, no answer is kept without its question. Fails also as
+ * lore_template_render: LORE_ERR_INVALID where the chat template refuses the conversation. */
 LORE_MUST_USE lore_status lore_prompt_build(const lore_prompt_template *prompt_template,
+                                            const lore_template *chat_template,
                                             const lore_tokenizer *tokenizer,
                                             const lore_prompt_slots *slots, lore_arena *arena,
                                             lore_prompt *prompt, lore_error *err);

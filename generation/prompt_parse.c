@@ -42,15 +42,15 @@ static lore_status out_of_memory(const parser *p)
 
 /* ---- pieces ---- */
 
-static lore_template_message *message_in_hand(const parser *p)
+static lore_prompt_section *message_in_hand(const parser *p)
 {
     return &p->out->messages[p->out->message_count - 1];
 }
 
 static lore_status add_piece(parser *p, lore_piece_kind kind, lore_str text)
 {
-    if (p->out->piece_count == LORE_TEMPLATE_PIECES_MAX) {
-        return PARSE_FAIL(p, "more than %d texts and slots", (int)LORE_TEMPLATE_PIECES_MAX);
+    if (p->out->piece_count == LORE_PROMPT_PIECES_MAX) {
+        return PARSE_FAIL(p, "more than %d texts and slots", (int)LORE_PROMPT_PIECES_MAX);
     }
     lore_prompt_piece piece = {.kind = kind, .text = lore_str_copy(&p->out->arena, text)};
     if (piece.text.ptr == NULL) {
@@ -81,7 +81,7 @@ static bool is_letter(char c)
 
 static bool is_slot_name(lore_str name)
 {
-    if (name.len == 0 || name.len > LORE_TEMPLATE_NAME_BYTES_MAX || !is_letter(name.ptr[0])) {
+    if (name.len == 0 || name.len > LORE_PROMPT_NAME_BYTES_MAX || !is_letter(name.ptr[0])) {
         return false;
     }
     for (size_t i = 0; i < name.len; i++) {
@@ -99,7 +99,7 @@ static lore_status add_slot(parser *p, lore_str name)
         return PARSE_FAIL(p,
                           "'{{" LORE_STR_FMT "}}' is not a slot: a name is a letter, then letters, "
                           "digits and '_', %d bytes at most",
-                          LORE_STR_ARG(name), (int)LORE_TEMPLATE_NAME_BYTES_MAX);
+                          LORE_STR_ARG(name), (int)LORE_PROMPT_NAME_BYTES_MAX);
     }
     if (lore_str_equal(name, LORE_STR("history"))) {
         return PARSE_FAIL(p, "history is not a slot of a message: give it a line [history]");
@@ -172,7 +172,7 @@ static lore_status end_message(parser *p)
     if (p->out->message_count == 0) {
         return LORE_OK;
     }
-    const lore_template_message *message = message_in_hand(p);
+    const lore_prompt_section *message = message_in_hand(p);
     bool may_be_empty = message->is_history || lore_str_equal(message->role, LORE_STR("assistant"));
     if (!p->has_lines && !may_be_empty) {
         return PARSE_FAIL(p, "the message [" LORE_STR_FMT "] before this line is empty",
@@ -216,8 +216,8 @@ static lore_status begin_message(parser *p, lore_str word)
                           "[user] and [assistant] (as text: '\\[')",
                           LORE_STR_ARG(word));
     }
-    if (p->out->message_count == LORE_TEMPLATE_MESSAGES_MAX) {
-        return PARSE_FAIL(p, "more than %d messages", (int)LORE_TEMPLATE_MESSAGES_MAX);
+    if (p->out->message_count == LORE_PROMPT_MESSAGES_MAX) {
+        return PARSE_FAIL(p, "more than %d messages", (int)LORE_PROMPT_MESSAGES_MAX);
     }
     bool is_history = lore_str_equal(*role, LORE_STR("history"));
     if (lore_str_equal(*role, LORE_STR("system")) && p->out->message_count > 0) {
@@ -228,7 +228,7 @@ static lore_status begin_message(parser *p, lore_str word)
     }
     p->out->has_history = p->out->has_history || is_history;
     p->has_user_last = !is_history && (p->has_user_last || lore_str_equal(*role, LORE_STR("user")));
-    p->out->messages[p->out->message_count++] = (lore_template_message){
+    p->out->messages[p->out->message_count++] = (lore_prompt_section){
         .role = *role, .is_history = is_history, .first_piece = p->out->piece_count};
     return LORE_OK;
 }
@@ -283,10 +283,10 @@ static lore_status parse_lines(parser *p, lore_str text)
 static lore_status parse_template(lore_str text, const char *source, lore_str name,
                                   lore_prompt_template **template_out, lore_error *err)
 {
-    if (text.len > LORE_TEMPLATE_BYTES_MAX) {
+    if (text.len > LORE_PROMPT_BYTES_MAX) {
         return lore_fail(err, LORE_ERR_LIMIT,
                          "the prompt template '%s' has %zu bytes, at most %d are allowed", source,
-                         text.len, (int)LORE_TEMPLATE_BYTES_MAX);
+                         text.len, (int)LORE_PROMPT_BYTES_MAX);
     }
     size_t invalid = lore_utf8_valid(text);
     if (invalid < text.len) {
@@ -296,14 +296,14 @@ static lore_status parse_template(lore_str text, const char *source, lore_str na
     }
     lore_prompt_template *out = lore_alloc_zero(1, sizeof *out);
     parser p = {.out = out, .source = source, .err = err};
-    lore_buf_init(&p.text, LORE_TEMPLATE_BYTES_MAX);
+    lore_buf_init(&p.text, LORE_PROMPT_BYTES_MAX);
     if (out == NULL) {
         return out_of_memory(&p);
     }
     lore_arena_init(&out->arena, 0);
     out->name = lore_str_to_c(&out->arena, name);
-    out->messages = LORE_PUSH(&out->arena, lore_template_message, LORE_TEMPLATE_MESSAGES_MAX);
-    out->pieces = LORE_PUSH(&out->arena, lore_prompt_piece, LORE_TEMPLATE_PIECES_MAX);
+    out->messages = LORE_PUSH(&out->arena, lore_prompt_section, LORE_PROMPT_MESSAGES_MAX);
+    out->pieces = LORE_PUSH(&out->arena, lore_prompt_piece, LORE_PROMPT_PIECES_MAX);
     lore_status status = out->name == NULL || out->messages == NULL || out->pieces == NULL
                              ? out_of_memory(&p)
                              : parse_lines(&p, text);
@@ -325,7 +325,7 @@ lore_status lore_prompt_parse(lore_str text, const char *name, lore_prompt_templ
 /* A name from a request becomes part of a path: nothing in it may lead out of the folder. */
 static bool is_file_name(lore_str name)
 {
-    if (name.len == 0 || name.len > LORE_TEMPLATE_NAME_BYTES_MAX || name.ptr[0] == '.') {
+    if (name.len == 0 || name.len > LORE_PROMPT_NAME_BYTES_MAX || name.ptr[0] == '.') {
         return false;
     }
     for (size_t i = 0; i < name.len; i++) {
@@ -346,7 +346,7 @@ lore_status lore_prompt_open(const char *folder, lore_str name, lore_prompt_temp
                          "'" LORE_STR_FMT
                          "' is not the name of a prompt: letters, digits, '-', '_' "
                          "and '.', %d bytes at most",
-                         LORE_STR_ARG(name), (int)LORE_TEMPLATE_NAME_BYTES_MAX);
+                         LORE_STR_ARG(name), (int)LORE_PROMPT_NAME_BYTES_MAX);
     }
     lore_buf path, text;
     lore_buf_init(&path, 0);
@@ -359,7 +359,7 @@ lore_status lore_prompt_open(const char *folder, lore_str name, lore_prompt_temp
         status = lore_fail(err, LORE_ERR_NOT_FOUND, "there is no prompt '" LORE_STR_FMT "' in '%s'",
                            LORE_STR_ARG(name), folder);
     } else {
-        status = lore_file_read(lore_buf_c(&path), LORE_TEMPLATE_BYTES_MAX, &text, err);
+        status = lore_file_read(lore_buf_c(&path), LORE_PROMPT_BYTES_MAX, &text, err);
     }
     if (status == LORE_OK) {
         status = parse_template(lore_buf_str(&text), lore_buf_c(&path), name, template_out, err);

@@ -62,9 +62,9 @@ typedef struct step_arrays {
 } step_arrays;
 
 struct lore_sched {
-    lore_sched_options options; /* eos_ids points to eos_ids below */
-    int32_t eos_ids[EOS_IDS_MAX];
-    lore_arena arena; /* all arrays of this struct */
+    lore_sched_options options;       /* eos_ids points to eos_ids below */
+    int32_t eos_ids[EOS_IDS_MAX + 1]; /* one may come from lore_sched_end_at */
+    lore_arena arena;                 /* all arrays of this struct */
     lore_kv *kv;
 
     sequence *sequences; /* [sequence_cap], indexed by ticket */
@@ -485,6 +485,12 @@ const lore_step *lore_sched_plan(lore_sched *sched)
 }
 
 /* ---- results ---- */
+
+void lore_sched_end_at(lore_sched *sched, int32_t id)
+{
+    LORE_ASSERT(sched->options.eos_count <= EOS_IDS_MAX);
+    sched->eos_ids[sched->options.eos_count++] = id;
+}
 
 static bool is_eos(const lore_sched *sched, int32_t id)
 {

@@ -60,6 +60,8 @@ void lore_sched_cancel(lore_sched *sched, int32_t ticket);
 /* Beside running sequences a step holds at most so many rows of prompts, at least 1; rows_max until
  * this is called. Steps that nobody waits for take what fits. */
 void lore_sched_limit_pieces(lore_sched *sched, int32_t rows);
+/* One more token, beside those of the options, that ends every sequence. Once at most. */
+void lore_sched_end_at(lore_sched *sched, int32_t id);
 /* Fill a step (arrays live in the scheduler until the next plan). rows 0: nothing to compute, but
  * apply may still have cancelled sequences to report. */
 const lore_step *lore_sched_plan(lore_sched *sched);

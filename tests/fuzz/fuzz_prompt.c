@@ -23,6 +23,20 @@ static const lore_tokenizer *shared_tokenizer(void)
     return tokenizer;
 }
 
+static const lore_template *shared_chat(void)
+{
+    static lore_template *chat; /* likewise */
+    if (chat == NULL) {
+        lore_error err;
+        lore_config config;
+        lore_config_default(&config);
+        lore_status status = lore_template_open("/", "chatml", shared_tokenizer(), -1, -1,
+                                                &config.limits, &chat, &err);
+        LORE_ASSERT(status == LORE_OK);
+    }
+    return chat;
+}
+
 /* Every variable of the template gets the same hostile value. */
 static int32_t variables_of(const lore_prompt_template *template, lore_prompt_variable *variables)
 {
@@ -37,7 +51,7 @@ static int32_t variables_of(const lore_prompt_template *template, lore_prompt_va
 
 static void check_build(const lore_prompt_template *template)
 {
-    static lore_prompt_variable variables[LORE_TEMPLATE_PIECES_MAX];
+    static lore_prompt_variable variables[LORE_PROMPT_PIECES_MAX];
     static const lore_str passages[] = {{ATTACK, sizeof ATTACK - 1}, {"", 0}};
     static const lore_prompt_message history[] = {{{"user", 4}, {ATTACK, sizeof ATTACK - 1}}};
     lore_prompt_slots slots = {.question = LORE_STR(ATTACK),
@@ -53,7 +67,8 @@ static void check_build(const lore_prompt_template *template)
     lore_error err = {.status = LORE_OK};
     lore_prompt prompt = {0}, smaller = {0};
     const lore_tokenizer *tokenizer = shared_tokenizer();
-    lore_status status = lore_prompt_build(template, tokenizer, &slots, &arena, &prompt, &err);
+    lore_status status =
+        lore_prompt_build(template, shared_chat(), tokenizer, &slots, &arena, &prompt, &err);
     LORE_ASSERT(status == LORE_OK);
     int32_t specials = 0;
     size_t at = 0;
@@ -69,7 +84,7 @@ static void check_build(const lore_prompt_template *template)
     int32_t messages = template->message_count - template->has_history + prompt.history_used;
     LORE_ASSERT(specials == 2 * messages - 1);
     slots.tokens_max = prompt.tokens.count / 2;
-    status = lore_prompt_build(template, tokenizer, &slots, &arena, &smaller, &err);
+    status = lore_prompt_build(template, shared_chat(), tokenizer, &slots, &arena, &smaller, &err);
     LORE_ASSERT(status == LORE_OK || status == LORE_ERR_LIMIT);
     LORE_ASSERT(status != LORE_OK || smaller.tokens.count <= slots.tokens_max);
     lore_arena_destroy(&arena);
@@ -77,7 +92,7 @@ static void check_build(const lore_prompt_template *template)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    (void)shared_tokenizer();
+    (void)shared_chat();
     int64_t live = lore_mem_live(), start_ns = fuzz_cpu_ns();
     lore_error err = {.status = LORE_OK};
     lore_prompt_template *template = NULL;
@@ -87,8 +102,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         fuzz_check_refusal(status, &err);
         LORE_ASSERT(strstr(err.message, "fuzz") != NULL);
     } else {
-        LORE_ASSERT(template->message_count <= LORE_TEMPLATE_MESSAGES_MAX);
-        LORE_ASSERT(template->piece_count <= LORE_TEMPLATE_PIECES_MAX);
+        LORE_ASSERT(template->message_count <= LORE_PROMPT_MESSAGES_MAX);
+        LORE_ASSERT(template->piece_count <= LORE_PROMPT_PIECES_MAX);
         check_build(template);
         lore_prompt_close(template);
     }

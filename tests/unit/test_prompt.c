@@ -88,12 +88,34 @@ static void check_as_one_text(const lore_tokenizer *tokenizer, const lore_prompt
     lore_arena_destroy(&arena);
 }
 
+/* A built-in chat template, or a file; the folder has none of its own. */
+static lore_template *open_chat(const char *choice, const lore_tokenizer *tokenizer)
+{
+    lore_error err;
+    lore_config config;
+    lore_config_default(&config);
+    lore_template *chat = NULL;
+    CHECK_OK(lore_template_open(LORE_SOURCE_DIR "/prompts", choice, tokenizer, -1, -1,
+                                &config.limits, &chat, &err),
+             &err);
+    return chat;
+}
+
+static void build_in(const char *choice, const lore_prompt_template *template,
+                     const lore_tokenizer *tokenizer, const lore_prompt_slots *slots,
+                     lore_arena *arena, lore_prompt *prompt)
+{
+    lore_error err;
+    lore_template *chat = open_chat(choice, tokenizer);
+    CHECK_OK(lore_prompt_build(template, chat, tokenizer, slots, arena, prompt, &err), &err);
+    CHECK(prompt->tokens.count <= slots->tokens_max);
+    lore_template_close(chat);
+}
+
 static void build(const lore_prompt_template *template, const lore_tokenizer *tokenizer,
                   const lore_prompt_slots *slots, lore_arena *arena, lore_prompt *prompt)
 {
-    lore_error err;
-    CHECK_OK(lore_prompt_build(template, tokenizer, slots, arena, prompt, &err), &err);
-    CHECK(prompt->tokens.count <= slots->tokens_max);
+    build_in("chatml", template, tokenizer, slots, arena, prompt);
 }
 
 static void check_training_prompt(lore_tokenizer *tokenizer)
@@ -227,9 +249,11 @@ static void check_budgets(const lore_tokenizer *tokenizer)
         CHECK_INT(prompt.history_used, kept > PASSAGES ? kept - PASSAGES : 0);
     }
     lore_error err;
+    lore_template *chat = open_chat("chatml", tokenizer);
     slots.tokens_max = sizes[0] - 1;
-    CHECK_FAILS(lore_prompt_build(template, tokenizer, &slots, &arena, &prompt, &err),
+    CHECK_FAILS(lore_prompt_build(template, chat, tokenizer, &slots, &arena, &prompt, &err),
                 LORE_ERR_LIMIT, &err, "tokens, at most");
+    lore_template_close(chat);
     lore_arena_destroy(&arena);
     lore_prompt_close(template);
 }
@@ -374,21 +398,119 @@ TEST(opens_only_files_of_the_folder)
 TEST(refuses_bad_slots)
 {
     lore_tokenizer *tokenizer = byte_tokenizer();
+    lore_template *chat = open_chat("chatml", tokenizer);
     lore_prompt_template *template = parse("[user]\n{{question}}{{tone}}\n[assistant]\n");
     lore_arena arena;
     lore_arena_init(&arena, 0);
     lore_prompt prompt;
     lore_error err;
     lore_prompt_slots slots = {.question = LORE_STR("Q"), .tokens_max = 100};
-    CHECK_FAILS(lore_prompt_build(template, tokenizer, &slots, &arena, &prompt, &err),
+    CHECK_FAILS(lore_prompt_build(template, chat, tokenizer, &slots, &arena, &prompt, &err),
                 LORE_ERR_INVALID, &err, "the prompt 'test' needs the variable 'tone'");
     lore_prompt_message turn = {LORE_STR("system"), LORE_STR("obey")};
     slots.history = &turn;
     slots.history_count = 1;
-    CHECK_FAILS(lore_prompt_build(template, tokenizer, &slots, &arena, &prompt, &err),
+    CHECK_FAILS(lore_prompt_build(template, chat, tokenizer, &slots, &arena, &prompt, &err),
                 LORE_ERR_INVALID, &err, "history message 1 has the role 'system'");
+    lore_template_close(chat);
     lore_arena_destroy(&arena);
     lore_prompt_close(template);
+    lore_tokenizer_close(tokenizer);
+}
+
+/* ---- other chat templates ---- */
+
+static const lore_prompt_message two_turns[] = {{{"user", 4}, {"old question", 12}},
+                                                {{"assistant", 9}, {"old answer", 10}},
+                                                {{"user", 4}, {"newer question", 14}},
+                                                {{"assistant", 9}, {"newer answer", 12}}};
+
+static const lore_prompt_slots turns_slots = {
+    .question = {"Q", 1}, .history = two_turns, .history_count = 4, .tokens_max = 4096};
+
+#define TURNS_PROMPT "[system]\nS\n[history]\n[user]\n{{question}}\n[assistant]\nSo:"
+
+TEST(writes_what_the_chat_template_says)
+{
+    lore_tokenizer *tokenizer = byte_tokenizer();
+    lore_prompt_template *template = parse(TURNS_PROMPT);
+    lore_arena arena;
+    lore_arena_init(&arena, 0);
+    lore_prompt prompt;
+    build_in("llama2", template, tokenizer, &turns_slots, &arena, &prompt);
+    CHECK_STR(prompt.text, "[INST] <<SYS>>\nS\n<</SYS>>\n\nold question [/INST] old answer "
+                           "[INST] newer question [/INST] newer answer [INST] Q [/INST]So:");
+    build_in("alpaca", template, tokenizer, &turns_slots, &arena, &prompt);
+    CHECK(lore_str_find(prompt.text, LORE_STR("### Instruction:\nS\n\n### Input:\nold question"),
+                        0) != SIZE_MAX);
+    CHECK(lore_str_ends(prompt.text, LORE_STR("### Input:\nQ\n\n### Response:\nSo:")));
+    lore_arena_destroy(&arena);
+    lore_prompt_close(template);
+    lore_tokenizer_close(tokenizer);
+}
+
+TEST(folds_the_system_into_the_first_user)
+{
+    lore_tokenizer *tokenizer = byte_tokenizer();
+    lore_prompt_template *template = parse(TURNS_PROMPT);
+    lore_arena arena;
+    lore_arena_init(&arena, 0);
+    lore_prompt prompt;
+    build_in("mistral", template, tokenizer, &turns_slots, &arena, &prompt);
+    CHECK_STR(prompt.text, "[INST] S\n\nold question [/INST] old answer[INST] newer question "
+                           "[/INST] newer answer[INST] Q [/INST]So:");
+    lore_prompt_close(template);
+    template = parse("[system]\n{{question}}\n[user]\nu\n[assistant]\n");
+    build_in("mistral", template, tokenizer, &turns_slots, &arena, &prompt);
+    CHECK_STR(prompt.text, "[INST] Q\n\nu [/INST]");
+    lore_arena_destroy(&arena);
+    lore_prompt_close(template);
+    lore_tokenizer_close(tokenizer);
+}
+
+/* With roles that must alternate, an answer goes with its question. */
+TEST(keeps_no_answer_without_its_question)
+{
+    lore_tokenizer *tokenizer = byte_tokenizer();
+    lore_prompt_template *template = parse(TURNS_PROMPT);
+    lore_arena arena;
+    lore_arena_init(&arena, 0);
+    lore_prompt prompt;
+    lore_prompt_slots slots = turns_slots;
+    int32_t previous = 4, seen[5] = {0};
+    build_in("mistral", template, tokenizer, &slots, &arena, &prompt);
+    for (int32_t most = prompt.tokens.count; previous > 0; most--) {
+        slots.tokens_max = most;
+        build_in("mistral", template, tokenizer, &slots, &arena, &prompt);
+        CHECK(prompt.history_used <= previous);
+        previous = prompt.history_used;
+        seen[previous]++;
+    }
+    CHECK(seen[4] > 0 && seen[2] > 0 && seen[0] > 0);
+    CHECK_INT(seen[1] + seen[3], 0);
+    CHECK_STR(prompt.text, "[INST] S\n\nQ [/INST]So:");
+    lore_arena_destroy(&arena);
+    lore_prompt_close(template);
+    lore_tokenizer_close(tokenizer);
+}
+
+TEST(hands_on_what_the_chat_template_refuses)
+{
+    lore_tokenizer *tokenizer = byte_tokenizer();
+    lore_template *chat = open_chat("mistral", tokenizer);
+    lore_prompt_template *template = parse(TURNS_PROMPT);
+    lore_arena arena;
+    lore_arena_init(&arena, 0);
+    lore_prompt prompt;
+    lore_error err;
+    lore_prompt_slots slots = turns_slots;
+    slots.history_count = 3;
+    CHECK_FAILS(lore_prompt_build(template, chat, tokenizer, &slots, &arena, &prompt, &err),
+                LORE_ERR_INVALID, &err,
+                "the chat template 'mistral' refuses this conversation: roles must alternate");
+    lore_arena_destroy(&arena);
+    lore_prompt_close(template);
+    lore_template_close(chat);
     lore_tokenizer_close(tokenizer);
 }
 
@@ -405,26 +527,28 @@ static lore_status parse_and_close(void *self)
 
 typedef struct build_input {
     const lore_prompt_template *template;
+    const lore_template *chat;
     const lore_tokenizer *tokenizer;
 } build_input;
 
 static lore_status build_and_drop(void *self)
 {
     static const lore_str passages[] = {{"first one", 9}, {"second, longer one", 18}};
-    static const lore_prompt_message history[] = {{{"user", 4}, {"an old question", 15}}};
+    static const lore_prompt_message history[] = {{{"user", 4}, {"an old question", 15}},
+                                                  {{"assistant", 9}, {"an answer", 9}}};
     const build_input *input = self;
     lore_prompt_slots slots = {.question = LORE_STR("why?"),
                                .passages = passages,
                                .passage_count = 2,
                                .history = history,
-                               .history_count = 1,
+                               .history_count = 2,
                                .tokens_max = 4096};
     lore_arena arena;
     lore_arena_init(&arena, 0);
     lore_prompt prompt;
     lore_error err;
-    lore_status status =
-        lore_prompt_build(input->template, input->tokenizer, &slots, &arena, &prompt, &err);
+    lore_status status = lore_prompt_build(input->template, input->chat, input->tokenizer, &slots,
+                                           &arena, &prompt, &err);
     lore_arena_destroy(&arena);
     return status;
 }
@@ -434,8 +558,10 @@ TEST(survives_every_failing_allocation)
     check_alloc_sweep(parse_and_close, NULL);
     lore_tokenizer *tokenizer = byte_tokenizer();
     lore_prompt_template *template = open_default();
-    build_input input = {template, tokenizer};
+    lore_template *chat = open_chat("mistral", tokenizer);
+    build_input input = {template, chat, tokenizer};
     check_alloc_sweep(build_and_drop, &input);
+    lore_template_close(chat);
     lore_prompt_close(template);
     lore_tokenizer_close(tokenizer);
 }
@@ -443,4 +569,6 @@ TEST(survives_every_failing_allocation)
 CHECK_MAIN(gives_the_training_prompt, gives_the_training_prompt_in_shipped_tokens,
            lets_no_slot_make_a_special_token, keeps_what_fits_the_budget, reads_the_format,
            refuses_bad_templates_with_file_and_line, refuses_templates_beyond_a_limit,
-           opens_only_files_of_the_folder, refuses_bad_slots, survives_every_failing_allocation)
+           opens_only_files_of_the_folder, refuses_bad_slots, writes_what_the_chat_template_says,
+           folds_the_system_into_the_first_user, keeps_no_answer_without_its_question,
+           hands_on_what_the_chat_template_refuses, survives_every_failing_allocation)

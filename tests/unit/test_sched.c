@@ -182,6 +182,20 @@ TEST(ends_in_every_way)
     lore_sched_free(b.sched);
 }
 
+TEST(ends_at_one_more_token)
+{
+    bench b = bench_of(16, 8);
+    int32_t a[64];
+    lore_sched_end_at(b.sched, 70);
+    for (int32_t i = 0; i < 2; i++) { /* and still at the model's own */
+        add(&b, a, 2, 10);
+        (void)lore_sched_plan(b.sched);
+        apply(&b, i == 0 ? 70 : EOS);
+        CHECK_INT(b.results[0].finish, LORE_FINISH_STOP);
+    }
+    lore_sched_free(b.sched);
+}
+
 TEST(cancels_waiting_and_running_sequences)
 {
     bench b = bench_of(4, 64); /* 16 tokens */
@@ -339,6 +353,6 @@ TEST(survives_every_failing_allocation)
 }
 
 CHECK_MAIN(cuts_prompts_into_pieces_and_puts_decode_rows_first, ends_in_every_way,
-           cancels_waiting_and_running_sequences, preempts_the_youngest_and_computes_it_again,
-           refuses_what_cannot_run, limits_pieces_beside_running_sequences_only,
-           survives_every_failing_allocation)
+           ends_at_one_more_token, cancels_waiting_and_running_sequences,
+           preempts_the_youngest_and_computes_it_again, refuses_what_cannot_run,
+           limits_pieces_beside_running_sequences_only, survives_every_failing_allocation)
