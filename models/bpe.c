@@ -1,13 +1,18 @@
 /* Merging one word: symbols are a doubly linked list over an array, possible merges a binary heap
  * of (rank, position). Taking the best, checking that it still holds, joining, and pushing the two
  * new pairs is O(log n) each, so a megabyte of one letter costs no more per byte than a sentence
- * does.
+ * does. Most words are short, though, and for those a plain search is faster.
  *
  * A heap entry is never removed early. It is stale when its symbol was swallowed, has no right
  * neighbour any more, or when today's pair makes another token than the entry said. */
 #include "models/bpe_int.h"
 
+#include "base/utf8.h"
+
+#include <stdio.h>
 #include <string.h>
+
+enum { FEW = 24 }; /* symbols of a word that is merged without the heap */
 
 /* ---- tables ---- */
 
@@ -37,9 +42,13 @@ bool lore_bpe_init(lore_bpe *bpe, lore_arena *arena, int32_t vocab, int32_t merg
     bpe->tokens = LORE_PUSH(arena, lore_str, vocab);
     bpe->token_slots = LORE_PUSH(arena, int32_t, token_slots);
     bpe->merge_slots = LORE_PUSH(arena, lore_bpe_merge, merge_slots);
-    bpe->merged = LORE_PUSH(arena, int32_t, merges);
+    bpe->merge_filter = LORE_PUSH(arena, uint64_t, merge_slots / 16); /* 4 bits a slot */
+    bpe->filter_mask = merge_slots * 4 - 1;
+    bpe->special = LORE_PUSH(arena, bool, vocab);
+    bpe->whole = lore_arena_push_zero(arena, (size_t)vocab, sizeof *bpe->whole);
+    bpe->unk_id = -1;
     if (bpe->tokens == NULL || bpe->token_slots == NULL || bpe->merge_slots == NULL ||
-        bpe->merged == NULL) {
+        bpe->merge_filter == NULL || bpe->special == NULL || bpe->whole == NULL) {
         return false;
     }
     for (size_t i = 0; i < token_slots; i++) {
@@ -78,28 +87,53 @@ int32_t lore_bpe_find(const lore_bpe *bpe, lore_str bytes)
     return -1;
 }
 
+void lore_bpe_start(lore_bpe *bpe, bool is_byte_level, bool has_fallback)
+{
+    bool is_complete = true;
+    bpe->is_byte_level = is_byte_level;
+    for (int b = 0; b < 256; b++) {
+        char byte = (char)b, name[8];
+        snprintf(name, sizeof name, "<0x%02X>", b);
+        lore_str text = is_byte_level ? (lore_str){&byte, 1} : (lore_str){name, 6};
+        bpe->byte_ids[b] = is_byte_level || has_fallback ? lore_bpe_find(bpe, text) : -1;
+        is_complete = is_complete && bpe->byte_ids[b] >= 0;
+        if (b < 128) {
+            bpe->ascii_ids[b] = lore_bpe_find(bpe, (lore_str){&byte, 1});
+        }
+    }
+    if (!is_byte_level && !is_complete) {
+        memset(bpe->byte_ids, -1, sizeof bpe->byte_ids);
+    }
+}
+
 void lore_bpe_add_merge(lore_bpe *bpe, int32_t left, int32_t right, int32_t merged)
 {
-    size_t slot = pair_hash(left, right) & bpe->merge_mask;
+    size_t hash = pair_hash(left, right), slot = hash & bpe->merge_mask;
+    size_t bit = hash >> 20 & bpe->filter_mask;
+    bpe->merge_filter[bit >> 6] |= (uint64_t)1 << (bit & 63);
     while (bpe->merge_slots[slot].left >= 0 &&
            (bpe->merge_slots[slot].left != left || bpe->merge_slots[slot].right != right)) {
         slot = (slot + 1) & bpe->merge_mask;
     }
-    bpe->merge_slots[slot] = (lore_bpe_merge){left, right, bpe->merges};
-    bpe->merged[bpe->merges++] = merged;
+    bpe->merge_slots[slot] = (lore_bpe_merge){left, right, bpe->merges++, merged};
 }
 
-/* Rank of a pair, -1 where it does not merge. */
-static int32_t rank_of(const lore_bpe *bpe, int32_t left, int32_t right)
+/* NULL where the pair does not merge. */
+static const lore_bpe_merge *merge_of(const lore_bpe *bpe, int32_t left, int32_t right)
 {
-    size_t slot = pair_hash(left, right) & bpe->merge_mask;
+    size_t hash = pair_hash(left, right), slot = hash & bpe->merge_mask;
+    size_t bit = hash >> 20 & bpe->filter_mask;
+    if ((bpe->merge_filter[bit >> 6] >> (bit & 63) & 1) == 0) {
+        return NULL;
+    }
     while (bpe->merge_slots[slot].left >= 0) {
-        if (bpe->merge_slots[slot].left == left && bpe->merge_slots[slot].right == right) {
-            return bpe->merge_slots[slot].rank;
+        const lore_bpe_merge *merge = &bpe->merge_slots[slot];
+        if (merge->left == left && merge->right == right) {
+            return merge;
         }
         slot = (slot + 1) & bpe->merge_mask;
     }
-    return -1;
+    return NULL;
 }
 
 /* ---- the heap ---- */
@@ -138,7 +172,7 @@ static lore_bpe_candidate heap_pop(lore_bpe_candidate *heap, int32_t *count)
     return best;
 }
 
-/* ---- one word ---- */
+/* ---- symbols ---- */
 
 /* Symbols and heap for a word of `size` bytes. A merge takes one entry off and adds at most two,
  * and there are fewer merges than bytes: 2 * size entries are enough. */
@@ -157,6 +191,84 @@ static bool reserve(lore_bpe_scratch *scratch, size_t size)
     return scratch->room > 0;
 }
 
+/* Bytes that are no token (no text has them, most likely) are dropped or unknown, as in
+ * `tokenizers`. */
+static int32_t split_bytes(const lore_bpe *bpe, lore_str word, lore_bpe_symbol *symbols)
+{
+    int32_t count = 0;
+    bool was_unknown = false;
+    for (size_t i = 0; i < word.len; i++) {
+        int32_t id = bpe->byte_ids[(uint8_t)word.ptr[i]];
+        bool is_unknown = id < 0;
+        bool is_fused = is_unknown && was_unknown && bpe->fuses_unknown;
+        id = is_unknown ? bpe->unk_id : id;
+        if (id >= 0 && !is_fused) {
+            symbols[count++] = (lore_bpe_symbol){.id = id, .start = (uint32_t)i};
+        }
+        was_unknown = is_unknown;
+    }
+    return count;
+}
+
+static int32_t split_chars(const lore_bpe *bpe, lore_str word, lore_bpe_symbol *symbols)
+{
+    int32_t count = 0;
+    bool was_unknown = false;
+    for (size_t at = 0, next = 0; at < word.len; at = next) {
+        int32_t c = lore_utf8_next(word, &next);
+        int32_t id =
+            c < 128 ? bpe->ascii_ids[c] : lore_bpe_find(bpe, lore_str_slice(word, at, next));
+        bool is_unknown = id < 0 && bpe->byte_ids[0] < 0;
+        if (id >= 0) {
+            symbols[count++] = (lore_bpe_symbol){.id = id, .start = (uint32_t)at};
+        }
+        for (size_t i = at; i < next && id < 0 && !is_unknown; i++) {
+            symbols[count++] =
+                (lore_bpe_symbol){.id = bpe->byte_ids[(uint8_t)word.ptr[i]], .start = (uint32_t)i};
+        }
+        if (is_unknown && bpe->unk_id >= 0 && !(was_unknown && bpe->fuses_unknown)) {
+            symbols[count++] = (lore_bpe_symbol){.id = bpe->unk_id, .start = (uint32_t)at};
+        }
+        was_unknown = is_unknown;
+    }
+    return count;
+}
+
+/* ---- merging ---- */
+
+/* Few symbols: look for the best pair again after each merge. The ranks of the pairs are kept where
+ * the heap would be. */
+static int32_t merge_few(const lore_bpe *bpe, lore_bpe_scratch *scratch, int32_t count)
+{
+    lore_bpe_symbol *symbols = scratch->symbols;
+    lore_bpe_candidate *pairs = scratch->heap; /* pairs[i] is of symbols i and i + 1 */
+    const lore_bpe_candidate none = {INT32_MAX, 0, -1};
+    for (int32_t i = 0; i + 1 < count; i++) {
+        const lore_bpe_merge *merge = merge_of(bpe, symbols[i].id, symbols[i + 1].id);
+        pairs[i] = merge != NULL ? (lore_bpe_candidate){merge->rank, i, merge->merged} : none;
+    }
+    while (count > 1) {
+        int32_t best = 0;
+        for (int32_t i = 1; i + 1 < count; i++) {
+            best = pairs[i].rank < pairs[best].rank ? i : best;
+        }
+        if (pairs[best].rank == INT32_MAX) {
+            break;
+        }
+        symbols[best].id = pairs[best].merged;
+        count--;
+        for (int32_t i = best + 1; i < count; i++) {
+            symbols[i] = symbols[i + 1];
+            pairs[i - 1] = pairs[i];
+        }
+        for (int32_t i = best > 0 ? best - 1 : 0; i <= best && i + 1 < count; i++) {
+            const lore_bpe_merge *merge = merge_of(bpe, symbols[i].id, symbols[i + 1].id);
+            pairs[i] = merge != NULL ? (lore_bpe_candidate){merge->rank, i, merge->merged} : none;
+        }
+    }
+    return count;
+}
+
 /* Offer the merge of the symbol at `at` with its right neighbour, if there is one. */
 static void offer(const lore_bpe *bpe, lore_bpe_scratch *scratch, int32_t *heap_count, int32_t at)
 {
@@ -164,9 +276,9 @@ static void offer(const lore_bpe *bpe, lore_bpe_scratch *scratch, int32_t *heap_
     if (symbol->next < 0) {
         return;
     }
-    int32_t rank = rank_of(bpe, symbol->id, scratch->symbols[symbol->next].id);
-    if (rank >= 0) {
-        heap_push(scratch->heap, heap_count, (lore_bpe_candidate){rank, at});
+    const lore_bpe_merge *merge = merge_of(bpe, symbol->id, scratch->symbols[symbol->next].id);
+    if (merge != NULL) {
+        heap_push(scratch->heap, heap_count, (lore_bpe_candidate){merge->rank, at, merge->merged});
     }
 }
 
@@ -177,8 +289,8 @@ static bool still_holds(const lore_bpe *bpe, const lore_bpe_symbol *symbols,
     if (symbol->id < 0 || symbol->next < 0) {
         return false;
     }
-    int32_t rank = rank_of(bpe, symbol->id, symbols[symbol->next].id);
-    return rank >= 0 && bpe->merged[rank] == bpe->merged[candidate.rank];
+    const lore_bpe_merge *merge = merge_of(bpe, symbol->id, symbols[symbol->next].id);
+    return merge != NULL && merge->merged == candidate.merged;
 }
 
 /* The symbol at `at` becomes `merged` and swallows its right neighbour. */
@@ -193,25 +305,15 @@ static void join(lore_bpe_symbol *symbols, int32_t at, int32_t merged)
     symbols[right].id = -1;
 }
 
-bool lore_bpe_word(const lore_bpe *bpe, lore_str word, lore_bpe_scratch *scratch, int32_t *count)
+static int32_t merge_many(const lore_bpe *bpe, lore_bpe_scratch *scratch, int32_t count)
 {
-    LORE_ASSERT(word.len > 0 && word.len <= LORE_BPE_WORD_BYTES_MAX);
-    int32_t size = (int32_t)word.len, heap_count = 0, kept = 0;
-    if (!reserve(scratch, word.len)) {
-        return false;
-    }
     lore_bpe_symbol *symbols = scratch->symbols;
-    int32_t whole = bpe->ignores_merges ? lore_bpe_find(bpe, word) : -1;
-    if (whole >= 0) {
-        symbols[0].id = whole;
-        *count = 1;
-        return true;
+    int32_t heap_count = 0, kept = 0;
+    for (int32_t i = 0; i < count; i++) {
+        symbols[i].prev = i - 1;
+        symbols[i].next = i + 1 < count ? i + 1 : -1;
     }
-    for (int32_t i = 0; i < size; i++) {
-        symbols[i] = (lore_bpe_symbol){bpe->byte_ids[(uint8_t)word.ptr[i]], i - 1,
-                                       i + 1 < size ? i + 1 : -1};
-    }
-    for (int32_t i = 0; i < size; i++) {
+    for (int32_t i = 0; i < count; i++) {
         offer(bpe, scratch, &heap_count, i);
     }
     while (heap_count > 0) {
@@ -219,15 +321,46 @@ bool lore_bpe_word(const lore_bpe *bpe, lore_str word, lore_bpe_scratch *scratch
         if (!still_holds(bpe, symbols, best)) {
             continue;
         }
-        join(symbols, best.at, bpe->merged[best.rank]);
+        join(symbols, best.at, best.merged);
         if (symbols[best.at].prev >= 0) {
             offer(bpe, scratch, &heap_count, symbols[best.at].prev);
         }
         offer(bpe, scratch, &heap_count, best.at);
     }
     for (int32_t i = 0; i >= 0; i = symbols[i].next) {
-        symbols[kept++].id = symbols[i].id; /* kept <= i: never overtakes the walk */
+        symbols[kept++] = symbols[i]; /* kept <= i: never overtakes the walk */
     }
-    *count = kept;
+    return kept;
+}
+
+bool lore_bpe_word(const lore_bpe *bpe, lore_str word, lore_bpe_scratch *scratch,
+                   lore_pieces *pieces)
+{
+    LORE_ASSERT(word.len > 0 && word.len <= LORE_BPE_WORD_BYTES_MAX);
+    int32_t whole = lore_bpe_find(bpe, word);
+    whole = whole >= 0 && bpe->special[whole] ? -1 : whole;
+    if (whole >= 0 &&
+        (bpe->ignores_merges ||
+         atomic_load_explicit(&bpe->whole[whole], memory_order_relaxed) == LORE_BPE_WHOLE)) {
+        return lore_pieces_push(pieces, whole, 0);
+    }
+    if (!reserve(scratch, word.len)) {
+        return false;
+    }
+    int32_t count = bpe->is_byte_level ? split_bytes(bpe, word, scratch->symbols)
+                                       : split_chars(bpe, word, scratch->symbols);
+    if (count > 1) {
+        count = count <= FEW ? merge_few(bpe, scratch, count) : merge_many(bpe, scratch, count);
+    }
+    if (whole >= 0) {
+        bool is_whole = count == 1 && scratch->symbols[0].id == whole;
+        atomic_store_explicit(&bpe->whole[whole], is_whole ? LORE_BPE_WHOLE : LORE_BPE_IN_PARTS,
+                              memory_order_relaxed);
+    }
+    for (int32_t i = 0; i < count; i++) {
+        if (!lore_pieces_push(pieces, scratch->symbols[i].id, scratch->symbols[i].start)) {
+            return false;
+        }
+    }
     return true;
 }

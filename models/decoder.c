@@ -1,13 +1,18 @@
-/* Llama (Touvron et al. 2023) and Qwen3 (Yang et al. 2025), for a mixed batch. With n rows:
+/* One forward pass for all families, over a mixed batch. With n rows:
  *
- *   x = table[ids]
- *   for each layer:  qkv = rmsnorm(x) Wqkv
- *                    q, k = rope(norm_q(q)), rope(norm_k(k))      (the norms of heads: Qwen3 only)
+ *   x = table[ids]                                         (Gemma 2: times sqrt(width))
+ *   for each layer:  qkv = rmsnorm(x) Wqkv + b             (biases: Qwen2, or where asked for)
+ *                    q, k = rope(norm_q(q)), rope(norm_k(k))      (norms of heads: Qwen3)
  *                    keys and values of the n rows go to their pages
- *                    x += attention(q, pages) Wo
+ *                    x += attention(q, pages) Wo           (windows, caps: where there are any)
  *                    gate, up = rmsnorm(x) Wgate_up
- *                    x += (silu(gate) * up) Wdown
- *   logits = rmsnorm(x[logits_rows]) table^T                      (or lm_head where not tied)
+ *                    x += (act(gate) * up) Wdown
+ *   logits = rmsnorm(x[logits_rows]) table^T               (or lm_head where not tied)
+ *
+ * Gemma 2 norms what a branch adds before it is added. What holds for a model stands in its
+ * configuration and its family's facts (model_config.c); nothing here asks for a family by name.
+ * (Touvron et al. 2023; Jiang et al. 2023; Yang et al. 2024, 2025; Abdin et al. 2024; Riviere et
+ * al. 2024.)
  *
  * Rows of many sequences stand one behind the other; only attention knows whose they are, through
  * lore_batch. Pages are numbered by the scheduler and mean the same number in every layer.
@@ -15,8 +20,6 @@
  * Everything was taken at opening (decoder_load.c): weights, pages, one set of scratch, and the
  * places in backend memory that a step's arrays are copied to. A step allocates nothing. */
 #include "models/decoder_int.h"
-
-#include <math.h>
 
 /* The scheduler's promises. Breaking one is our bug, and would be a write outside of a page. */
 static void check_step(const lore_decoder *d, const lore_step *step)
@@ -71,38 +74,56 @@ static lore_batch upload_step(lore_decoder *d, const lore_step *step)
     return there;
 }
 
-static void run_layer(lore_decoder *d, const lore_decoder_layer *layer, const lore_batch *batch)
+/* x += y W + b, or the norm of that. normed is scratch. */
+static void add_branch(lore_decoder *d, lore_view x, lore_view normed, lore_view y,
+                       const lore_weight *weight, const float *bias, const float *norm)
+{
+    const lore_epilogue epilogue = {.bias = bias, .is_accumulating = norm == NULL};
+    lore_op_matmul(d->queue, norm == NULL ? x : normed, y, weight, epilogue);
+    if (norm != NULL) {
+        lore_op_rmsnorm(d->queue, normed, normed, norm, d->config.eps);
+        lore_op_add(d->queue, x, normed);
+    }
+}
+
+static void run_attention(lore_decoder *d, const lore_decoder_layer *layer, const lore_batch *batch,
+                          lore_view x, lore_view normed)
 {
     const lore_decoder_config *c = &d->config;
     lore_queue *q = d->queue;
-    int32_t rows = batch->rows;
     int32_t q_cols = c->heads * c->head_dim, kv_cols = c->kv_heads * c->head_dim;
-    lore_view x = lore_view_of(d->x, rows, c->width);
-    lore_view normed = lore_view_of(d->normed, rows, c->width);
-    lore_view qkv = lore_view_of(d->qkv, rows, q_cols + 2 * kv_cols);
-    lore_view queries = {d->qkv, rows, q_cols, qkv.stride};
-    lore_view mixed = lore_view_of(d->mixed, rows, q_cols);
-    lore_view gate_up = lore_view_of(d->gate_up, rows, 2 * c->ffn);
-    lore_view hidden = lore_view_of(d->hidden, rows, c->ffn);
+    lore_view qkv = lore_view_of(d->qkv, batch->rows, q_cols + 2 * kv_cols);
+    lore_view queries = {d->qkv, batch->rows, q_cols, qkv.stride};
+    lore_view mixed = lore_view_of(d->mixed, batch->rows, q_cols);
     const lore_rope rope = {.cosine = d->cosine,
                             .sine = d->sine,
                             .positions_max = d->info.context,
                             .heads = c->heads,
+                            .dim = c->rope.dim,
                             .q_norm = layer->q_norm,
                             .k_norm = layer->k_norm,
                             .eps = c->eps};
-    const lore_epilogue plain = {0}, residual = {.is_accumulating = true};
 
     lore_op_rmsnorm(q, normed, x, layer->attention_norm, c->eps);
-    lore_op_matmul(q, qkv, normed, layer->qkv, plain);
+    lore_op_matmul(q, qkv, normed, layer->qkv, (lore_epilogue){.bias = layer->qkv_bias});
     lore_op_rope_append(q, qkv, &rope, &layer->pages, batch);
-    lore_op_attend_paged(q, mixed, queries, &layer->pages, batch, 1.0f / sqrtf((float)c->head_dim));
-    lore_op_matmul(q, x, mixed, layer->attention_out, residual);
+    lore_op_attend_paged(q, mixed, queries, &layer->pages, batch, &layer->attention);
+    add_branch(d, x, normed, mixed, layer->attention_out, layer->attention_out_bias,
+               layer->attention_post_norm);
+}
+
+static void run_ffn(lore_decoder *d, const lore_decoder_layer *layer, lore_view x, lore_view normed)
+{
+    const lore_decoder_config *c = &d->config;
+    lore_queue *q = d->queue;
+    lore_view gate_up = lore_view_of(d->gate_up, x.rows, 2 * c->ffn);
+    lore_view hidden = lore_view_of(d->hidden, x.rows, c->ffn);
 
     lore_op_rmsnorm(q, normed, x, layer->ffn_norm, c->eps);
-    lore_op_matmul(q, gate_up, normed, layer->gate_up, plain);
-    lore_op_silu_mul(q, hidden, gate_up);
-    lore_op_matmul(q, x, hidden, layer->down, residual);
+    lore_op_matmul(q, gate_up, normed, layer->gate_up,
+                   (lore_epilogue){.bias = layer->gate_up_bias});
+    lore_op_glu(q, hidden, gate_up, c->activation);
+    add_branch(d, x, normed, hidden, layer->down, layer->down_bias, layer->ffn_post_norm);
 }
 
 /* Final norm and logits of the rows that want a token, and no others: the table is the largest
@@ -116,6 +137,9 @@ static void run_head(lore_decoder *d, int32_t rows, int32_t count)
     lore_op_rmsnorm(d->queue, last, last, d->norm, d->config.eps);
     lore_op_matmul(d->queue, logits, last, d->head != NULL ? d->head : d->table,
                    (lore_epilogue){0});
+    if (d->config.logit_softcap > 0) {
+        lore_op_softcap(d->queue, logits, d->config.logit_softcap);
+    }
 }
 
 lore_status lore_decoder_step(lore_decoder *d, const lore_step *step, int32_t *ids, float *logprobs,
@@ -130,10 +154,12 @@ lore_status lore_decoder_step(lore_decoder *d, const lore_step *step, int32_t *i
     lore_queue_begin(d->queue, LORE_PRIORITY_NORMAL);
     lore_batch batch = upload_step(d, step);
 
-    lore_op_embed(d->queue, lore_view_of(d->x, batch.rows, d->config.width), d->table, d->step.ids,
-                  false);
+    lore_view x = lore_view_of(d->x, batch.rows, d->config.width);
+    lore_view normed = lore_view_of(d->normed, batch.rows, d->config.width);
+    lore_op_embed(d->queue, x, d->table, d->step.ids, d->config.embed_scale, false);
     for (int32_t i = 0; i < d->config.layers; i++) {
-        run_layer(d, &d->layers[i], &batch);
+        run_attention(d, &d->layers[i], &batch, x, normed);
+        run_ffn(d, &d->layers[i], x, normed);
     }
     if (count > 0) {
         lore_view view = lore_view_of(d->logits, step->logits_count, d->config.vocab);

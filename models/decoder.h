@@ -1,5 +1,5 @@
-/* The decoder: Llama and Qwen3 (grouped-query attention, QK-norm, tied embeddings), run for a mixed
- * batch, one step at a time.
+/* The decoder: Llama, Mistral, Qwen2, Qwen3, Phi-3 and Gemma 2, run for a mixed batch, one step at
+ * a time.
  *
  * A step is any mix of prompt pieces and single decoding rows of many sequences. lore_step says
  * which tokens sit where; the scheduler (generation/) fills it, this floor runs it and reads it
@@ -31,18 +31,30 @@ typedef struct lore_step {
     int32_t logits_count;
 } lore_step;
 
+enum { LORE_EOS_MAX = 8 };
+
+/* How the model's authors draw tokens (generation_config.json). */
+typedef struct lore_generation_defaults {
+    bool is_sampled;          /* do_sample; false: greedy, whatever the rest says */
+    float temperature;        /* 1 */
+    float top_p;              /* 1: off */
+    int32_t top_k;            /* 50, as in transformers; 0: off */
+    float repetition_penalty; /* 1: off */
+} lore_generation_defaults;
+
 typedef struct lore_decoder_info {
     int32_t layers, width, heads, kv_heads, head_dim, ffn, vocab, context;
     int32_t page_tokens, page_count;
     int64_t parameters;
     int64_t weight_bytes; /* that a step with logits reads: packed layers and head */
-    int32_t eos_ids[8];
+    int32_t eos_ids[LORE_EOS_MAX];
     int32_t eos_count;
-    int32_t bos_id;   /* -1: none */
+    int32_t bos_id; /* -1: none */
+    lore_generation_defaults generation;
     bool needs_guard; /* the model's card asks for the strict support guard (lore.json in the
                          folder) */
     const char *name; /* served name: lore.json "name", else the folder's last part */
-    const char *architecture;
+    const char *architecture; /* model_type */
 } lore_decoder_info;
 
 LORE_MUST_USE lore_status lore_decoder_open(const char *folder, lore_backend *backend,

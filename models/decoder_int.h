@@ -12,7 +12,11 @@
 typedef struct lore_decoder_layer {
     lore_weight *qkv, *attention_out, *gate_up, *down;
     float *attention_norm, *ffn_norm;
-    float *q_norm, *k_norm; /* NULL: none */
+    /* NULL where the family has none. */
+    float *qkv_bias, *attention_out_bias, *gate_up_bias, *down_bias;
+    float *q_norm, *k_norm;
+    float *attention_post_norm, *ffn_post_norm;
+    lore_attention attention;
     lore_pages pages;
 } lore_decoder_layer;
 
@@ -34,7 +38,7 @@ struct lore_decoder {
     lore_weight *table, *head; /* head NULL: logits with the table */
     float *norm;
     lore_decoder_layer *layers;
-    float *cosine, *sine; /* [context, head_dim / 2] */
+    float *cosine, *sine; /* [context, rope.dim / 2] */
     void *page_memory;
     int32_t rows_max, sequences_max, page_list_max;
     lore_step_memory step;

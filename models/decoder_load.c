@@ -6,111 +6,235 @@
  * behind it. */
 #include "models/decoder_int.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-enum { NAME_CAP = 128, PATH_CAP = 4096, PAGE_TOKENS_DEFAULT = 32 };
+enum { NAME_CAP = 128, PATH_CAP = 4096, PARTS_MAX = 3, PAGE_TOKENS_DEFAULT = 32 };
 
 /* ---- loading: weights ---- */
 
 typedef struct loader {
     lore_decoder *d;
+    const char *folder; /* for messages */
     lore_error *err;
     int32_t layer; /* -1: names stand outside the layers */
 } loader;
 
-static const char *name_of(const loader *l, const char *part, char name[NAME_CAP])
+static const char *name_of(const loader *l, const char *stem, const char *kind, char name[NAME_CAP])
 {
     if (l->layer < 0) {
-        snprintf(name, NAME_CAP, "%s", part);
+        snprintf(name, NAME_CAP, "%s.%s", stem, kind);
     } else {
-        snprintf(name, NAME_CAP, "model.layers.%d.%s", l->layer, part);
+        snprintf(name, NAME_CAP, "model.layers.%d.%s.%s", l->layer, stem, kind);
     }
     return name;
 }
 
-static lore_status load_vector(loader *l, const char *part, int32_t count, float **vector)
+/* A tensor, or one of those that stand in one weight on top of one another. */
+typedef struct tensor_part {
+    const char *stem;
+    int32_t rows;
+} tensor_part;
+
+/* Append one vector to what host memory holds. */
+static lore_status fetch_vector(loader *l, const tensor_part *part, const char *kind, float *host)
 {
     char name[NAME_CAP];
-    return lore_weights_vector(l->d->weights, name_of(l, part, name), count, l->d->backend, vector,
-                               l->err);
+    float *vector = NULL;
+    lore_status status = lore_weights_vector(l->d->weights, name_of(l, part->stem, kind, name),
+                                             part->rows, l->d->backend, &vector, l->err);
+    if (status != LORE_OK) {
+        return status;
+    }
+    lore_queue_download(l->d->queue, host, vector, (size_t)part->rows * sizeof(float));
+    status = lore_queue_sync(l->d->queue, l->err);
+    lore_backend_free(l->d->backend, vector);
+    return status;
 }
 
-typedef struct matrix_part {
-    const char *name;
-    int32_t rows;
-} matrix_part;
+/* The named vectors behind one another, each value plus `offset`. */
+static lore_status load_vectors(loader *l, const tensor_part *parts, int32_t count,
+                                const char *kind, float offset, float **vector)
+{
+    size_t total = 0, at = 0;
+    void *memory = NULL;
+    for (int32_t i = 0; i < count; i++) {
+        total += (size_t)parts[i].rows;
+    }
+    float *host = lore_alloc(total * sizeof(float));
+    lore_status status =
+        host != NULL ? LORE_OK : lore_fail(l->err, LORE_ERR_NOMEM, "out of memory for the decoder");
+    for (int32_t i = 0; i < count && status == LORE_OK; i++) {
+        status = fetch_vector(l, &parts[i], kind, host + at);
+        at += (size_t)parts[i].rows;
+    }
+    if (status == LORE_OK) {
+        status = lore_backend_alloc(l->d->backend, total * sizeof(float), &memory, l->err);
+    }
+    if (status == LORE_OK) {
+        *vector = memory; /* the decoder's from here on, whatever follows */
+        for (size_t i = 0; i < total; i++) {
+            host[i] += offset;
+        }
+        lore_queue_upload(l->d->queue, memory, host, total * sizeof(float));
+        status = lore_queue_sync(l->d->queue, l->err);
+    }
+    lore_free(host);
+    return status;
+}
+
+/* A norm's weights; nothing where the family has no such norm. */
+static lore_status load_norm(loader *l, const char *stem, int32_t count, float **vector)
+{
+    const tensor_part part = {stem, count};
+    float offset = l->d->config.family->is_norm_centred ? 1.0f : 0.0f;
+    return stem != NULL ? load_vectors(l, &part, 1, "weight", offset, vector) : LORE_OK;
+}
 
 /* The named matrices on top of one another, as one weight. */
-static lore_status load_stack(loader *l, const matrix_part *parts, int32_t count, int32_t cols,
-                              bool is_table, lore_weight **weight)
+static lore_status load_stack(loader *l, const tensor_part *parts, int32_t count, int32_t cols,
+                              lore_weight_use use, lore_weight **weight)
 {
     char name[NAME_CAP];
-    lore_matrix matrices[3];
+    lore_matrix matrices[PARTS_MAX] = {0};
     for (int32_t i = 0; i < count; i++) {
-        lore_status status = lore_weights_matrix(l->d->weights, name_of(l, parts[i].name, name),
-                                                 parts[i].rows, cols, &matrices[i], l->err);
+        lore_status status =
+            lore_weights_matrix(l->d->weights, name_of(l, parts[i].stem, "weight", name),
+                                parts[i].rows, cols, &matrices[i], l->err);
         if (status != LORE_OK) {
             return status;
         }
     }
-    return lore_weight_pack(l->d->backend, matrices, count, is_table, weight, l->err);
+    lore_status status = lore_weight_pack(l->d->backend, matrices, count, use, weight, l->err);
+    for (int32_t i = 0; i < count && use == LORE_USE_MATMUL; i++) { /* else borrowed */
+        lore_weights_release(l->d->weights, &matrices[i]);
+    }
+    return status;
+}
+
+/* Old writers of GPTQ left a bias of zeros beside every matrix. Another one would be computed by
+ * nobody. */
+static lore_status pass_zeros(loader *l, const tensor_part *part)
+{
+    char name[NAME_CAP];
+    bool is_zero = true;
+    if (!lore_weights_has(l->d->weights, name_of(l, part->stem, "bias", name))) {
+        return LORE_OK;
+    }
+    float *host = lore_alloc((size_t)part->rows * sizeof(float));
+    if (host == NULL) {
+        return lore_fail(l->err, LORE_ERR_NOMEM, "out of memory for the decoder");
+    }
+    lore_status status = fetch_vector(l, part, "bias", host);
+    for (int32_t i = 0; i < part->rows && status == LORE_OK; i++) {
+        is_zero = is_zero && host[i] == 0;
+    }
+    lore_free(host);
+    return status != LORE_OK || is_zero
+               ? status
+               : lore_fail(l->err, LORE_ERR_CORRUPT,
+                           "model folder '%s' holds tensor '%s', which this model has no use for",
+                           l->folder, name);
+}
+
+/* A weight and, where the model has one, its bias. */
+static lore_status load_linear(loader *l, const tensor_part *parts, int32_t count, int32_t cols,
+                               bool has_bias, lore_weight **weight, float **bias)
+{
+    lore_status status = load_stack(l, parts, count, cols, LORE_USE_MATMUL, weight);
+    if (status == LORE_OK && has_bias) {
+        return load_vectors(l, parts, count, "bias", 0, bias);
+    }
+    for (int32_t i = 0; i < count && status == LORE_OK; i++) {
+        status = pass_zeros(l, &parts[i]);
+    }
+    return status;
+}
+
+/* The parts that a family's file has: as listed, or all rows in one. */
+static int32_t parts_of(const char *const *stems, const int32_t *rows, int32_t count,
+                        tensor_part *parts)
+{
+    int32_t present = 0, total = 0;
+    for (int32_t i = 0; i < count; i++) {
+        total += rows[i];
+        if (stems[i] != NULL) {
+            parts[present++] = (tensor_part){stems[i], rows[i]};
+        }
+    }
+    if (present == 1) {
+        parts[0].rows = total;
+    }
+    return present;
 }
 
 static lore_status load_attention(loader *l, lore_decoder_layer *layer)
 {
     const lore_decoder_config *c = &l->d->config;
+    const lore_family *f = c->family;
     int32_t q_rows = c->heads * c->head_dim, kv_rows = c->kv_heads * c->head_dim;
-    const matrix_part qkv[] = {{"self_attn.q_proj.weight", q_rows},
-                               {"self_attn.k_proj.weight", kv_rows},
-                               {"self_attn.v_proj.weight", kv_rows}};
-    const matrix_part out[] = {{"self_attn.o_proj.weight", c->width}};
-    lore_status status = load_vector(l, "input_layernorm.weight", c->width, &layer->attention_norm);
+    const tensor_part out = {"self_attn.o_proj", c->width};
+    tensor_part qkv[PARTS_MAX];
+    int32_t count = parts_of(f->qkv, (int32_t[]){q_rows, kv_rows, kv_rows}, 3, qkv);
+    lore_status status = load_norm(l, f->attention_norm, c->width, &layer->attention_norm);
     if (status == LORE_OK) {
-        status = load_stack(l, qkv, 3, c->width, false, &layer->qkv);
+        status =
+            load_linear(l, qkv, count, c->width, c->has_qkv_bias, &layer->qkv, &layer->qkv_bias);
     }
     if (status == LORE_OK) {
-        status = load_stack(l, out, 1, q_rows, false, &layer->attention_out);
+        status = load_linear(l, &out, 1, q_rows, c->has_output_bias, &layer->attention_out,
+                             &layer->attention_out_bias);
     }
-    if (status == LORE_OK && c->has_qk_norm) {
-        status = load_vector(l, "self_attn.q_norm.weight", c->head_dim, &layer->q_norm);
+    if (status == LORE_OK && f->has_qk_norm) {
+        status = load_norm(l, "self_attn.q_norm", c->head_dim, &layer->q_norm);
     }
-    if (status == LORE_OK && c->has_qk_norm) {
-        status = load_vector(l, "self_attn.k_norm.weight", c->head_dim, &layer->k_norm);
+    if (status == LORE_OK && f->has_qk_norm) {
+        status = load_norm(l, "self_attn.k_norm", c->head_dim, &layer->k_norm);
     }
+    if (status == LORE_OK) {
+        status = load_norm(l, f->attention_post_norm, c->width, &layer->attention_post_norm);
+    }
+    layer->attention = (lore_attention){.scale = c->attention_scale,
+                                        .softcap = c->attention_softcap,
+                                        .window = c->is_windowed[l->layer] ? c->window : 0};
     return status;
 }
 
 static lore_status load_ffn(loader *l, lore_decoder_layer *layer)
 {
     const lore_decoder_config *c = &l->d->config;
-    const matrix_part gate_up[] = {{"mlp.gate_proj.weight", c->ffn},
-                                   {"mlp.up_proj.weight", c->ffn}};
-    const matrix_part down[] = {{"mlp.down_proj.weight", c->width}};
-    lore_status status =
-        load_vector(l, "post_attention_layernorm.weight", c->width, &layer->ffn_norm);
+    const lore_family *f = c->family;
+    const tensor_part down = {"mlp.down_proj", c->width};
+    tensor_part gate_up[PARTS_MAX];
+    int32_t count = parts_of(f->gate_up, (int32_t[]){c->ffn, c->ffn}, 2, gate_up);
+    lore_status status = load_norm(l, f->ffn_norm, c->width, &layer->ffn_norm);
     if (status == LORE_OK) {
-        status = load_stack(l, gate_up, 2, c->width, false, &layer->gate_up);
+        status = load_linear(l, gate_up, count, c->width, c->has_mlp_bias, &layer->gate_up,
+                             &layer->gate_up_bias);
     }
-    return status == LORE_OK ? load_stack(l, down, 1, c->ffn, false, &layer->down) : status;
+    if (status == LORE_OK) {
+        status = load_linear(l, &down, 1, c->ffn, c->has_mlp_bias, &layer->down, &layer->down_bias);
+    }
+    return status == LORE_OK ? load_norm(l, f->ffn_post_norm, c->width, &layer->ffn_post_norm)
+                             : status;
 }
 
 static lore_status load_weights(loader *l)
 {
     lore_decoder *d = l->d;
-    const matrix_part table[] = {{"model.embed_tokens.weight", d->config.vocab}};
-    const matrix_part head[] = {{"lm_head.weight", d->config.vocab}};
+    const tensor_part table = {"model.embed_tokens", d->config.vocab};
+    const tensor_part head = {"lm_head", d->config.vocab};
     l->layer = -1;
-    lore_status status = load_stack(l, table, 1, d->config.width, true, &d->table);
+    lore_status status = load_stack(l, &table, 1, d->config.width,
+                                    d->config.is_tied ? LORE_USE_BOTH : LORE_USE_EMBED, &d->table);
     if (status == LORE_OK) {
-        status = load_vector(l, "model.norm.weight", d->config.width, &d->norm);
+        status = load_norm(l, "model.norm", d->config.width, &d->norm);
     }
     if (status == LORE_OK && d->config.is_tied) {
         lore_weights_ignore(d->weights,
                             "lm_head.weight"); /* some exporters write the table twice */
     } else if (status == LORE_OK) {
-        status = load_stack(l, head, 1, d->config.width, false, &d->head);
+        status = load_stack(l, &head, 1, d->config.width, LORE_USE_MATMUL, &d->head);
     }
     for (int32_t i = 0; i < d->config.layers && status == LORE_OK; i++) {
         l->layer = i;
@@ -122,7 +246,7 @@ static lore_status load_weights(loader *l)
     return status == LORE_OK ? lore_weights_finish(d->weights, l->err) : status;
 }
 
-/* ---- loading: pages, scratch, tables ---- */
+/* ---- loading: pages, scratch ---- */
 
 static lore_status take(lore_decoder *d, int64_t rows, int64_t cols, size_t element_bytes,
                         void *out, lore_error *err)
@@ -236,38 +360,6 @@ static lore_status take_scratch(lore_decoder *d, lore_error *err)
     return LORE_OK;
 }
 
-/* cosine[p, i] = cos(p / theta^(2i / e)), in double so that late positions are as exact as early
- * ones. */
-static lore_status make_rope(lore_decoder *d, lore_error *err)
-{
-    int32_t half = d->config.head_dim / 2;
-    size_t count = (size_t)d->info.context * (size_t)half;
-    lore_status status = take(d, d->info.context, half, sizeof(float), &d->cosine, err);
-    if (status == LORE_OK) {
-        status = take(d, d->info.context, half, sizeof(float), &d->sine, err);
-    }
-    if (status != LORE_OK) {
-        return status;
-    }
-    float *host = lore_alloc(2 * count * sizeof(float));
-    if (host == NULL) {
-        return lore_fail(err, LORE_ERR_NOMEM, "out of memory for the decoder");
-    }
-    for (int32_t i = 0; i < half; i++) {
-        double frequency = pow(d->config.rope_theta, -2.0 * i / d->config.head_dim);
-        for (int32_t p = 0; p < d->info.context; p++) {
-            size_t at = (size_t)p * (size_t)half + (size_t)i;
-            host[at] = (float)cos(p * frequency);
-            host[count + at] = (float)sin(p * frequency);
-        }
-    }
-    lore_queue_upload(d->queue, d->cosine, host, count * sizeof(float));
-    lore_queue_upload(d->queue, d->sine, host + count, count * sizeof(float));
-    status = lore_queue_sync(d->queue, err);
-    lore_free(host);
-    return status;
-}
-
 /* ---- opening ---- */
 
 static lore_status read_config(lore_decoder *d, const char *folder, const lore_limits *limits,
@@ -304,10 +396,10 @@ static lore_status open_files(lore_decoder *d, const char *folder, const lore_li
         status = lore_tokenizer_open(folder, limits, &d->tokenizer, err);
     }
     if (status == LORE_OK && lore_tokenizer_vocab(d->tokenizer) > d->config.vocab) {
-        status = lore_fail(
-            err, LORE_ERR_CORRUPT,
-            "model folder '%s': tokenizer.json has %d ids, config.json a vocabulary of %d", folder,
-            lore_tokenizer_vocab(d->tokenizer), d->config.vocab);
+        status =
+            lore_fail(err, LORE_ERR_CORRUPT,
+                      "model folder '%s': the tokenizer has %d ids, config.json a vocabulary of %d",
+                      folder, lore_tokenizer_vocab(d->tokenizer), d->config.vocab);
     }
     return status == LORE_OK ? lore_weights_open(folder, limits, &d->weights, err) : status;
 }
@@ -328,9 +420,10 @@ static void fill_info(lore_decoder *d)
     memcpy(info->eos_ids, c->eos_ids, sizeof info->eos_ids);
     info->eos_count = c->eos_count;
     info->bos_id = c->bos_id;
+    info->generation = c->generation;
     info->needs_guard = d->card.needs_guard;
     info->name = d->card.name;
-    info->architecture = c->architecture;
+    info->architecture = c->family->model_type;
 }
 
 /* What one token has to read however the rows are grouped. */
@@ -348,7 +441,7 @@ static int64_t count_weight_bytes(const lore_decoder *d)
 static lore_status open_parts(lore_decoder *d, const char *folder, const lore_limits *limits,
                               const lore_decoder_options *options, lore_error *err)
 {
-    loader l = {.d = d, .err = err};
+    loader l = {.d = d, .folder = folder, .err = err};
     lore_status status = open_files(d, folder, limits, err);
     if (status == LORE_OK) {
         status = lore_queue_open(d->backend, &d->queue, err);
@@ -375,7 +468,12 @@ static lore_status open_parts(lore_decoder *d, const char *folder, const lore_li
     if (status == LORE_OK) {
         status = take_scratch(d, err);
     }
-    return status == LORE_OK ? make_rope(d, err) : status;
+    if (status != LORE_OK) {
+        return status;
+    }
+    d->config.rope.is_long = d->info.context > d->config.rope.original;
+    return lore_rope_upload(&d->config.rope, d->info.context, d->backend, d->queue, &d->cosine,
+                            &d->sine, err);
 }
 
 lore_status lore_decoder_open(const char *folder, lore_backend *backend, const lore_limits *limits,
@@ -417,10 +515,14 @@ static void close_layer(lore_backend *backend, lore_decoder_layer *layer)
     lore_weight_free(layer->attention_out);
     lore_weight_free(layer->gate_up);
     lore_weight_free(layer->down);
-    drop(backend, layer->attention_norm);
-    drop(backend, layer->ffn_norm);
-    drop(backend, layer->q_norm);
-    drop(backend, layer->k_norm);
+    float *vectors[] = {layer->attention_norm, layer->attention_post_norm,
+                        layer->ffn_norm,       layer->ffn_post_norm,
+                        layer->qkv_bias,       layer->attention_out_bias,
+                        layer->gate_up_bias,   layer->down_bias,
+                        layer->q_norm,         layer->k_norm};
+    for (size_t i = 0; i < sizeof vectors / sizeof vectors[0]; i++) {
+        drop(backend, vectors[i]);
+    }
 }
 
 void lore_decoder_close(lore_decoder *d)

@@ -18,6 +18,7 @@
 #include "models/embedder.h"
 
 #include "base/file.h"
+#include "models/encoder_folder_int.h"
 #include "models/encoder_int.h"
 #include "models/model_folder_int.h"
 
@@ -54,7 +55,7 @@ typedef struct lane {
     request *first; /* requests with texts that nobody took; guarded */
     bool is_busy;   /* guarded */
     int32_t *ids;   /* [rows_max] */
-    float *vectors; /* [PACK_TEXTS, width] */
+    float *vectors; /* [PACK_TEXTS, dim] */
     int32_t row_start[PACK_TEXTS + 1];
     request *owners[PACK_TEXTS];
     int32_t indexes[PACK_TEXTS]; /* of the texts in their owners' windows */
@@ -64,9 +65,9 @@ struct lore_embedder {
     lore_encoder_config config;
     lore_model_card card;
     lore_tokenizer *tokenizer;
-    lore_weights *weights;
+    lore_weights *weights, *dense_weights[LORE_DENSE_MAX];
     lore_encoder *encoder;
-    int32_t rows_max;
+    int32_t rows_max, dim;
     char fingerprint[65];
     lore_lock turn;
     lane lanes[LORE_ENCODER_LANES];
@@ -75,95 +76,24 @@ struct lore_embedder {
 
 /* ---- opening ---- */
 
-/* Read folder/file and hand its bytes to one parser of model_config.c. */
-static lore_status parse_file(const char *folder, const char *file, const lore_limits *limits,
-                              lore_status (*parse)(lore_str, const char *, lore_encoder_config *,
-                                                   lore_error *),
-                              lore_encoder_config *config, lore_error *err)
+static lore_status open_weights(lore_embedder *e, const char *folder, const lore_limits *limits,
+                                lore_error *err)
 {
-    char name[PATH_CAP];
-    lore_buf text;
-    lore_buf_init(&text, 0);
-    snprintf(name, sizeof name, "%s/%s", folder, file); /* for messages: may be cut */
-    lore_status status = lore_model_read(folder, file, limits, &text, err);
-    if (status == LORE_OK) {
-        status = parse(lore_buf_str(&text), name, config, err);
+    char path[PATH_CAP];
+    lore_status status = lore_weights_open(folder, limits, &e->weights, err);
+    for (int32_t i = 0; i < e->config.dense_count && status == LORE_OK; i++) {
+        int length = snprintf(path, sizeof path, "%s/%s", folder, e->config.dense[i].path);
+        status = length < PATH_CAP
+                     ? lore_weights_open(path, limits, &e->dense_weights[i], err)
+                     : lore_fail(err, LORE_ERR_INVALID, "path of the model folder is too long");
     }
-    lore_buf_destroy(&text);
-    return status;
-}
-
-static lore_status read_config(const char *folder, const lore_limits *limits,
-                               lore_encoder_config *config, lore_error *err)
-{
-    char pooling_file[LORE_MODULE_PATH_CAP + 16];
-    lore_status status =
-        parse_file(folder, "config.json", limits, lore_encoder_config_parse, config, err);
-    if (status == LORE_OK) {
-        status = parse_file(folder, "modules.json", limits, lore_modules_parse, config, err);
-    }
-    if (status == LORE_OK) {
-        snprintf(pooling_file, sizeof pooling_file, "%s/config.json", config->pooling_path);
-        status = parse_file(folder, pooling_file, limits, lore_pooling_parse, config, err);
-    }
-    if (status == LORE_OK && lore_model_has(folder, "sentence_bert_config.json")) {
-        status = parse_file(folder, "sentence_bert_config.json", limits, lore_sentence_config_parse,
-                            config, err);
-    }
-    return status;
-}
-
-/* The tokenizer must speak the encoder's ids and leave room for text between its special tokens. */
-static lore_status check_tokenizer(const lore_embedder *e, const char *folder, lore_error *err)
-{
-    int32_t prefix = 0, suffix = 0;
-    lore_tokenizer_prefix(e->tokenizer, &prefix);
-    lore_tokenizer_suffix(e->tokenizer, &suffix);
-    if (lore_tokenizer_vocab(e->tokenizer) > e->config.vocab) {
-        return lore_fail(
-            err, LORE_ERR_CORRUPT,
-            "model folder '%s': tokenizer.json has %d ids, config.json a vocabulary of %d", folder,
-            lore_tokenizer_vocab(e->tokenizer), e->config.vocab);
-    }
-    if (prefix + suffix >= e->config.tokens_max) {
-        return lore_fail(err, LORE_ERR_CORRUPT,
-                         "model folder '%s': %d special tokens leave no room in %d tokens", folder,
-                         prefix + suffix, e->config.tokens_max);
-    }
-    return LORE_OK;
-}
-
-/* What makes two embedders' vectors comparable: weights, tokenizer, pooling, length. */
-static lore_status make_fingerprint(lore_embedder *e, const char *folder, const lore_limits *limits,
-                                    lore_error *err)
-{
-    lore_sha256 sha;
-    uint8_t digest[32];
-    char weights_hex[65], settings[96];
-    lore_buf text;
-    lore_buf_init(&text, 0);
-    lore_status status = lore_weights_fingerprint(e->weights, weights_hex, err);
-    if (status == LORE_OK) {
-        status = lore_model_read(folder, "tokenizer.json", limits, &text, err);
-    }
-    if (status == LORE_OK) {
-        snprintf(settings, sizeof settings, "pooling %d normalised %d tokens %d",
-                 (int)e->config.pooling, (int)e->config.is_normalised, (int)e->config.tokens_max);
-        lore_sha256_init(&sha);
-        lore_sha256_update(&sha, lore_str_from(weights_hex));
-        lore_sha256_update(&sha, lore_buf_str(&text));
-        lore_sha256_update(&sha, lore_str_from(settings));
-        lore_sha256_final(&sha, digest);
-        lore_sha256_hex(digest, e->fingerprint);
-    }
-    lore_buf_destroy(&text);
     return status;
 }
 
 static lore_status open_parts(lore_embedder *e, const char *folder, lore_backend *backend,
                               const lore_limits *limits, lore_error *err)
 {
-    lore_status status = read_config(folder, limits, &e->config, err);
+    lore_status status = lore_encoder_folder_read(folder, limits, &e->config, err);
     if (status == LORE_OK) {
         status = lore_model_card_read(folder, limits, &e->card, err);
     }
@@ -171,27 +101,34 @@ static lore_status open_parts(lore_embedder *e, const char *folder, lore_backend
         status = lore_tokenizer_open(folder, limits, &e->tokenizer, err);
     }
     if (status == LORE_OK) {
-        status = check_tokenizer(e, folder, err);
+        status = lore_encoder_folder_check(folder, &e->config, e->tokenizer, err);
     }
     if (status == LORE_OK) {
-        status = lore_weights_open(folder, limits, &e->weights, err);
+        status = open_weights(e, folder, limits, err);
     }
     if (status == LORE_OK) {
-        status = make_fingerprint(e, folder, limits, err);
+        status = lore_encoder_fingerprint(folder, limits, &e->config, e->weights, e->dense_weights,
+                                          e->fingerprint, err);
+    }
+    if (status == LORE_OK) {
+        e->rows_max = e->config.tokens_max > PACK_ROWS ? e->config.tokens_max : PACK_ROWS;
+        const lore_encoder_options options = {
+            .rows_max = e->rows_max, .sequences_max = PACK_TEXTS, .lanes = LORE_ENCODER_LANES};
+        status = lore_encoder_open(&e->config, e->weights, e->dense_weights, backend, &options,
+                                   &e->encoder, err);
     }
     if (status != LORE_OK) {
         return status;
     }
-    e->rows_max = e->config.tokens_max > PACK_ROWS ? e->config.tokens_max : PACK_ROWS;
+    e->dim = lore_encoder_dim(e->encoder);
     for (int i = 0; i < LORE_ENCODER_LANES; i++) {
         e->lanes[i].ids = lore_alloc_zero((size_t)e->rows_max, sizeof(int32_t));
-        e->lanes[i].vectors = lore_alloc_zero(PACK_TEXTS * (size_t)e->config.width, sizeof(float));
+        e->lanes[i].vectors = lore_alloc_zero(PACK_TEXTS * (size_t)e->dim, sizeof(float));
         if (e->lanes[i].ids == NULL || e->lanes[i].vectors == NULL) {
             return lore_fail(err, LORE_ERR_NOMEM, "out of memory for the encoder '%s'", folder);
         }
     }
-    return lore_encoder_open(&e->config, e->weights, backend, e->rows_max, PACK_TEXTS, &e->encoder,
-                             err);
+    return LORE_OK;
 }
 
 lore_status lore_embedder_open(const char *folder, lore_backend *backend, const lore_limits *limits,
@@ -218,6 +155,9 @@ void lore_embedder_close(lore_embedder *e)
     }
     lore_encoder_close(e->encoder); /* before the weights, whose rows its tables borrow */
     lore_weights_close(e->weights);
+    for (int32_t i = 0; i < LORE_DENSE_MAX; i++) {
+        lore_weights_close(e->dense_weights[i]);
+    }
     lore_tokenizer_close(e->tokenizer);
     for (int i = 0; i < LORE_ENCODER_LANES; i++) {
         lore_free(e->lanes[i].ids);
@@ -229,7 +169,7 @@ void lore_embedder_close(lore_embedder *e)
 
 int32_t lore_embedder_dim(const lore_embedder *e)
 {
-    return e->config.width;
+    return e->dim;
 }
 
 int32_t lore_embedder_tokens_max(const lore_embedder *e)
@@ -279,12 +219,24 @@ static int longest_first(const void *a, const void *b)
     return x->index < y->index ? -1 : 1;
 }
 
-/* Ids of one text between the post-processor's, cut where the model was trained to stop. */
-static lore_status tokenize(lore_embedder *e, lore_str text, lore_arena *arena, window_text *out,
-                            bool *is_cut, lore_error *err)
+/* Ids of one text behind its prompt and between the post-processor's, cut where the model was
+ * trained to stop. Prompt and text are tokenised as one: a piece may reach over their border. */
+static lore_status tokenize(lore_embedder *e, lore_str prompt, lore_str text, lore_arena *arena,
+                            window_text *out, bool *is_cut, lore_error *err)
 {
     int32_t prefix_count = 0, suffix_count = 0;
     lore_tokens tokens;
+    if (prompt.len > 0) {
+        char *joined = lore_arena_push(arena, prompt.len + text.len);
+        if (joined == NULL) {
+            return lore_fail(err, LORE_ERR_NOMEM, "out of memory for tokens");
+        }
+        memcpy(joined, prompt.ptr, prompt.len);
+        if (text.len > 0) {
+            memcpy(joined + prompt.len, text.ptr, text.len);
+        }
+        text = (lore_str){joined, prompt.len + text.len};
+    }
     const int32_t *prefix = lore_tokenizer_prefix(e->tokenizer, &prefix_count);
     const int32_t *suffix = lore_tokenizer_suffix(e->tokenizer, &suffix_count);
     int32_t room = e->config.tokens_max - prefix_count - suffix_count;
@@ -347,13 +299,13 @@ static int32_t fill_pack(const lore_embedder *e, lane *l)
 static void settle_pack(const lore_embedder *e, lane *l, int32_t count, lore_status status,
                         const lore_error *error)
 {
-    const size_t width = (size_t)e->config.width;
+    const size_t dim = (size_t)e->dim;
     for (int32_t i = 0; i < count; i++) {
         request *r = l->owners[i];
         r->done++;
         if (status == LORE_OK) {
-            memcpy(r->vectors + (size_t)l->indexes[i] * width, l->vectors + (size_t)i * width,
-                   width * sizeof(float));
+            memcpy(r->vectors + (size_t)l->indexes[i] * dim, l->vectors + (size_t)i * dim,
+                   dim * sizeof(float));
         } else {
             r->status = status;
             r->error = *error;
@@ -388,8 +340,9 @@ static lore_status serve(lore_embedder *e, lore_encoder_lane which, request *own
         l->is_busy = true;
         lore_lock_release(&e->turn);
         __atomic_fetch_add(&e->pack_count, 1, __ATOMIC_RELAXED);
-        lore_status status = lore_encoder_forward(e->encoder, which, l->ids, l->row_start, count,
-                                                  l->vectors, &error);
+        const lore_encoder_pack pack = {
+            .ids = l->ids, .row_start = l->row_start, .sequences = count};
+        lore_status status = lore_encoder_forward(e->encoder, which, &pack, l->vectors, &error);
         lore_lock_acquire(&e->turn);
         l->is_busy = false;
         settle_pack(e, l, count, status, &error);
@@ -408,7 +361,13 @@ typedef struct window_scratch {
     lore_arena arena;
 } window_scratch;
 
-static lore_status encode_window(lore_embedder *e, lore_encoder_lane which, window_scratch *w,
+/* Who asks: what is put before the texts, and whose turn it is. */
+typedef struct asker {
+    lore_str prompt;
+    lore_encoder_lane lane;
+} asker;
+
+static lore_status encode_window(lore_embedder *e, asker who, window_scratch *w,
                                  const lore_str *texts, int32_t count, float *vectors,
                                  lore_error *err)
 {
@@ -417,7 +376,8 @@ static lore_status encode_window(lore_embedder *e, lore_encoder_lane which, wind
     for (int32_t i = 0; i < count; i++) {
         bool is_cut = false;
         w->texts[i].index = i;
-        lore_status status = tokenize(e, texts[i], &w->arena, &w->texts[i], &is_cut, err);
+        lore_status status =
+            tokenize(e, who.prompt, texts[i], &w->arena, &w->texts[i], &is_cut, err);
         if (status != LORE_OK) {
             return status;
         }
@@ -428,17 +388,16 @@ static lore_status encode_window(lore_embedder *e, lore_encoder_lane which, wind
     /* A tokenizer without special tokens makes nothing of an empty text: its vector is zero. */
     while (count > 0 && w->texts[count - 1].count == 0) {
         count--;
-        memset(vectors + (size_t)w->texts[count].index * (size_t)e->config.width, 0,
-               (size_t)e->config.width * sizeof(float));
+        memset(vectors + (size_t)w->texts[count].index * (size_t)e->dim, 0,
+               (size_t)e->dim * sizeof(float));
     }
     request own = {.texts = w->texts, .count = count, .vectors = vectors};
-    return count > 0 ? serve(e, which, &own, err) : LORE_OK;
+    return count > 0 ? serve(e, who.lane, &own, err) : LORE_OK;
 }
 
-static lore_status encode(lore_embedder *e, lore_encoder_lane which, const lore_str *texts,
-                          int32_t count, float *vectors, lore_error *err)
+static lore_status encode(lore_embedder *e, asker who, const lore_str *texts, int32_t count,
+                          float *vectors, lore_error *err)
 {
-    size_t width = (size_t)e->config.width;
     lore_status status = LORE_OK;
     window_scratch *w = lore_alloc_zero(1, sizeof *w);
     if (w == NULL) {
@@ -447,8 +406,8 @@ static lore_status encode(lore_embedder *e, lore_encoder_lane which, const lore_
     lore_arena_init(&w->arena, 0);
     for (int32_t done = 0; done < count && status == LORE_OK; done += WINDOW_TEXTS) {
         int32_t size = count - done < WINDOW_TEXTS ? count - done : WINDOW_TEXTS;
-        status =
-            encode_window(e, which, w, texts + done, size, vectors + (size_t)done * width, err);
+        status = encode_window(e, who, w, texts + done, size,
+                               vectors + (size_t)done * (size_t)e->dim, err);
     }
     lore_arena_destroy(&w->arena);
     lore_free(w);
@@ -458,11 +417,20 @@ static lore_status encode(lore_embedder *e, lore_encoder_lane which, const lore_
 lore_status lore_embedder_encode(lore_embedder *e, const lore_str *texts, int32_t count,
                                  float *vectors, lore_error *err)
 {
-    return encode(e, LORE_ENCODER_QUESTIONS, texts, count, vectors, err);
+    asker who = {lore_str_from(e->config.query_prompt), LORE_ENCODER_QUESTIONS};
+    return encode(e, who, texts, count, vectors, err);
+}
+
+lore_status lore_embedder_encode_passages(lore_embedder *e, const lore_str *texts, int32_t count,
+                                          float *vectors, lore_error *err)
+{
+    asker who = {lore_str_from(e->config.document_prompt), LORE_ENCODER_QUESTIONS};
+    return encode(e, who, texts, count, vectors, err);
 }
 
 lore_status lore_embedder_encode_bulk(lore_embedder *e, const lore_str *texts, int32_t count,
                                       float *vectors, lore_error *err)
 {
-    return encode(e, LORE_ENCODER_BULK, texts, count, vectors, err);
+    asker who = {lore_str_from(e->config.document_prompt), LORE_ENCODER_BULK};
+    return encode(e, who, texts, count, vectors, err);
 }

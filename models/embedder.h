@@ -1,13 +1,14 @@
-/* Text to unit vectors: tokenise, pack, forward through a BERT encoder, pool, normalise; from a
+/* Text to unit vectors: tokenise, pack, forward through an encoder, pool, normalise; from a
  * sentence-transformers folder.
  *
- * Reads config.json, tokenizer.json, modules.json, 1_Pooling/config.json,
- * sentence_bert_config.json, model.safetensors. Nothing of the folder is assumed: unsupported
- * modules or settings are errors that name file and field. Texts longer than the model's maximum
- * are cut at it, as the model was trained, and counted. Thread: any; callers that wait at the same
- * time travel in one pack. A caller for whom somebody waits uses lore_embedder_encode, whose work
- * goes before all other work of the pool; an ingest uses lore_embedder_encode_bulk, whose work
- * comes after it. */
+ * Reads config.json, the tokenizer, modules.json and the folders it names, and where they are there
+ * sentence_bert_config.json, tokenizer_config.json, config_sentence_transformers.json (prompts) and
+ * lore.json; the weights. Nothing of the folder is assumed: unsupported modules or settings are
+ * errors that name file and field. Texts longer than the model's maximum, or
+ * limits.encoder_tokens_max, are cut at it, as the model was trained, and counted. Thread: any;
+ * callers that wait at the same time travel in one pack. Questions and documents differ in what the
+ * model wants put before them, and in who waits: what somebody waits for goes before all other work
+ * of the pool, what an ingest asks for comes after it. */
 #ifndef LORE_MODELS_EMBEDDER_H
 #define LORE_MODELS_EMBEDDER_H
 
@@ -26,7 +27,7 @@ int32_t lore_embedder_tokens_max(
     const lore_embedder *embedder); /* of one text, special tokens included */
 const lore_tokenizer *lore_embedder_tokenizer(const lore_embedder *embedder);
 /* Name for people ("encoder"), and the identity stored beside every vector: hash of weights,
- * tokenizer and pooling. Borrowed. */
+ * tokenizer and all settings that change the vector of a document. Borrowed. */
 const char *lore_embedder_name(const lore_embedder *embedder);
 const char *lore_embedder_fingerprint(const lore_embedder *embedder);
 int64_t lore_embedder_parameters(const lore_embedder *embedder);
@@ -37,9 +38,15 @@ int64_t lore_embedder_cut_count(const lore_embedder *embedder);
 
 /* vectors: f32 [count, dim], caller's. Any count; texts are sorted by length inside and packed into
  * batches of at most a fixed number of tokens. Empty texts are legal. A failed pack fails all who
- * have a text in it. LORE_ERR_NOMEM, LORE_ERR_DEVICE. */
+ * have a text in it. LORE_ERR_NOMEM, LORE_ERR_DEVICE.
+ *
+ * _encode: questions. _encode_passages: text of documents that somebody waits for. _encode_bulk:
+ * the same for an ingest. */
 LORE_MUST_USE lore_status lore_embedder_encode(lore_embedder *embedder, const lore_str *texts,
                                                int32_t count, float *vectors, lore_error *err);
+LORE_MUST_USE lore_status lore_embedder_encode_passages(lore_embedder *embedder,
+                                                        const lore_str *texts, int32_t count,
+                                                        float *vectors, lore_error *err);
 LORE_MUST_USE lore_status lore_embedder_encode_bulk(lore_embedder *embedder, const lore_str *texts,
                                                     int32_t count, float *vectors, lore_error *err);
 

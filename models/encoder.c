@@ -1,381 +1,241 @@
-/* BERT, post-norm (Devlin et al. 2019, after Vaswani et al. 2017). With H the width:
+/* The forward pass of an encoder. With x the rows of a pack and H their width:
  *
- *   x = LN(word[id] + position[i] + type[0])
- *   for each layer:  x = LN(x + attention(x Wqkv + b) Wo + b)
- *                    x = LN(x + gelu(x Wi + b) Wd + b)
- *   vector = pool(x), divided by its length
+ *   x = norm(word[id] + position[i] + type[t])
+ *   for each layer, as BERT does it (post-norm; Devlin et al. 2019):
+ *       x = norm(x + attention(x Wqkv) Wo)
+ *       x = norm(x + act(x Wu) Wd)
+ *   or as decoders do it (pre-norm; ModernBERT, Qwen3):
+ *       x = x + attention(rope(norm(x) Wqkv)) Wo
+ *       x = x + (act(gate) * up) Wd            gate, up = norm(x) Wu
+ *   and there x = norm(x) at the end
+ *   vector = dense layers of pool(x), the first values of it, divided by its length
  *
- * The sequences of a pack stand one behind the other without padding; only attention and pooling
- * need to know where one ends. The three projections of attention are one matrix, so a layer is
- * four matmuls.
+ * Every step that is not in all of them is asked of the family's row of facts or of the weights
+ * that were loaded. The sequences of a pack stand one behind the other without padding; only
+ * attention, rope and pooling need to know where one ends.
  *
  * The weights are shared by two lanes, each with a queue and scratch of its own, so that a question
  * need not wait until a pack of an ingest has left the encoder: the pool lets the lane of higher
  * priority go first, between two pieces of an op. */
-#include "models/encoder_int.h"
+#include "models/encoder_layers_int.h"
+
+#include "base/clock.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
 
-enum { NAME_CAP = 128 };
+/* A pack in its lane. */
+typedef struct passage {
+    const lore_encoder *e;
+    const lore_encoder_scratch *lane;
+    int32_t rows, sequences, longest;
+} passage;
 
-typedef struct encoder_layer {
-    lore_weight *qkv, *attention_out, *up, *down;
-    float *qkv_bias, *attention_out_bias, *up_bias, *down_bias;
-    float *attention_norm, *attention_norm_bias, *ffn_norm, *ffn_norm_bias;
-} encoder_layer;
-
-/* What one pack needs on its way through; backend memory but for the last. */
-typedef struct encoder_lane {
-    lore_queue *queue;
-    lore_priority priority;
-    float *x, *qkv, *mixed, *hidden, *pooled;
-    int32_t *ids, *position_ids, *type_ids, *row_start;
-    int32_t *host_positions;
-} encoder_lane;
-
-struct lore_encoder {
-    lore_encoder_config config;
-    lore_backend *backend;
-    lore_weight *words, *positions, *types;
-    float *norm, *norm_bias;
-    encoder_layer *layers;
-    int32_t rows_max, sequences_max;
-    encoder_lane lanes[LORE_ENCODER_LANES];
-};
-
-/* ---- loading ---- */
-
-typedef struct loader {
-    lore_encoder *e;
-    lore_weights *weights;
-    lore_error *err;
-    int32_t layer; /* -1: names stand outside the layers */
-} loader;
-
-static const char *name_of(const loader *l, const char *part, char name[NAME_CAP])
+static lore_view view_of(const passage *p, float *data, int32_t cols)
 {
-    if (l->layer < 0) {
-        snprintf(name, NAME_CAP, "%s", part);
+    return lore_view_of(data, p->rows, cols);
+}
+
+static void norm(const passage *p, lore_view out, lore_view x, const lore_encoder_norm *n)
+{
+    const lore_encoder_config *c = &p->e->config;
+    if (c->family->is_rms) {
+        lore_op_rmsnorm(p->lane->queue, out, x, n->weight, c->eps);
     } else {
-        snprintf(name, NAME_CAP, "encoder.layer.%d.%s", l->layer, part);
+        lore_op_layernorm(p->lane->queue, out, x, n->weight, n->bias, c->eps);
     }
-    return name;
 }
 
-static lore_status load_vector(loader *l, const char *part, int32_t count, float **vector)
+/* mixed = attention of what stands in qkv. */
+static void attend(const passage *p, const lore_encoder_layer *layer, bool is_global,
+                   lore_view mixed)
 {
-    char name[NAME_CAP];
-    return lore_weights_vector(l->weights, name_of(l, part, name), count, l->e->backend, vector,
-                               l->err);
-}
-
-static lore_status load_matrix(loader *l, const char *part, int32_t rows, int32_t cols,
-                               bool is_table, lore_weight **weight)
-{
-    char name[NAME_CAP];
-    lore_matrix matrix;
-    lore_status status =
-        lore_weights_matrix(l->weights, name_of(l, part, name), rows, cols, &matrix, l->err);
-    return status == LORE_OK ? lore_weight_pack(l->e->backend, &matrix, 1, is_table, weight, l->err)
-                             : status;
-}
-
-/* Query, key and value as one matrix and one bias. */
-static lore_status load_qkv(loader *l, encoder_layer *layer)
-{
-    static const char *const WEIGHTS[] = {
-        "attention.self.query.weight", "attention.self.key.weight", "attention.self.value.weight"};
-    static const char *const BIASES[] = {"attention.self.query.bias", "attention.self.key.bias",
-                                         "attention.self.value.bias"};
-    int32_t width = l->e->config.width;
-    char names[3][NAME_CAP];
-    const char *bias_names[3];
-    lore_matrix parts[3];
-    for (int i = 0; i < 3; i++) {
-        lore_status status = lore_weights_matrix(l->weights, name_of(l, WEIGHTS[i], names[i]),
-                                                 width, width, &parts[i], l->err);
-        if (status != LORE_OK) {
-            return status;
-        }
-        bias_names[i] = name_of(l, BIASES[i], names[i]);
-    }
-    lore_status status = lore_weight_pack(l->e->backend, parts, 3, false, &layer->qkv, l->err);
-    return status == LORE_OK ? lore_weights_vectors(l->weights, bias_names, 3, width, l->e->backend,
-                                                    &layer->qkv_bias, l->err)
-                             : status;
-}
-
-static lore_status load_layer(loader *l, encoder_layer *layer)
-{
-    int32_t width = l->e->config.width, ffn = l->e->config.ffn;
-    const struct {
-        const char *part;
-        int32_t rows, cols;
-        lore_weight **weight;
-    } matrices[] = {{"attention.output.dense.weight", width, width, &layer->attention_out},
-                    {"intermediate.dense.weight", ffn, width, &layer->up},
-                    {"output.dense.weight", width, ffn, &layer->down}};
-    const struct {
-        const char *part;
-        int32_t count;
-        float **vector;
-    } vectors[] = {{"attention.output.dense.bias", width, &layer->attention_out_bias},
-                   {"attention.output.LayerNorm.weight", width, &layer->attention_norm},
-                   {"attention.output.LayerNorm.bias", width, &layer->attention_norm_bias},
-                   {"intermediate.dense.bias", ffn, &layer->up_bias},
-                   {"output.dense.bias", width, &layer->down_bias},
-                   {"output.LayerNorm.weight", width, &layer->ffn_norm},
-                   {"output.LayerNorm.bias", width, &layer->ffn_norm_bias}};
-    lore_status status = load_qkv(l, layer);
-    for (size_t i = 0; i < sizeof matrices / sizeof matrices[0] && status == LORE_OK; i++) {
-        status = load_matrix(l, matrices[i].part, matrices[i].rows, matrices[i].cols, false,
-                             matrices[i].weight);
-    }
-    for (size_t i = 0; i < sizeof vectors / sizeof vectors[0] && status == LORE_OK; i++) {
-        status = load_vector(l, vectors[i].part, vectors[i].count, vectors[i].vector);
-    }
-    return status;
-}
-
-static lore_status load_all(loader *l)
-{
-    lore_encoder *e = l->e;
+    const lore_encoder *e = p->e;
     const lore_encoder_config *c = &e->config;
-    l->layer = -1;
-    lore_status status =
-        load_matrix(l, "embeddings.word_embeddings.weight", c->vocab, c->width, true, &e->words);
-    if (status == LORE_OK) {
-        status = load_matrix(l, "embeddings.position_embeddings.weight", c->positions, c->width,
-                             true, &e->positions);
+    lore_queue *q = p->lane->queue;
+    lore_view qkv = view_of(p, p->lane->qkv, (c->heads + 2 * c->kv_heads) * c->head_dim);
+    if (e->cosine[!is_global] != NULL) {
+        lore_rope rope = {.cosine = e->cosine[!is_global],
+                          .sine = e->sine[!is_global],
+                          .positions_max = c->tokens_max,
+                          .heads = c->heads,
+                          .dim = c->rope[!is_global].dim,
+                          .q_norm = layer->q_norm,
+                          .k_norm = layer->k_norm,
+                          .eps = c->eps};
+        lore_op_rope_packed(q, qkv, &rope, c->kv_heads, c->head_dim, p->sequences,
+                            p->lane->row_start);
     }
-    if (status == LORE_OK) {
-        status = load_matrix(l, "embeddings.token_type_embeddings.weight", c->types, c->width, true,
-                             &e->types);
-    }
-    if (status == LORE_OK) {
-        status = load_vector(l, "embeddings.LayerNorm.weight", c->width, &e->norm);
-    }
-    if (status == LORE_OK) {
-        status = load_vector(l, "embeddings.LayerNorm.bias", c->width, &e->norm_bias);
-    }
-    for (int32_t i = 0; i < c->layers && status == LORE_OK; i++) {
-        l->layer = i;
-        status = load_layer(l, &e->layers[i]);
-    }
-    if (status != LORE_OK) {
-        return status;
-    }
-    /* BertModel may carry the layer of the next-sentence task; pooling here never uses it. */
-    lore_weights_ignore(l->weights, "pooler.dense.weight");
-    lore_weights_ignore(l->weights, "pooler.dense.bias");
-    return lore_weights_finish(l->weights, l->err);
+    lore_attention attention = {.scale = 1.0f / sqrtf((float)c->head_dim),
+                                .window = is_global ? 0 : c->window};
+    lore_op_attend_packed(q, mixed, qkv, c->heads, c->kv_heads, p->sequences, p->lane->row_start,
+                          p->longest, c->family->is_causal, &attention);
 }
 
-/* `rows` rows of `cols` 4-byte elements of backend memory. */
-static lore_status take(lore_encoder *e, int32_t rows, int32_t cols, void *out, lore_error *err)
+/* hidden = what goes into the last matrix of a layer. */
+static void expand(const passage *p, const lore_encoder_layer *layer, lore_view x, lore_view hidden)
 {
-    size_t size_bytes = 0;
-    void *memory = NULL;
-    if (!lore_size_mul((size_t)rows, (size_t)cols, &size_bytes) ||
-        !lore_size_mul(size_bytes, 4, &size_bytes)) {
-        return lore_fail(err, LORE_ERR_LIMIT, "encoder: a scratch buffer is too large");
-    }
-    lore_status status = lore_backend_alloc(e->backend, size_bytes, &memory, err);
-    if (status == LORE_OK) {
-        memcpy(out, &memory, sizeof memory); /* out is a float ** or an int32_t ** */
-    }
-    return status;
-}
-
-static lore_status open_lane(lore_encoder *e, encoder_lane *lane, lore_priority priority,
-                             lore_error *err)
-{
-    const lore_encoder_config *c = &e->config;
-    const struct {
-        int32_t rows, cols;
-        void *out;
-    } buffers[] = {
-        {e->rows_max, c->width, &lane->x},           {e->rows_max, 3 * c->width, &lane->qkv},
-        {e->rows_max, c->width, &lane->mixed},       {e->rows_max, c->ffn, &lane->hidden},
-        {e->sequences_max, c->width, &lane->pooled}, {e->rows_max, 1, &lane->ids},
-        {e->rows_max, 1, &lane->position_ids},       {e->rows_max, 1, &lane->type_ids},
-        {e->sequences_max + 1, 1, &lane->row_start}};
-    lane->priority = priority;
-    lore_status status = lore_queue_open(e->backend, &lane->queue, err);
-    for (size_t i = 0; i < sizeof buffers / sizeof buffers[0] && status == LORE_OK; i++) {
-        status = take(e, buffers[i].rows, buffers[i].cols, buffers[i].out, err);
-    }
-    if (status != LORE_OK) {
-        return status;
-    }
-    lane->host_positions = lore_alloc_zero((size_t)e->rows_max, sizeof(int32_t));
-    if (lane->host_positions == NULL) {
-        return lore_fail(err, LORE_ERR_NOMEM, "out of memory for the encoder");
-    }
-    /* Every token is of type 0, for ever. */
-    lore_queue_upload(lane->queue, lane->type_ids, lane->host_positions,
-                      (size_t)e->rows_max * sizeof(int32_t));
-    return lore_queue_sync(lane->queue, err);
-}
-
-lore_status lore_encoder_open(const lore_encoder_config *config, lore_weights *weights,
-                              lore_backend *backend, int32_t rows_max, int32_t sequences_max,
-                              lore_encoder **encoder, lore_error *err)
-{
-    LORE_ASSERT(rows_max >= config->tokens_max && sequences_max > 0);
-    lore_encoder *e = lore_alloc_zero(1, sizeof *e);
-    if (e == NULL) {
-        return lore_fail(err, LORE_ERR_NOMEM, "out of memory for the encoder");
-    }
-    e->config = *config;
-    e->backend = backend;
-    e->rows_max = rows_max;
-    e->sequences_max = sequences_max;
-    e->layers = lore_alloc_zero((size_t)config->layers, sizeof *e->layers);
-    loader l = {.e = e, .weights = weights, .err = err};
-    lore_status status = e->layers != NULL
-                             ? load_all(&l)
-                             : lore_fail(err, LORE_ERR_NOMEM, "out of memory for the encoder");
-    for (int i = 0; i < LORE_ENCODER_LANES && status == LORE_OK; i++) {
-        static const lore_priority PRIORITIES[LORE_ENCODER_LANES] = {
-            [LORE_ENCODER_QUESTIONS] = LORE_PRIORITY_HIGH, [LORE_ENCODER_BULK] = LORE_PRIORITY_LOW};
-        status = open_lane(e, &e->lanes[i], PRIORITIES[i], err);
-    }
-    if (status != LORE_OK) {
-        lore_encoder_close(e);
-        return status;
-    }
-    *encoder = e;
-    return LORE_OK;
-}
-
-static void drop(lore_backend *backend, void *memory)
-{
-    if (memory != NULL) {
-        lore_backend_free(backend, memory);
-    }
-}
-
-static void close_layer(lore_backend *backend, encoder_layer *layer)
-{
-    lore_weight *weights[] = {layer->qkv, layer->attention_out, layer->up, layer->down};
-    float *vectors[] = {layer->qkv_bias,  layer->attention_out_bias, layer->up_bias,
-                        layer->down_bias, layer->attention_norm,     layer->attention_norm_bias,
-                        layer->ffn_norm,  layer->ffn_norm_bias};
-    for (size_t i = 0; i < sizeof weights / sizeof weights[0]; i++) {
-        lore_weight_free(weights[i]);
-    }
-    for (size_t i = 0; i < sizeof vectors / sizeof vectors[0]; i++) {
-        drop(backend, vectors[i]);
-    }
-}
-
-static void close_lane(lore_backend *backend, encoder_lane *lane)
-{
-    void *memory[] = {lane->x,   lane->qkv,          lane->mixed,    lane->hidden,   lane->pooled,
-                      lane->ids, lane->position_ids, lane->type_ids, lane->row_start};
-    for (size_t i = 0; i < sizeof memory / sizeof memory[0]; i++) {
-        drop(backend, memory[i]);
-    }
-    if (lane->queue != NULL) {
-        lore_queue_close(lane->queue);
-    }
-    lore_free(lane->host_positions);
-}
-
-void lore_encoder_close(lore_encoder *e)
-{
-    if (e == NULL) {
+    const lore_encoder_config *c = &p->e->config;
+    lore_queue *q = p->lane->queue;
+    if (!c->family->is_glu) {
+        lore_op_matmul(q, hidden, x, layer->up.weight,
+                       (lore_epilogue){.bias = layer->up.bias, .activation = c->activation});
         return;
     }
-    for (int32_t i = 0; e->layers != NULL && i < e->config.layers; i++) {
-        close_layer(e->backend, &e->layers[i]);
-    }
-    for (int i = 0; i < LORE_ENCODER_LANES; i++) {
-        close_lane(e->backend, &e->lanes[i]);
-    }
-    drop(e->backend, e->norm);
-    drop(e->backend, e->norm_bias);
-    lore_weight_free(e->words);
-    lore_weight_free(e->positions);
-    lore_weight_free(e->types);
-    lore_free(e->layers);
-    lore_free(e);
+    lore_view gate_up = view_of(p, p->lane->gate_up, 2 * c->ffn);
+    lore_op_matmul(q, gate_up, x, layer->up.weight, (lore_epilogue){.bias = layer->up.bias});
+    lore_op_glu(q, hidden, gate_up, c->activation);
 }
 
-/* ---- forward ---- */
-
-static void forward_layer(const lore_encoder *e, const encoder_lane *lane,
-                          const encoder_layer *layer, int32_t rows, int32_t sequences,
-                          int32_t longest)
+static void forward_layer(const passage *p, int32_t i)
 {
+    const lore_encoder_config *c = &p->e->config;
+    const lore_encoder_layer *layer = &p->e->layers[i];
+    lore_queue *q = p->lane->queue;
+    lore_view x = view_of(p, p->lane->x, c->width);
+    lore_view normed = view_of(p, p->lane->mixed, c->width); /* until attention writes there */
+    lore_view mixed = view_of(p, p->lane->mixed, c->heads * c->head_dim);
+    lore_view qkv = view_of(p, p->lane->qkv, (c->heads + 2 * c->kv_heads) * c->head_dim);
+    lore_view hidden = view_of(p, p->lane->hidden, c->ffn);
+    bool is_prenorm = c->family->is_prenorm;
+
+    bool is_normed = is_prenorm && layer->attention_norm.weight != NULL;
+    if (is_normed) {
+        norm(p, normed, x, &layer->attention_norm);
+    }
+    lore_op_matmul(q, qkv, is_normed ? normed : x, layer->qkv.weight,
+                   (lore_epilogue){.bias = layer->qkv.bias});
+    attend(p, layer, i % c->global_every == 0, mixed);
+    lore_op_matmul(q, x, mixed, layer->attention_out.weight,
+                   (lore_epilogue){.bias = layer->attention_out.bias, .is_accumulating = true});
+    if (!is_prenorm) {
+        norm(p, x, x, &layer->attention_norm);
+    }
+
+    if (is_prenorm) {
+        norm(p, normed, x, &layer->ffn_norm);
+    }
+    expand(p, layer, is_prenorm ? normed : x, hidden);
+    lore_op_matmul(q, x, hidden, layer->down.weight,
+                   (lore_epilogue){.bias = layer->down.bias, .is_accumulating = true});
+    if (!is_prenorm) {
+        norm(p, x, x, &layer->ffn_norm);
+    }
+}
+
+static void embed(const passage *p)
+{
+    const lore_encoder *e = p->e;
+    const lore_encoder_scratch *lane = p->lane;
+    lore_view x = view_of(p, lane->x, e->config.width);
+    lore_op_embed(lane->queue, x, e->words, lane->ids, 1.0f, false);
+    if (e->positions != NULL) {
+        lore_op_embed(lane->queue, x, e->positions, lane->position_ids, 1.0f, true);
+    }
+    if (e->types != NULL) {
+        lore_op_embed(lane->queue, x, e->types, lane->type_ids, 1.0f, true);
+    }
+    if (e->embed_norm.weight != NULL) {
+        norm(p, x, x, &e->embed_norm);
+    }
+}
+
+/* Pooling and what stands behind it. Gives the memory of [sequences, out] values. */
+static const float *finish(const passage *p, bool is_normalised)
+{
+    const lore_encoder *e = p->e;
     const lore_encoder_config *c = &e->config;
-    lore_queue *q = lane->queue;
-    lore_view x = lore_view_of(lane->x, rows, c->width);
-    lore_view qkv = lore_view_of(lane->qkv, rows, 3 * c->width);
-    lore_view mixed = lore_view_of(lane->mixed, rows, c->width);
-    lore_view hidden = lore_view_of(lane->hidden, rows, c->ffn);
-    float scale = 1.0f / sqrtf((float)(c->width / c->heads));
-
-    lore_op_matmul(q, qkv, x, layer->qkv, (lore_epilogue){.bias = layer->qkv_bias});
-    lore_op_attend_packed(q, mixed, qkv, c->heads, sequences, lane->row_start, longest, scale);
-    lore_op_matmul(q, x, mixed, layer->attention_out,
-                   (lore_epilogue){.bias = layer->attention_out_bias, .is_accumulating = true});
-    lore_op_layernorm(q, x, x, layer->attention_norm, layer->attention_norm_bias, c->eps);
-
-    lore_op_matmul(q, hidden, x, layer->up,
-                   (lore_epilogue){.bias = layer->up_bias, .activation = LORE_ACT_GELU});
-    lore_op_matmul(q, x, hidden, layer->down,
-                   (lore_epilogue){.bias = layer->down_bias, .is_accumulating = true});
-    lore_op_layernorm(q, x, x, layer->ffn_norm, layer->ffn_norm_bias, c->eps);
+    const lore_encoder_scratch *lane = p->lane;
+    lore_view out = lore_view_of(lane->pooled, p->sequences, c->width);
+    lore_op_pool(lane->queue, out, view_of(p, lane->x, c->width), lane->row_start, c->pooling,
+                 is_normalised);
+    for (int32_t i = 0; i < c->dense_count; i++) {
+        lore_view next = lore_view_of(lane->dense[i], p->sequences, c->dense[i].out);
+        lore_op_matmul(
+            lane->queue, next, out, e->dense[i].weight,
+            (lore_epilogue){.bias = e->dense[i].bias, .activation = c->dense[i].activation});
+        out = next;
+    }
+    return out.data;
 }
 
-/* Positions count from 0 in every sequence. Gives the length of the longest one. */
-static int32_t fill_positions(const lore_encoder *e, const encoder_lane *lane,
-                              const int32_t *row_start, int32_t sequences)
+/* Ids, positions and types of a pack to the backend. Positions count anew in every sequence. */
+static void upload(passage *p, const lore_encoder_pack *pack)
 {
-    int32_t longest = 0;
-    for (int32_t s = 0; s < sequences; s++) {
-        int32_t length = row_start[s + 1] - row_start[s];
-        LORE_ASSERT(length > 0 && length <= e->config.positions);
+    const lore_encoder_config *c = &p->e->config;
+    const lore_encoder_scratch *lane = p->lane;
+    size_t size_bytes = (size_t)p->rows * sizeof(int32_t);
+    for (int32_t s = 0; s < pack->sequences; s++) {
+        int32_t start = pack->row_start[s], length = pack->row_start[s + 1] - start;
+        LORE_ASSERT(length > 0 && length <= c->tokens_max);
         for (int32_t i = 0; i < length; i++) {
-            lane->host_positions[row_start[s] + i] = i;
+            lane->host_positions[start + i] = c->position_start + i;
         }
-        longest = length > longest ? length : longest;
+        p->longest = length > p->longest ? length : p->longest;
     }
-    return longest;
+    lore_queue_upload(lane->queue, lane->ids, pack->ids, size_bytes);
+    lore_queue_upload(lane->queue, lane->position_ids, lane->host_positions, size_bytes);
+    lore_queue_upload(lane->queue, lane->type_ids,
+                      pack->types != NULL ? pack->types : lane->host_zeros, size_bytes);
+    lore_queue_upload(lane->queue, lane->row_start, pack->row_start,
+                      (size_t)(pack->sequences + 1) * sizeof(int32_t));
 }
 
-lore_status lore_encoder_forward(lore_encoder *e, lore_encoder_lane which, const int32_t *ids,
-                                 const int32_t *row_start, int32_t sequences, float *vectors,
-                                 lore_error *err)
+/* The first `dim` values of each of `count` rows, divided by their length where asked. */
+static void shorten(const float *rows, int32_t out, int32_t dim, int32_t count, bool is_normalised,
+                    float *vectors)
+{
+    for (int32_t r = 0; r < count; r++) {
+        const float *row = rows + (size_t)r * (size_t)out;
+        float *vector = vectors + (size_t)r * (size_t)dim;
+        double sum = 0;
+        for (int32_t i = 0; i < dim; i++) {
+            sum += (double)row[i] * (double)row[i];
+        }
+        double scale = is_normalised ? 1 / fmax(sqrt(sum), 1e-12) : 1;
+        for (int32_t i = 0; i < dim; i++) {
+            vector[i] = (float)(row[i] * scale);
+        }
+    }
+}
+
+lore_status lore_encoder_forward(lore_encoder *e, lore_encoder_lane which,
+                                 const lore_encoder_pack *pack, float *vectors, lore_error *err)
 {
     const lore_encoder_config *c = &e->config;
-    const encoder_lane *lane = &e->lanes[which];
-    lore_queue *q = lane->queue;
-    int32_t rows = row_start[sequences];
-    LORE_ASSERT(rows <= e->rows_max && sequences <= e->sequences_max);
-    int32_t longest = fill_positions(e, lane, row_start, sequences);
-    lore_view x = lore_view_of(lane->x, rows, c->width);
-    lore_view pooled = lore_view_of(lane->pooled, sequences, c->width);
+    const lore_encoder_scratch *lane = &e->lanes[which];
+    passage p = {.e = e,
+                 .lane = lane,
+                 .rows = pack->row_start[pack->sequences],
+                 .sequences = pack->sequences};
+    LORE_ASSERT((int32_t)which < e->options.lanes);
+    LORE_ASSERT(p.rows <= e->options.rows_max && p.sequences <= e->options.sequences_max);
 
-    lore_queue_begin(q, lane->priority);
-    lore_queue_upload(q, lane->ids, ids, (size_t)rows * sizeof(int32_t));
-    lore_queue_upload(q, lane->position_ids, lane->host_positions, (size_t)rows * sizeof(int32_t));
-    lore_queue_upload(q, lane->row_start, row_start, (size_t)(sequences + 1) * sizeof(int32_t));
-
-    lore_op_embed(q, x, e->words, lane->ids, false);
-    lore_op_embed(q, x, e->positions, lane->position_ids, true);
-    lore_op_embed(q, x, e->types, lane->type_ids, true);
-    lore_op_layernorm(q, x, x, e->norm, e->norm_bias, c->eps);
+    lore_queue_begin(lane->queue, lane->priority);
+    upload(&p, pack);
+    embed(&p);
     for (int32_t i = 0; i < c->layers; i++) {
-        forward_layer(e, lane, &e->layers[i], rows, sequences, longest);
+        if (lore_deadline_passed(pack->deadline_ns)) {
+            lore_status status = lore_queue_sync(lane->queue, err);
+            return status == LORE_OK
+                       ? lore_fail(err, LORE_ERR_TIMEOUT, "the encoder's deadline passed")
+                       : status;
+        }
+        forward_layer(&p, i);
     }
-    lore_op_pool(q, pooled, x, lane->row_start, c->pooling, c->is_normalised);
+    if (e->final_norm.weight != NULL) {
+        lore_view x = view_of(&p, lane->x, c->width);
+        norm(&p, x, x, &e->final_norm);
+    }
+    const float *out = finish(&p, c->is_normalised && lane->host_vectors == NULL);
 
-    lore_queue_download(q, vectors, lane->pooled,
-                        (size_t)sequences * (size_t)c->width * sizeof(float));
-    return lore_queue_sync(q, err);
+    int32_t width = lore_encoder_config_out(c);
+    lore_queue_download(lane->queue, lane->host_vectors != NULL ? lane->host_vectors : vectors, out,
+                        (size_t)p.sequences * (size_t)width * sizeof(float));
+    lore_status status = lore_queue_sync(lane->queue, err);
+    if (status == LORE_OK && lane->host_vectors != NULL) {
+        shorten(lane->host_vectors, width, lore_encoder_dim(e), p.sequences, c->is_normalised,
+                vectors);
+    }
+    return status;
 }

@@ -1,4 +1,5 @@
-/* Two expressions, by hand. In order of their alternatives (the first that matches wins):
+/* Three expressions by hand, and the walk over the matches of any other. The three, in order of
+ * their alternatives (the first that matches wins):
  *
  *   GPT-2                                    Llama 3 and Qwen2
  *   's|'t|'re|'ve|'m|'ll|'d                  (?i:'s|'t|'re|'ve|'m|'ll|'d)
@@ -16,6 +17,9 @@
 #include "models/pretoken_int.h"
 
 #include "base/utf8.h"
+#include "models/wordpiece_int.h"
+
+#include <string.h>
 
 typedef enum char_class { CLASS_OTHER = 0, CLASS_LETTER, CLASS_NUMBER, CLASS_SPACE } char_class;
 
@@ -26,7 +30,7 @@ typedef enum char_class { CLASS_OTHER = 0, CLASS_LETTER, CLASS_NUMBER, CLASS_SPA
 
 static const struct {
     lore_str regex;
-    lore_pretoken pattern;
+    lore_pretoken_kind kind;
 } KNOWN[] = {
     {{PATTERN_GPT2, sizeof PATTERN_GPT2 - 1}, LORE_PRETOKEN_GPT2},
     {{PATTERN_HEAD "\\p{N}{1,3}" PATTERN_TAIL, sizeof(PATTERN_HEAD "\\p{N}{1,3}" PATTERN_TAIL) - 1},
@@ -34,16 +38,27 @@ static const struct {
     {{PATTERN_HEAD "\\p{N}" PATTERN_TAIL, sizeof(PATTERN_HEAD "\\p{N}" PATTERN_TAIL) - 1},
      LORE_PRETOKEN_QWEN2}};
 
-bool lore_pretoken_of(lore_str regex, lore_pretoken *pattern)
+bool lore_pretoken_of(lore_str regex, lore_pretoken_kind *kind)
 {
     for (size_t i = 0; i < sizeof KNOWN / sizeof KNOWN[0]; i++) {
         if (lore_str_equal(regex, KNOWN[i].regex)) {
-            *pattern = KNOWN[i].pattern;
+            *kind = KNOWN[i].kind;
             return true;
         }
     }
     return false;
 }
+
+void lore_pretoken_alphabet(int16_t code_points[256])
+{
+    int16_t next = 256;
+    for (int16_t b = 0; b < 256; b++) {
+        bool is_printable = (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174;
+        code_points[b] = is_printable ? b : next++;
+    }
+}
+
+/* ---- the three expressions ---- */
 
 static char_class class_of(int32_t c)
 {
@@ -186,18 +201,207 @@ static size_t next_llama3(lore_str text, size_t at, int digits_max)
     return next_space(text, at);
 }
 
-size_t lore_pretoken_next(lore_pretoken pattern, lore_str text, size_t at)
+/* ---- matches of a step ---- */
+
+static bool is_ascii_punct(int32_t c)
 {
-    LORE_ASSERT(at < text.len);
-    switch (pattern) {
-    case LORE_PRETOKEN_GPT2:
-        return next_gpt2(text, at);
-    case LORE_PRETOKEN_LLAMA3:
-        return next_llama3(text, at, 3);
-    case LORE_PRETOKEN_QWEN2:
-        return next_llama3(text, at, 1);
-    case LORE_PRETOKEN_WHOLE:
+    return (c > ' ' && c < '0') || (c > '9' && c < 'A') || (c > 'Z' && c < 'a') ||
+           (c > 'z' && c < 127);
+}
+
+static bool is_of_kind(lore_pretoken_kind kind, int32_t c)
+{
+    switch (kind) {
+    case LORE_PRETOKEN_SPACE:
+        return c < 128 ? c == ' ' || (c >= '\t' && c <= '\r') : lore_utf8_is_space(c);
+    case LORE_PRETOKEN_NUMBER:
+        return c < 128 ? c >= '0' && c <= '9' : lore_utf8_is_number(c);
+    default:
+        return c < 128 ? is_ascii_punct(c) : lore_utf8_is_punct(c);
+    }
+}
+
+/* The next character of the step's class. */
+static void find_char(const lore_pretoken_walk *walk, lore_pretoken_segment *match)
+{
+    for (size_t at = walk->at; at < walk->text.len;) {
+        size_t start = at;
+        int32_t c = walk->step->is_mapped ? walk->code_points[(uint8_t)walk->text.ptr[at++]]
+                                          : lore_utf8_next(walk->text, &at);
+        if (is_of_kind(walk->step->kind, c)) {
+            *match = (lore_pretoken_segment){start, at, true};
+            return;
+        }
+    }
+    match->start = SIZE_MAX;
+}
+
+/* Empty matches cut where they are, so one where we stand does not count. */
+static bool find_regex(lore_pretoken_walk *walk, lore_pretoken_segment *match)
+{
+    size_t from = walk->at;
+    for (;;) {
+        if (!lore_regex_find(&walk->search, from, &match->start, &match->end)) {
+            walk->is_out_of_memory = true;
+            return false;
+        }
+        bool is_nothing = match->start == match->end && match->start == walk->at;
+        if (!is_nothing) {
+            return true;
+        }
+        if (from == walk->text.len) {
+            match->start = SIZE_MAX;
+            return true;
+        }
+        if (walk->step->is_mapped) {
+            from++;
+        } else {
+            lore_utf8_next(walk->text, &from);
+        }
+    }
+}
+
+/* The first match at or behind walk->at; its start is SIZE_MAX where there is none. */
+static bool find_match(lore_pretoken_walk *walk, lore_pretoken_segment *match)
+{
+    match->is_match = true;
+    if (walk->step->kind == LORE_PRETOKEN_REGEX) {
+        return find_regex(walk, match);
+    }
+    if (walk->step->kind == LORE_PRETOKEN_LITERAL) {
+        match->start = lore_str_find(walk->text, walk->step->literal, walk->at);
+        match->end = match->start + walk->step->literal.len;
+        return true;
+    }
+    find_char(walk, match);
+    return true;
+}
+
+/* Matches and what lies between, in turn. */
+static bool next_segment(lore_pretoken_walk *walk, lore_pretoken_segment *segment)
+{
+    if (walk->is_out_of_memory) {
+        return false;
+    }
+    if (walk->has_ahead) {
+        walk->has_ahead = false;
+        *segment = walk->ahead;
+        return true;
+    }
+    while (walk->has_match || walk->at < walk->text.len) {
+        if (!walk->has_match) {
+            if (!find_match(walk, &walk->match)) {
+                return false;
+            }
+            size_t end = walk->match.start == SIZE_MAX ? walk->text.len : walk->match.start;
+            *segment = (lore_pretoken_segment){walk->at, end, false};
+            walk->has_match = walk->match.start != SIZE_MAX;
+        } else {
+            *segment = walk->match;
+            walk->has_match = false;
+        }
+        walk->at = segment->end;
+        if (segment->end > segment->start) {
+            segment->is_match = segment->is_match != walk->step->is_inverted;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Whether the piece so far, whose last segment is `is_match`, takes the segment behind it. */
+static bool takes(lore_pretoken_behavior behavior, bool is_first, bool is_match, bool next_is_match)
+{
+    switch (behavior) {
+    case LORE_PRETOKEN_MERGED_PREVIOUS:
+        return is_first && !is_match && next_is_match;
+    case LORE_PRETOKEN_MERGED_NEXT:
+        return is_first && is_match && !next_is_match;
+    case LORE_PRETOKEN_CONTIGUOUS:
+        return is_match == next_is_match;
+    case LORE_PRETOKEN_ISOLATED:
+    case LORE_PRETOKEN_REMOVED:
         break;
     }
-    return text.len;
+    return false;
+}
+
+/* ---- the walk ---- */
+
+void lore_pretoken_init(lore_pretoken_walk *walk, const lore_pretoken *step, lore_arena *arena)
+{
+    *walk = (lore_pretoken_walk){.step = step};
+    if (step->is_mapped) {
+        lore_pretoken_alphabet(walk->code_points);
+    }
+    walk->search.regex = step->regex;
+    walk->search.arena = arena;
+    walk->search.code_points = step->is_mapped ? walk->code_points : NULL;
+}
+
+void lore_pretoken_begin(lore_pretoken_walk *walk, lore_str text)
+{
+    lore_pretoken_kind kind = walk->step->kind;
+    LORE_ASSERT(kind != LORE_PRETOKEN_PREFIX);
+    LORE_ASSERT(kind != LORE_PRETOKEN_METASPACE);
+    walk->text = text;
+    walk->at = 0;
+    walk->has_match = walk->has_ahead = false;
+    if (kind == LORE_PRETOKEN_REGEX && !lore_regex_begin(&walk->search, text)) {
+        walk->is_out_of_memory = true;
+    }
+}
+
+static bool next_bert(lore_pretoken_walk *walk, size_t *start, size_t *end)
+{
+    lore_str word;
+    if (!lore_wordpiece_next(walk->text, &walk->at, &word)) {
+        return false;
+    }
+    *start = (size_t)(word.ptr - walk->text.ptr);
+    *end = *start + word.len;
+    return true;
+}
+
+static bool next_piece(lore_pretoken_walk *walk, size_t *start, size_t *end)
+{
+    lore_pretoken_behavior behavior = walk->step->behavior;
+    lore_pretoken_segment piece, next;
+    do {
+        if (!next_segment(walk, &piece)) {
+            return false;
+        }
+    } while (behavior == LORE_PRETOKEN_REMOVED && piece.is_match);
+    *start = piece.start;
+    bool is_alone = behavior == LORE_PRETOKEN_ISOLATED || behavior == LORE_PRETOKEN_REMOVED;
+    for (bool is_first = true; !is_alone && next_segment(walk, &next); is_first = false) {
+        if (!takes(behavior, is_first, piece.is_match, next.is_match)) {
+            walk->ahead = next;
+            walk->has_ahead = true;
+            break;
+        }
+        piece.end = next.end;
+    }
+    *end = piece.end;
+    return !walk->is_out_of_memory;
+}
+
+bool lore_pretoken_next(lore_pretoken_walk *walk, size_t *start, size_t *end)
+{
+    lore_pretoken_kind kind = walk->step->kind;
+    if (kind == LORE_PRETOKEN_BERT) {
+        return next_bert(walk, start, end);
+    }
+    if (kind > LORE_PRETOKEN_QWEN2) {
+        return next_piece(walk, start, end);
+    }
+    if (walk->at == walk->text.len) {
+        return false;
+    }
+    *start = walk->at;
+    walk->at = kind == LORE_PRETOKEN_GPT2
+                   ? next_gpt2(walk->text, walk->at)
+                   : next_llama3(walk->text, walk->at, kind == LORE_PRETOKEN_LLAMA3 ? 3 : 1);
+    *end = walk->at;
+    return true;
 }

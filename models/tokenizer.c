@@ -1,7 +1,6 @@
 /* Text to ids: added tokens are cut out first, what lies between is normalised (where the file asks
- * for it) and split into pieces by the pattern, each piece is merged by BPE, and the
- * post-processor's ids go round the whole. Ids back to text is only concatenation, with care for
- * characters that are split over several tokens.
+ * for it) and cut into pieces, one pre-tokenizer's step inside the other, each piece becomes tokens
+ * by the model, and the post-processor's ids go round the whole.
  *
  * A run keeps its tokens in blocks of its own arena and copies them once, at the end, to the
  * caller's: the count is not known before, and a guess of one token a byte would cost ten times the
@@ -9,6 +8,7 @@
 #include "models/tokenizer_int.h"
 
 #include "base/utf8.h"
+#include "models/word_cache_int.h"
 
 #include <string.h>
 
@@ -27,11 +27,19 @@ typedef struct token_run {
     lore_arena *arena; /* blocks and scratch */
     bool is_counting;  /* keep the count only */
     bool allow_special;
+    const uint8_t *foreign;   /* lore_encode_options */
     int32_t count, count_max; /* stop behind the piece that reaches count_max; 0: never */
+    size_t start;             /* of the last token */
     token_block *first, *last;
-    lore_bpe_scratch scratch;
+    lore_bpe_scratch bpe;
+    lore_unigram_scratch unigram;
+    lore_pieces pieces; /* of the word at hand */
+    lore_word_cache words;
+    lore_pretoken_walk *walks; /* [step_count] */
     lore_error *err;
 } token_run;
+
+#define SPACE_MARK "\xe2\x96\x81" /* U+2581, which sentencepiece writes for a space */
 
 /* A piece of text on its way: origin[i] is the offset in the caller's text of byte i, or NULL where
  * byte i is at base + i. */
@@ -63,8 +71,10 @@ static lore_status no_memory(lore_error *err)
     return lore_fail(err, LORE_ERR_NOMEM, "out of memory for tokens");
 }
 
+/* Normalising may put characters into another order; starts ascend nevertheless. */
 static lore_status emit(token_run *run, int32_t id, size_t start)
 {
+    run->start = start > run->start ? start : run->start;
     if (!run->is_counting) {
         if (run->last == NULL || run->last->count == BLOCK_TOKENS) {
             token_block *block = lore_arena_push(run->arena, sizeof *block);
@@ -81,176 +91,288 @@ static lore_status emit(token_run *run, int32_t id, size_t start)
             run->last = block;
         }
         run->last->ids[run->last->count] = id;
-        run->last->starts[run->last->count++] = (uint32_t)start;
+        run->last->starts[run->last->count++] = (uint32_t)run->start;
     }
     run->count++;
     return LORE_OK;
 }
 
-/* ---- one piece between splits ---- */
+/* ---- one word ---- */
 
-static lore_status encode_piece(token_run *run, const token_span *piece)
+static lore_status cut_word(token_run *run, lore_str word)
 {
-    const lore_bpe *bpe = &run->t->bpe;
-    int32_t count = 0;
-    size_t at = 0;
-    if (piece->text.len == 1) {
-        return emit(run, bpe->byte_ids[(uint8_t)piece->text.ptr[0]], origin_of(piece, 0));
-    }
-    if (piece->text.len > LORE_BPE_WORD_BYTES_MAX) {
+    const lore_tokenizer *t = run->t;
+    if (t->kind == LORE_TOKENIZER_BPE && word.len > LORE_BPE_WORD_BYTES_MAX) {
         return lore_fail(run->err, LORE_ERR_LIMIT,
                          "a run of %zu bytes without a break is over the tokenizer's limit of %d",
-                         piece->text.len, LORE_BPE_WORD_BYTES_MAX);
+                         word.len, LORE_BPE_WORD_BYTES_MAX);
     }
-    if (!lore_bpe_word(bpe, piece->text, &run->scratch, &count)) {
+    run->pieces.count = 0;
+    if (t->kind == LORE_TOKENIZER_UNIGRAM) {
+        return lore_unigram_encode(&t->unigram, word, &run->unigram, &run->pieces, run->err);
+    }
+    bool is_cut = t->kind == LORE_TOKENIZER_BPE
+                      ? lore_bpe_word(&t->bpe, word, &run->bpe, &run->pieces)
+                      : lore_wordpiece_word(&t->wordpiece, word, &run->pieces);
+    return is_cut ? LORE_OK : no_memory(run->err);
+}
+
+static lore_status encode_word(token_run *run, const token_span *span, size_t start, size_t end)
+{
+    lore_str word = lore_str_slice(span->text, start, end);
+    lore_word_entry *entry = lore_word_cache_find(&run->words, word);
+    lore_status status = LORE_OK;
+    if (entry != NULL && entry->size > 0) {
+        for (int32_t i = 0; i < entry->count && status == LORE_OK; i++) {
+            status = emit(run, entry->ids[i], origin_of(span, start + entry->starts[i]));
+        }
+        return status;
+    }
+    status = cut_word(run, word);
+    for (int32_t i = 0; i < run->pieces.count && status == LORE_OK; i++) {
+        const lore_piece *piece = &run->pieces.items[i];
+        status = emit(run, piece->id, origin_of(span, start + piece->start));
+    }
+    if (entry != NULL && status == LORE_OK) {
+        lore_word_cache_put(entry, word, &run->pieces);
+    }
+    return status;
+}
+
+/* Where a word of sentencepiece's BPE may be cut without changing its tokens: before a mark of
+ * space that follows anything else. */
+static size_t next_mark(lore_str text, size_t from)
+{
+    const lore_str mark = LORE_STR(SPACE_MARK);
+    size_t at = from;
+    while (at + mark.len <= text.len && memcmp(text.ptr + at, mark.ptr, mark.len) == 0) {
+        at += mark.len;
+    }
+    at = lore_str_find(text, mark, at);
+    return at == SIZE_MAX ? text.len : at;
+}
+
+/* What the last step has left whole. */
+static lore_status encode_piece(token_run *run, const token_span *piece)
+{
+    lore_status status = LORE_OK;
+    if (!run->t->cuts_before_space) {
+        return encode_word(run, piece, 0, piece->text.len);
+    }
+    for (size_t at = 0; at < piece->text.len && status == LORE_OK && !is_full(run);) {
+        size_t end = next_mark(piece->text, at);
+        status = encode_word(run, piece, at, end);
+        at = end;
+    }
+    return status;
+}
+
+/* ---- the pre-tokenizer's steps ---- */
+
+static lore_status encode_step(token_run *run, const token_span *span, int32_t step);
+
+/* The span with `literal` for its spaces (where asked) and, at `has_prefix`, in front. */
+static lore_status rewrite(token_run *run, const token_span *span, const lore_pretoken *step,
+                           bool has_prefix, token_span *out)
+{
+    lore_str literal = step->literal;
+    bool writes_spaces = step->kind == LORE_PRETOKEN_METASPACE;
+    size_t size = span->text.len + (has_prefix ? literal.len : 0);
+    for (size_t i = 0; i < span->text.len && writes_spaces; i++) {
+        size += span->text.ptr[i] == ' ' ? literal.len - 1 : 0;
+    }
+    char *text = lore_arena_push(run->arena, size);
+    uint32_t *origin = lore_arena_push(run->arena, size * sizeof *origin);
+    size_t count = 0;
+    if (text == NULL || origin == NULL) {
         return no_memory(run->err);
     }
-    for (int32_t i = 0; i < count; i++) {
-        int32_t id = run->scratch.symbols[i].id;
-        lore_status status = emit(run, id, origin_of(piece, at));
-        if (status != LORE_OK) {
-            return status;
-        }
-        at += bpe->tokens[id].len;
+    for (size_t k = 0; k < literal.len && has_prefix; k++) {
+        text[count] = literal.ptr[k];
+        origin[count++] = (uint32_t)origin_of(span, 0);
     }
+    for (size_t i = 0; i < span->text.len; i++) {
+        uint32_t from = (uint32_t)origin_of(span, i);
+        if (!writes_spaces || span->text.ptr[i] != ' ') {
+            text[count] = span->text.ptr[i];
+            origin[count++] = from;
+            continue;
+        }
+        for (size_t k = 0; k < literal.len; k++) {
+            text[count] = literal.ptr[k];
+            origin[count++] = from;
+        }
+    }
+    *out = (token_span){{text, count}, 0, origin};
     return LORE_OK;
 }
 
-static lore_status encode_pieces(token_run *run, const token_span *span)
+static lore_status encode_rewritten(token_run *run, const token_span *span, int32_t at)
 {
-    for (size_t at = 0; at < span->text.len && !is_full(run);) {
-        size_t end = lore_pretoken_next(run->t->pretoken, span->text, at);
-        token_span piece = sub_span(span, at, end);
-        lore_status status = encode_piece(run, &piece);
-        if (status != LORE_OK) {
-            return status;
-        }
-        at = end;
+    const lore_pretoken *step = &run->t->steps[at];
+    token_span out;
+    bool starts_so = lore_str_starts(span->text, step->literal) ||
+                     (step->kind == LORE_PRETOKEN_METASPACE && span->text.ptr[0] == ' ');
+    bool has_prefix =
+        !starts_so && (step->prefix == LORE_PREFIX_ALWAYS ||
+                       (step->prefix == LORE_PREFIX_FIRST && origin_of(span, 0) == 0));
+    lore_status status = rewrite(run, span, step, has_prefix, &out);
+    return status == LORE_OK ? encode_step(run, &out, at + 1) : status;
+}
+
+/* Cut a span that is not empty by this step, the pieces by the next ones. */
+static lore_status encode_step(token_run *run, const token_span *span, int32_t at)
+{
+    const lore_pretoken *step = &run->t->steps[at];
+    lore_pretoken_walk *walk = &run->walks[at];
+    lore_status status = LORE_OK;
+    size_t start = 0, end = 0;
+    if (at == run->t->step_count) {
+        return encode_piece(run, span);
     }
-    return LORE_OK;
+    if (step->kind == LORE_PRETOKEN_PREFIX || step->kind == LORE_PRETOKEN_METASPACE) {
+        return encode_rewritten(run, span, at);
+    }
+    bool is_last = at + 1 == run->t->step_count && !run->t->cuts_before_space;
+    lore_pretoken_begin(walk, span->text);
+    while (status == LORE_OK && !is_full(run) && lore_pretoken_next(walk, &start, &end)) {
+        if (is_last) {
+            status = encode_word(run, span, start, end);
+        } else {
+            token_span piece = sub_span(span, start, end);
+            status = encode_step(run, &piece, at + 1);
+        }
+    }
+    return status == LORE_OK && walk->is_out_of_memory ? no_memory(run->err) : status;
 }
 
 /* ---- added tokens ---- */
 
-/* The longest added token of the wanted kind that starts at `at`, or NULL. */
-static const lore_added_token *added_at(const token_run *run, lore_str text, size_t at,
-                                        bool is_normalized)
+/* Whether a special token may stand in these bytes of the span. */
+static bool may_be_special(const token_run *run, const token_span *span, size_t start, size_t end)
 {
-    const lore_tokenizer *t = run->t;
+    bool is_foreign = false;
+    for (size_t i = start; i < end && run->foreign != NULL; i++) {
+        is_foreign = is_foreign || run->foreign[origin_of(span, i)] != 0;
+    }
+    return run->allow_special && !is_foreign;
+}
+
+/* The longest added token that starts at `at`, or NULL. */
+static const lore_added_token *added_at(const token_run *run, const lore_added_table *table,
+                                        const token_span *span, size_t at)
+{
+    lore_str text = span->text;
     uint8_t byte = (uint8_t)text.ptr[at];
-    for (int32_t i = t->added_start[byte]; i < t->added_start[byte + 1]; i++) {
-        const lore_added_token *token = &t->added[i];
-        if (token->is_normalized == is_normalized && (run->allow_special || !token->is_held_back) &&
-            token->content.len <= text.len - at &&
-            memcmp(token->content.ptr, text.ptr + at, token->content.len) == 0) {
+    for (int32_t i = table->start[byte]; i < table->start[byte + 1]; i++) {
+        const lore_added_token *token = &table->tokens[i];
+        size_t size = token->pattern.len;
+        if (size <= text.len - at && memcmp(token->pattern.ptr, text.ptr + at, size) == 0 &&
+            (!token->is_held_back || may_be_special(run, span, at, at + size))) {
             return token;
         }
     }
     return NULL;
 }
 
-static lore_status encode_normalized(token_run *run, const token_span *span);
+static bool is_word_at(lore_str text, size_t at)
+{
+    return at < text.len && lore_regex_is_word(lore_utf8_next(text, &at));
+}
+
+static bool is_word_before(lore_str text, size_t at)
+{
+    return at > 0 && lore_regex_is_word(lore_utf8_prev(text, &at));
+}
+
+/* Beside which white space the token begins and ends, within [from, text.len). */
+static void stretch(const lore_added_token *token, lore_str text, size_t from, size_t *start,
+                    size_t *end)
+{
+    for (size_t at = *start; token->takes_left && at > from; *start = at) {
+        if (!lore_utf8_is_space(lore_utf8_prev(text, &at))) {
+            break;
+        }
+    }
+    for (size_t at = *end; token->takes_right && at < text.len; *end = at) {
+        if (!lore_utf8_is_space(lore_utf8_next(text, &at))) {
+            break;
+        }
+    }
+}
+
 static lore_status encode_raw(token_run *run, const token_span *span);
+static lore_status encode_normal(token_run *run, const token_span *span);
 
 /* Cut the span at added tokens, before or behind the normaliser; what lies between goes one stage
  * on. */
 static lore_status encode_split(token_run *run, const token_span *span, bool is_normalized)
 {
+    const lore_added_table *table = &run->t->added[is_normalized];
     lore_status (*next)(token_run *, const token_span *) =
-        is_normalized ? encode_pieces : encode_raw;
-    size_t start = 0;
-    for (size_t at = 0; at < span->text.len && !is_full(run);) {
-        const lore_added_token *token = added_at(run, span->text, at, is_normalized);
+        is_normalized ? encode_normal : encode_raw;
+    size_t from = 0;
+    for (size_t at = 0; at < span->text.len && table->count > 0 && !is_full(run);) {
+        uint8_t byte = (uint8_t)span->text.ptr[at];
+        const lore_added_token *token =
+            table->start[byte] == table->start[byte + 1] ? NULL : added_at(run, table, span, at);
         if (token == NULL) {
             at++;
             continue;
         }
-        token_span before = sub_span(span, start, at);
+        size_t start = at, end = at + token->pattern.len;
+        at = end;
+        if (token->is_single_word &&
+            (is_word_before(span->text, start) || is_word_at(span->text, end))) {
+            continue;
+        }
+        stretch(token, span->text, from, &start, &end);
+        token_span before = sub_span(span, from, start);
         lore_status status = next(run, &before);
         if (status == LORE_OK) {
-            status = emit(run, token->id, origin_of(span, at));
+            status = emit(run, token->id, origin_of(span, start));
         }
         if (status != LORE_OK) {
             return status;
         }
-        at += token->content.len;
-        start = at;
+        at = from = end;
     }
-    token_span rest = sub_span(span, start, span->text.len);
-    return next(run, &rest);
+    token_span rest = sub_span(span, from, span->text.len);
+    return is_full(run) ? LORE_OK : next(run, &rest);
 }
 
-static lore_status encode_normalized(token_run *run, const token_span *span)
+static lore_status encode_normal(token_run *run, const token_span *span)
 {
-    return encode_split(run, span, true);
-}
-
-/* ---- normaliser ---- */
-
-/* End of a piece that normalisation cannot reach out of: before an ASCII byte or a Han character,
- * which never join with what stands before them. */
-static size_t normal_piece_end(lore_str text, size_t at)
-{
-    lore_utf8_next(text, &at);
-    while (at < text.len) {
-        size_t next = at;
-        int32_t c = lore_utf8_next(text, &next);
-        if (c < 0x80 || (c >= 0x3400 && c < 0xa000)) {
-            break;
-        }
-        at = next;
-    }
-    return at;
-}
-
-/* Append the NFC form of one piece, and for each of its bytes where it came from. */
-static lore_status normalize_piece(token_run *run, lore_str piece, size_t offset, lore_buf *out,
-                                   lore_buf *origin)
-{
-    size_t before = out->len;
-    if (lore_utf8_valid(piece) == piece.len) {
-        lore_status status = lore_utf8_nfc(piece, out, run->err);
-        if (status != LORE_OK) {
-            return status;
-        }
-    } else {
-        lore_buf_append(out, piece); /* no text: leave it as it is */
-    }
-    bool is_same = out->len - before == piece.len && !lore_buf_failed(out) &&
-                   memcmp(out->ptr + before, piece.ptr, piece.len) == 0;
-    for (size_t i = before; i < out->len; i++) {
-        uint32_t from = (uint32_t)(offset + (is_same ? i - before : 0));
-        lore_buf_append(origin, (lore_str){(const char *)&from, sizeof from});
-    }
-    return lore_buf_failed(out) || lore_buf_failed(origin) ? no_memory(run->err) : LORE_OK;
+    return span->text.len > 0 ? encode_step(run, span, 0) : LORE_OK;
 }
 
 static lore_status encode_raw(token_run *run, const token_span *span)
 {
-    lore_buf text, origin;
-    lore_status status = LORE_OK;
-    if (!run->t->is_nfc || lore_utf8_is_nfc(span->text)) {
-        return encode_normalized(run, span);
+    lore_normal normal;
+    if (span->text.len == 0) {
+        return LORE_OK;
     }
-    lore_buf_init(&text, 0);
-    lore_buf_init(&origin, 0);
-    for (size_t at = 0; at < span->text.len && status == LORE_OK;) {
-        size_t end = normal_piece_end(span->text, at);
-        status = normalize_piece(run, lore_str_slice(span->text, at, end), span->base + at, &text,
-                                 &origin);
-        at = end;
+    lore_status status =
+        lore_normalize(run->t->normalizer, span->text, span->base, run->arena, &normal, run->err);
+    if (status != LORE_OK) {
+        return status;
     }
-    if (status == LORE_OK) {
-        /* lore_buf memory comes from lore_realloc, which aligns to 16. */
-        token_span normal = {lore_buf_str(&text), 0, (const uint32_t *)(const void *)origin.ptr};
-        status = encode_normalized(run, &normal);
-    }
-    lore_buf_destroy(&text);
-    lore_buf_destroy(&origin);
-    return status;
+    token_span out = {normal.text, span->base, normal.origin};
+    return encode_split(run, &out, true);
 }
 
 /* ---- a whole text ---- */
+
+static bool prepare(token_run *run, lore_str text)
+{
+    const lore_tokenizer *t = run->t;
+    run->bpe.arena = run->unigram.arena = run->pieces.arena = run->arena;
+    run->walks = LORE_PUSH(run->arena, lore_pretoken_walk, t->step_count + 1);
+    for (int32_t i = 0; i < t->step_count && run->walks != NULL; i++) {
+        lore_pretoken_init(&run->walks[i], &t->steps[i], run->arena);
+    }
+    return run->walks != NULL && lore_word_cache_init(&run->words, run->arena, text.len);
+}
 
 static lore_status run_text(token_run *run, lore_str text, bool add_special)
 {
@@ -260,6 +382,9 @@ static lore_status run_text(token_run *run, lore_str text, bool add_special)
     if (text.len > INT32_MAX) {
         return lore_fail(run->err, LORE_ERR_LIMIT,
                          "a text of %zu bytes is over the tokenizer's limit", text.len);
+    }
+    if (!prepare(run, text)) {
+        return no_memory(run->err);
     }
     for (int32_t i = 0; add_special && i < t->prefix_count && status == LORE_OK; i++) {
         status = emit(run, t->prefix[i], 0);
@@ -299,7 +424,6 @@ static lore_status encode(token_run *run, lore_str text, bool add_special, lore_
     lore_arena local;
     lore_arena_init(&local, 0);
     run->arena = &local;
-    run->scratch.arena = &local;
     lore_status status = run_text(run, text, add_special);
     if (status == LORE_OK) {
         bool is_over = run->count_max > 0 && run->count > run->count_max;
@@ -313,7 +437,10 @@ lore_status lore_tokenizer_encode(const lore_tokenizer *tokenizer, lore_str text
                                   lore_encode_options options, lore_arena *arena,
                                   lore_tokens *tokens, lore_error *err)
 {
-    token_run run = {.t = tokenizer, .allow_special = options.allow_special, .err = err};
+    token_run run = {.t = tokenizer,
+                     .allow_special = options.allow_special,
+                     .foreign = options.foreign,
+                     .err = err};
     return encode(&run, text, options.add_special, arena, tokens);
 }
 
@@ -330,7 +457,6 @@ lore_status lore_tokenizer_count(const lore_tokenizer *tokenizer, lore_str text,
                                  lore_arena *scratch, int32_t *count, lore_error *err)
 {
     token_run run = {.t = tokenizer, .arena = scratch, .is_counting = true, .err = err};
-    run.scratch.arena = scratch;
     lore_status status = run_text(&run, text, false);
     lore_arena_reset(scratch);
     if (status == LORE_OK) {
@@ -358,6 +484,12 @@ const int32_t *lore_tokenizer_suffix(const lore_tokenizer *tokenizer, int32_t *c
     return tokenizer->suffix;
 }
 
+const int32_t *lore_tokenizer_middle(const lore_tokenizer *tokenizer, int32_t *count)
+{
+    *count = tokenizer->middle_count;
+    return tokenizer->middle;
+}
+
 int32_t lore_tokenizer_id(const lore_tokenizer *tokenizer, lore_str token)
 {
     return lore_bpe_find(&tokenizer->bpe, token);
@@ -365,7 +497,7 @@ int32_t lore_tokenizer_id(const lore_tokenizer *tokenizer, lore_str token)
 
 bool lore_tokenizer_is_special(const lore_tokenizer *tokenizer, int32_t id)
 {
-    return id >= 0 && id < tokenizer->bpe.vocab && tokenizer->special[id];
+    return id >= 0 && id < tokenizer->bpe.vocab && tokenizer->bpe.special[id];
 }
 
 lore_str lore_tokenizer_bytes(const lore_tokenizer *tokenizer, int32_t id)
@@ -373,75 +505,5 @@ lore_str lore_tokenizer_bytes(const lore_tokenizer *tokenizer, int32_t id)
     if (id < 0 || id >= tokenizer->bpe.vocab) {
         return (lore_str){0};
     }
-    return tokenizer->bpe.tokens[id];
-}
-
-/* ---- detokeniser ---- */
-
-/* Bytes that a character with these first bytes needs, or 0 where no character begins so (RFC 3629,
- * table 3-7 of the Unicode standard). */
-static int32_t character_size(const char *bytes, int32_t count)
-{
-    uint8_t first = (uint8_t)bytes[0];
-    uint8_t low = 0x80, high = 0xbf;
-    int32_t size = first < 0x80                    ? 1
-                   : first >= 0xc2 && first < 0xe0 ? 2
-                   : first >= 0xe0 && first < 0xf0 ? 3
-                   : first >= 0xf0 && first < 0xf5 ? 4
-                                                   : 0;
-    if (first == 0xe0) {
-        low = 0xa0;
-    } else if (first == 0xed) {
-        high = 0x9f;
-    } else if (first == 0xf0) {
-        low = 0x90;
-    } else if (first == 0xf4) {
-        high = 0x8f;
-    }
-    for (int32_t i = 1; i < count; i++) {
-        uint8_t byte = (uint8_t)bytes[i];
-        if (byte < (i == 1 ? low : 0x80) || byte > (i == 1 ? high : 0xbf)) {
-            return 0;
-        }
-    }
-    return size;
-}
-
-static void give_up(lore_detok *detok, lore_buf *out)
-{
-    lore_buf_append(out, LORE_STR("\xef\xbf\xbd"));
-    detok->pending_count = 0;
-}
-
-static void push_byte(lore_detok *detok, char byte, lore_buf *out)
-{
-    detok->pending[detok->pending_count++] = byte;
-    int32_t size = character_size(detok->pending, detok->pending_count);
-    if (size == 0 && detok->pending_count > 1) {
-        give_up(detok, out); /* what was pending cannot complete; this byte may begin anew */
-        push_byte(detok, byte, out);
-    } else if (size == 0) {
-        give_up(detok, out);
-    } else if (size == detok->pending_count) {
-        lore_buf_append(out, (lore_str){detok->pending, (size_t)size});
-        detok->pending_count = 0;
-    }
-}
-
-void lore_detok_push(lore_detok *detok, const lore_tokenizer *tokenizer, int32_t id, lore_buf *out)
-{
-    if (lore_tokenizer_is_special(tokenizer, id)) {
-        return;
-    }
-    lore_str bytes = lore_tokenizer_bytes(tokenizer, id);
-    for (size_t i = 0; i < bytes.len; i++) {
-        push_byte(detok, bytes.ptr[i], out);
-    }
-}
-
-void lore_detok_finish(lore_detok *detok, lore_buf *out)
-{
-    if (detok->pending_count > 0) {
-        give_up(detok, out);
-    }
+    return tokenizer->bytes[id];
 }

@@ -1,12 +1,12 @@
-/* tokenizer.json: text to token ids and back, exactly as the `tokenizers` library does it.
+/* Text to token ids and back, exactly as the `tokenizers` library does it.
  *
- * Byte-level BPE with its split pattern (the GPT-2, Llama 3, Qwen and our own pre-tokenizer
- * patterns are recognised and run by hand-written code; another pattern is LORE_ERR_UNSUPPORTED and
- * quoted), special and added tokens, TemplateProcessing post-processors. Special tokens inside text
- * are recognised only where the caller says so: text of documents, questions and history never
- * becomes a special token. Added tokens that are not special but written <like this> (Qwen's
- * <think>) are held back likewise; other added tokens are always recognised. truncation and padding
- * of the file are not ours to do and ignored. Const after opening: any thread, no locks. */
+ * BPE (byte-level, and sentencepiece's with byte fallback), WordPiece and Unigram, with the
+ * normalizers, pre-tokenizers, post-processors and decoders of the families that we run; any other
+ * is LORE_ERR_UNSUPPORTED and named. Special tokens inside text are recognised only where the
+ * caller says so: text of documents, questions and history never becomes a special token. Added
+ * tokens that are not special but written <like this> (Qwen's <think>) are held back likewise;
+ * other added tokens are always recognised. truncation and padding of the file are not ours to do
+ * and ignored. Const after opening (but for what it remembers of words, atomically): any thread. */
 #ifndef LORE_MODELS_TOKENIZER_H
 #define LORE_MODELS_TOKENIZER_H
 
@@ -17,17 +17,21 @@ typedef struct lore_tokenizer lore_tokenizer;
 
 typedef struct lore_tokens {
     int32_t *ids;
-    uint32_t *starts; /* byte offset in the text of each token's first byte; token i ends where i+1
-                       * starts. Where an NFC normaliser changed a piece of the text, tokens in that
-                       * piece start at its beginning */
+    uint32_t *starts; /* byte offset in the text of each token's first byte, ascending; where a
+                       * normaliser changed the text, that of what the byte was made of */
     int32_t count;
 } lore_tokens;
 
 typedef struct lore_encode_options {
     bool allow_special; /* recognise special tokens written in the text (templates only) */
     bool add_special;   /* run the post-processor (BOS, [CLS] ...) */
+    /* With allow_special, a byte for each of the text, 1 where it is not the template's own: no
+     * special token is recognised that holds such a byte. NULL: all of it is. */
+    const uint8_t *foreign;
 } lore_encode_options;
 
+/* From a folder's tokenizer.json, else tokenizer.model (sentencepiece, tiktoken), *.tiktoken,
+ * vocab.json with merges.txt, or vocab.txt; the latter with its tokenizer_config.json. */
 LORE_MUST_USE lore_status lore_tokenizer_open(const char *folder, const lore_limits *limits,
                                               lore_tokenizer **tokenizer, lore_error *err);
 /* The same from the bytes of a tokenizer.json (the fuzz target's entrance). */
@@ -49,6 +53,9 @@ LORE_MUST_USE lore_status lore_tokenizer_encode_head(const lore_tokenizer *token
 /* Ids that the post-processor puts before and behind every text. Borrowed. */
 const int32_t *lore_tokenizer_prefix(const lore_tokenizer *tokenizer, int32_t *count);
 const int32_t *lore_tokenizer_suffix(const lore_tokenizer *tokenizer, int32_t *count);
+/* What it puts between the two texts of a pair, which stands between the same ids as a single text;
+ * NULL where the file has no such pairs. */
+const int32_t *lore_tokenizer_middle(const lore_tokenizer *tokenizer, int32_t *count);
 /* How many tokens, without keeping them. Uses and resets nothing but `scratch`. */
 LORE_MUST_USE lore_status lore_tokenizer_count(const lore_tokenizer *tokenizer, lore_str text,
                                                lore_arena *scratch, int32_t *count,
@@ -56,7 +63,8 @@ LORE_MUST_USE lore_status lore_tokenizer_count(const lore_tokenizer *tokenizer, 
 int32_t lore_tokenizer_id(const lore_tokenizer *tokenizer,
                           lore_str token); /* exact content of a token, -1: none */
 bool lore_tokenizer_is_special(const lore_tokenizer *tokenizer, int32_t id);
-/* Bytes of one token (specials: their content). Borrowed; empty for ids outside the vocabulary. */
+/* What one token says in a text (specials: their content). Borrowed; empty for ids outside the
+ * vocabulary. */
 lore_str lore_tokenizer_bytes(const lore_tokenizer *tokenizer, int32_t id);
 
 /* Streaming detokeniser: bytes are released only at UTF-8 boundaries; special tokens are dropped.
@@ -64,6 +72,7 @@ lore_str lore_tokenizer_bytes(const lore_tokenizer *tokenizer, int32_t id);
 typedef struct lore_detok {
     char pending[4];
     int32_t pending_count;
+    bool has_begun; /* a token has come: no space is dropped from here on */
 } lore_detok;
 /* Append what became complete. Invalid bytes turn into U+FFFD once they cannot complete any more.
  */

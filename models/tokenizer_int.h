@@ -1,34 +1,56 @@
-/* The tokenizer's struct, shared by its loader (tokenizer_load.c) and its user (tokenizer.c). Const
- * after loading. */
+/* The tokenizer's struct, shared by its loader (tokenizer_load.c and beside it) and its users
+ * (tokenizer.c, detok.c). Const after loading. */
 #ifndef LORE_MODELS_TOKENIZER_INT_H
 #define LORE_MODELS_TOKENIZER_INT_H
 
 #include "models/bpe_int.h"
+#include "models/normalize_int.h"
 #include "models/pretoken_int.h"
 #include "models/tokenizer.h"
+#include "models/unigram_int.h"
+#include "models/wordpiece_int.h"
 
-/* A token that is looked for in the text before it is split. Sorted by first byte, then longest
- * first. */
+typedef enum lore_tokenizer_kind {
+    LORE_TOKENIZER_BPE = 0,
+    LORE_TOKENIZER_WORDPIECE,
+    LORE_TOKENIZER_UNIGRAM
+} lore_tokenizer_kind;
+
+/* A token that is looked for in the text before it is split. */
 typedef struct lore_added_token {
     lore_str content;
+    lore_str pattern; /* what is looked for: the content, normalised where the text is */
     int32_t id;
     bool is_special;
-    bool is_held_back;  /* recognised only with allow_special */
-    bool is_normalized; /* looked for after the normaliser, not before */
+    bool is_held_back;            /* recognised only with allow_special */
+    bool is_normalized;           /* looked for after the normaliser, not before */
+    bool is_single_word;          /* not beside a letter, digit or the like */
+    bool takes_left, takes_right; /* white space there belongs to it */
 } lore_added_token;
+
+/* Added tokens sorted by first byte of the pattern, then longest first. */
+typedef struct lore_added_table {
+    lore_added_token *tokens;
+    int32_t count;
+    int32_t start[257]; /* those that begin with byte b are start[b] .. start[b + 1] - 1 */
+} lore_added_table;
 
 struct lore_tokenizer {
     lore_arena arena;
-    lore_bpe bpe;
-    lore_pretoken pretoken;
-    bool is_nfc;
-    lore_added_token *added;
-    int32_t added_count;
-    int32_t added_start[257]; /* tokens that begin with byte b are added_start[b] .. added_start[b +
-                                 1] - 1 */
-    bool *special;            /* [vocab] */
+    lore_tokenizer_kind kind;
+    lore_bpe bpe; /* of every kind: the vocabulary */
+    lore_wordpiece wordpiece;
+    lore_unigram unigram;
+    bool cuts_before_space; /* no merge joins anything to a U+2581 behind it */
+    lore_normalizer *normalizer;
+    lore_pretoken *steps;
+    int32_t step_count;
+    lore_added_table added[2]; /* [is_normalized] */
+    lore_str *bytes;           /* [vocab] what each token says */
+    int32_t first_spaces;      /* at most so many are dropped where a decoded text begins */
     int32_t *prefix, *suffix;
-    int32_t prefix_count, suffix_count;
+    int32_t *middle; /* between the two texts of a pair; NULL: pairs are put together otherwise */
+    int32_t prefix_count, suffix_count, middle_count;
 };
 
 #endif

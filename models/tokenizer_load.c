@@ -1,15 +1,13 @@
 /* Reading tokenizer.json. The file describes a pipeline (normalizer, pre_tokenizer, model,
- * post_processor, decoder) in terms of the `tokenizers` library; we can run one family of them,
- * byte-level BPE. So each stage is either recognised exactly or refused by name: a tokenizer that
- * is nearly right is worse than none, since nobody notices until answers are bad. The model itself
- * is read in tokenizer_vocab.c. */
+ * post_processor, decoder) in terms of the `tokenizers` library. Each stage is either recognised
+ * exactly or refused by name: a tokenizer that is nearly right is worse than none, since nobody
+ * notices until answers are bad. Here is the post-processor and the whole; the other stages are
+ * beside. */
 #include "models/tokenizer_load_int.h"
 
 #include "models/model_folder_int.h"
 
 #include <math.h>
-#include <stdio.h>
-#include <string.h>
 
 enum { TEMPLATE_IDS_MAX = 64 }; /* on each side of the text */
 
@@ -42,19 +40,6 @@ lore_status lore_loader_unsupported(lore_tokenizer_loader *l, const char *stage,
                      LORE_STR_ARG(lore_str_slice(kind, 0, kind.len < 200 ? kind.len : 200)));
 }
 
-lore_status lore_loader_refuse_flag(lore_tokenizer_loader *l, const lore_json *node,
-                                    const char *where, const char *key)
-{
-    bool value = false;
-    lore_status status = lore_json_get_bool(node, where, key, &value, l->err);
-    if (status != LORE_OK) {
-        return status;
-    }
-    return value
-               ? lore_fail(l->err, LORE_ERR_UNSUPPORTED, "%s.%s true is not supported", where, key)
-               : LORE_OK;
-}
-
 bool lore_loader_read_id(const lore_json *node, int32_t *id)
 {
     double number = lore_json_number(node);
@@ -64,106 +49,6 @@ bool lore_loader_read_id(const lore_json *node, int32_t *id)
     }
     *id = (int32_t)number;
     return true;
-}
-
-/* ---- normalizer, pre-tokenizer, decoder ---- */
-
-static lore_status load_normalizer(lore_tokenizer_loader *l, const lore_json *node)
-{
-    if (!lore_loader_is_given(node)) {
-        return LORE_OK;
-    }
-    if (lore_loader_is_kind(node, "NFC")) {
-        l->t->is_nfc = true;
-        return LORE_OK;
-    }
-    const lore_json *list = lore_json_get(node, "normalizers");
-    if (!lore_loader_is_kind(node, "Sequence") || !lore_json_is_array(list)) {
-        return lore_loader_unsupported(l, "normalizer", lore_loader_kind(node));
-    }
-    for (const lore_json *n = lore_json_first(list); n != NULL; n = lore_json_next(n)) {
-        if (!lore_loader_is_kind(n, "NFC")) {
-            return lore_loader_unsupported(l, "normalizer", lore_loader_kind(n));
-        }
-        l->t->is_nfc = true;
-    }
-    return LORE_OK;
-}
-
-static lore_status load_split(lore_tokenizer_loader *l, const lore_json *node)
-{
-    lore_str regex = lore_json_str(lore_json_get(lore_json_get(node, "pattern"), "Regex"));
-    lore_str behavior = lore_json_str(lore_json_get(node, "behavior"));
-    lore_status status = lore_loader_refuse_flag(l, node, "pre_tokenizer.Split", "invert");
-    if (status != LORE_OK) {
-        return status;
-    }
-    if (!lore_str_equal(behavior, LORE_STR("Isolated"))) {
-        return lore_loader_unsupported(l, "pre_tokenizer.Split.behavior", behavior);
-    }
-    return lore_pretoken_of(regex, &l->t->pretoken)
-               ? LORE_OK
-               : lore_loader_unsupported(l, "pre_tokenizer.Split.pattern", regex);
-}
-
-static lore_status load_byte_level(lore_tokenizer_loader *l, const lore_json *node,
-                                   bool after_split)
-{
-    bool use_regex = true;
-    lore_status status =
-        lore_loader_refuse_flag(l, node, "pre_tokenizer.ByteLevel", "add_prefix_space");
-    if (status == LORE_OK) {
-        status =
-            lore_json_get_bool(node, "pre_tokenizer.ByteLevel", "use_regex", &use_regex, l->err);
-    }
-    if (status != LORE_OK) {
-        return status;
-    }
-    if (use_regex && after_split) {
-        return lore_fail(l->err, LORE_ERR_UNSUPPORTED,
-                         "pre_tokenizer.ByteLevel.use_regex true behind a Split is not supported");
-    }
-    if (use_regex) {
-        l->t->pretoken = LORE_PRETOKEN_GPT2;
-    }
-    return LORE_OK;
-}
-
-/* ByteLevel, or Sequence [Split, ByteLevel], or Sequence [ByteLevel]. */
-static lore_status load_pre_tokenizer(lore_tokenizer_loader *l, const lore_json *node)
-{
-    const lore_json *list = lore_json_get(node, "pretokenizers");
-    if (lore_loader_is_kind(node, "ByteLevel")) {
-        return load_byte_level(l, node, false);
-    }
-    if (!lore_loader_is_kind(node, "Sequence") || !lore_json_is_array(list)) {
-        return lore_loader_unsupported(l, "pre_tokenizer", lore_loader_kind(node));
-    }
-    const lore_json *first = lore_json_first(list);
-    const lore_json *last = first;
-    bool has_split = lore_loader_is_kind(first, "Split");
-    if (has_split) {
-        lore_status status = load_split(l, first);
-        if (status != LORE_OK) {
-            return status;
-        }
-        last = lore_json_next(first);
-    }
-    if (!lore_loader_is_kind(last, "ByteLevel")) {
-        return lore_loader_unsupported(
-            l, "pre_tokenizer", last != NULL ? lore_loader_kind(last) : LORE_STR("Sequence"));
-    }
-    if (lore_json_next(last) != NULL) {
-        return lore_loader_unsupported(l, "pre_tokenizer", lore_loader_kind(lore_json_next(last)));
-    }
-    return load_byte_level(l, last, has_split);
-}
-
-static lore_status check_decoder(lore_tokenizer_loader *l, const lore_json *node)
-{
-    return !lore_loader_is_given(node) || lore_loader_is_kind(node, "ByteLevel")
-               ? LORE_OK
-               : lore_loader_unsupported(l, "decoder", lore_loader_kind(node));
 }
 
 /* ---- post-processor ---- */
@@ -196,20 +81,96 @@ static lore_status add_template_ids(lore_tokenizer_loader *l, const lore_json *t
     return LORE_OK;
 }
 
-/* "single": special tokens, the text once, special tokens. */
-static lore_status load_template(lore_tokenizer_loader *l, const lore_json *node)
+static lore_status make_room(lore_tokenizer_loader *l)
 {
     lore_tokenizer *t = l->t;
-    const lore_json *table = lore_json_get(node, "special_tokens");
-    bool is_behind = false;
     if (t->prefix != NULL) {
         return lore_fail(l->err, LORE_ERR_UNSUPPORTED,
                          "post_processor: two templates are not supported");
     }
     t->prefix = LORE_PUSH(&t->arena, int32_t, TEMPLATE_IDS_MAX);
     t->suffix = LORE_PUSH(&t->arena, int32_t, TEMPLATE_IDS_MAX);
-    if (t->prefix == NULL || t->suffix == NULL) {
+    return t->prefix == NULL || t->suffix == NULL ? lore_loader_no_memory(l) : LORE_OK;
+}
+
+static lore_status set_middle(lore_tokenizer_loader *l, const int32_t *ids, int32_t count)
+{
+    lore_tokenizer *t = l->t;
+    t->middle = LORE_PUSH(&t->arena, int32_t, count + 1); /* there is a pair though it be empty */
+    if (t->middle == NULL) {
         return lore_loader_no_memory(l);
+    }
+    memcpy(t->middle, ids, (size_t)count * sizeof *ids);
+    t->middle_count = count;
+    return LORE_OK;
+}
+
+/* BertProcessing and RobertaProcessing: "cls" and "sep" are ["[CLS]", 101] and the like. */
+static lore_status load_pair(lore_tokenizer_loader *l, const lore_json *node)
+{
+    lore_tokenizer *t = l->t;
+    lore_status status = make_room(l);
+    const char *const names[2] = {"cls", "sep"};
+    int32_t *const sides[2] = {t->prefix, t->suffix};
+    for (int i = 0; i < 2 && status == LORE_OK; i++) {
+        const lore_json *token = lore_json_first(lore_json_get(node, names[i]));
+        const lore_json *id = token != NULL ? lore_json_next(token) : NULL;
+        if (!lore_loader_read_id(id, sides[i]) || *sides[i] >= t->bpe.vocab) {
+            return lore_fail(l->err, LORE_ERR_CORRUPT,
+                             "post_processor.%s must be [token, id] of the vocabulary", names[i]);
+        }
+    }
+    t->prefix_count = t->suffix_count = status == LORE_OK;
+    if (status == LORE_OK) {
+        const int32_t middle[2] = {t->suffix[0], t->suffix[0]};
+        status = set_middle(l, middle, lore_loader_is_kind(node, "RobertaProcessing") ? 2 : 1);
+    }
+    return status;
+}
+
+static bool are_equal(const int32_t *a, int32_t a_count, const int32_t *b, int32_t b_count)
+{
+    return a_count == b_count && memcmp(a, b, (size_t)a_count * sizeof *a) == 0;
+}
+
+/* "pair": what stands round a single text, round A, more special tokens and B. A file of another
+ * shape has no pairs, and only who needs them asks. */
+static lore_status load_pair_template(lore_tokenizer_loader *l, const lore_json *node)
+{
+    static const char *const SEQUENCES[2] = {"A", "B"};
+    const lore_json *table = lore_json_get(node, "special_tokens");
+    int32_t ids[3][TEMPLATE_IDS_MAX], counts[3] = {0};
+    int place = 0;
+    const lore_json *pair = lore_json_get(node, "pair");
+    for (const lore_json *n = lore_json_first(pair); n != NULL; n = lore_json_next(n)) {
+        const lore_json *special = lore_json_get(n, "SpecialToken");
+        lore_str sequence = lore_json_str(lore_json_get(lore_json_get(n, "Sequence"), "id"));
+        if (special != NULL) {
+            lore_status status = add_template_ids(
+                l, table, lore_json_str(lore_json_get(special, "id")), ids[place], &counts[place]);
+            if (status != LORE_OK) {
+                return status;
+            }
+        } else if (place == 2 || !lore_str_equal(sequence, lore_str_from(SEQUENCES[place]))) {
+            return LORE_OK;
+        } else {
+            place++;
+        }
+    }
+    bool is_alike = place == 2 && are_equal(ids[0], counts[0], l->t->prefix, l->t->prefix_count) &&
+                    are_equal(ids[2], counts[2], l->t->suffix, l->t->suffix_count);
+    return is_alike ? set_middle(l, ids[1], counts[1]) : LORE_OK;
+}
+
+/* "single": special tokens, the text once, special tokens. */
+static lore_status load_template(lore_tokenizer_loader *l, const lore_json *node)
+{
+    lore_tokenizer *t = l->t;
+    const lore_json *table = lore_json_get(node, "special_tokens");
+    bool is_behind = false;
+    lore_status room = make_room(l);
+    if (room != LORE_OK) {
+        return room;
     }
     const lore_json *single = lore_json_get(node, "single");
     for (const lore_json *n = lore_json_first(single); n != NULL; n = lore_json_next(n)) {
@@ -231,34 +192,32 @@ static lore_status load_template(lore_tokenizer_loader *l, const lore_json *node
         }
     }
     return is_behind
-               ? LORE_OK
+               ? load_pair_template(l, node)
                : lore_fail(l->err, LORE_ERR_CORRUPT, "post_processor.single lacks Sequence A");
 }
 
-/* ByteLevel only moves offsets, which we do not share with the library: nothing to do. */
 static lore_status load_post_processor(lore_tokenizer_loader *l, const lore_json *node)
 {
-    const lore_json *list = lore_json_get(node, "processors");
+    lore_status status = LORE_OK;
     if (!lore_loader_is_given(node) || lore_loader_is_kind(node, "ByteLevel")) {
-        return LORE_OK;
+        return LORE_OK; /* ByteLevel only moves offsets, which we do not share with the library */
     }
     if (lore_loader_is_kind(node, "TemplateProcessing")) {
         return load_template(l, node);
     }
-    if (!lore_loader_is_kind(node, "Sequence") || !lore_json_is_array(list)) {
+    if (lore_loader_is_kind(node, "BertProcessing") ||
+        lore_loader_is_kind(node, "RobertaProcessing")) {
+        return load_pair(l, node);
+    }
+    if (!lore_loader_is_kind(node, "Sequence")) {
         return lore_loader_unsupported(l, "post_processor", lore_loader_kind(node));
     }
-    for (const lore_json *n = lore_json_first(list); n != NULL; n = lore_json_next(n)) {
-        lore_status status =
-            lore_loader_is_kind(n, "TemplateProcessing") ? load_template(l, n)
-            : lore_loader_is_kind(n, "ByteLevel")
-                ? LORE_OK
-                : lore_loader_unsupported(l, "post_processor", lore_loader_kind(n));
-        if (status != LORE_OK) {
-            return status;
-        }
+    const lore_json *list = lore_json_get(node, "processors");
+    for (const lore_json *n = lore_json_first(list); n != NULL && status == LORE_OK;
+         n = lore_json_next(n)) {
+        status = load_post_processor(l, n); /* as deep as the file's nesting */
     }
-    return LORE_OK;
+    return status;
 }
 
 /* ---- the whole ---- */
@@ -269,27 +228,30 @@ static lore_status load(lore_tokenizer_loader *l, const lore_json *root)
     if (!lore_json_is_object(root)) {
         return lore_fail(l->err, LORE_ERR_CORRUPT, "must hold an object");
     }
-    lore_status status = lore_loader_model(l, lore_json_get(root, "model"), added);
+    lore_status status = lore_loader_pre_tokenizer(l, lore_json_get(root, "pre_tokenizer"));
+    if (status == LORE_OK) {
+        status = lore_loader_model(l, lore_json_get(root, "model"), added);
+    }
+    if (status == LORE_OK) {
+        status = l->spec != NULL
+                     ? lore_normalizer_from_spec(l->spec, &l->t->arena, &l->t->normalizer, l->err)
+                     : lore_normalizer_parse(lore_json_get(root, "normalizer"), &l->t->arena,
+                                             &l->t->normalizer, l->err);
+    }
     if (status == LORE_OK) {
         status = lore_loader_added(l, added);
     }
     if (status == LORE_OK) {
-        status = load_normalizer(l, lore_json_get(root, "normalizer"));
-    }
-    if (status == LORE_OK) {
-        status = load_pre_tokenizer(l, lore_json_get(root, "pre_tokenizer"));
-    }
-    if (status == LORE_OK) {
         status = load_post_processor(l, lore_json_get(root, "post_processor"));
     }
-    return status == LORE_OK ? check_decoder(l, lore_json_get(root, "decoder")) : status;
+    return status == LORE_OK ? lore_loader_decoder(l, lore_json_get(root, "decoder")) : status;
 }
 
-lore_status lore_tokenizer_parse(lore_str json, const char *name, lore_tokenizer **tokenizer,
-                                 lore_error *err)
+lore_status lore_loader_parse(lore_str json, const char *name, const lore_normalizer_spec *spec,
+                              lore_tokenizer **tokenizer, lore_error *err)
 {
     lore_json *root = NULL;
-    lore_tokenizer_loader l = {.err = err};
+    lore_tokenizer_loader l = {.spec = spec, .err = err};
     lore_status status = lore_json_parse(json, LORE_MODEL_JSON_DEPTH_MAX, &root, err);
     if (status != LORE_OK) {
         return lore_model_blame(err, status, name);
@@ -310,19 +272,10 @@ lore_status lore_tokenizer_parse(lore_str json, const char *name, lore_tokenizer
     return LORE_OK;
 }
 
-lore_status lore_tokenizer_open(const char *folder, const lore_limits *limits,
-                                lore_tokenizer **tokenizer, lore_error *err)
+lore_status lore_tokenizer_parse(lore_str json, const char *name, lore_tokenizer **tokenizer,
+                                 lore_error *err)
 {
-    char name[1024];
-    lore_buf text;
-    lore_buf_init(&text, 0);
-    snprintf(name, sizeof name, "%s/tokenizer.json", folder); /* for messages: may be cut */
-    lore_status status = lore_model_read(folder, "tokenizer.json", limits, &text, err);
-    if (status == LORE_OK) {
-        status = lore_tokenizer_parse(lore_buf_str(&text), name, tokenizer, err);
-    }
-    lore_buf_destroy(&text);
-    return status;
+    return lore_loader_parse(json, name, NULL, tokenizer, err);
 }
 
 void lore_tokenizer_close(lore_tokenizer *t)

@@ -1,28 +1,22 @@
-/* The model of a tokenizer.json: token texts to bytes, merges to pairs of ids, added tokens to a
- * table that is searched by first byte. A vocabulary writes its tokens in an alphabet of printable
- * characters, one for each byte. */
+/* The model of a tokenizer.json: token texts to bytes, merges to pairs of ids, scores. A byte-level
+ * vocabulary writes its tokens in an alphabet of printable characters, one for each byte. */
 #include "models/tokenizer_load_int.h"
 
 #include "base/utf8.h"
 
-#include <stdlib.h>
 #include <string.h>
-
-enum { ADDED_MAX = 65536 };
 
 /* ---- the byte alphabet ---- */
 
-/* GPT-2's bytes_to_unicode: printable Latin-1 stands for itself, the other 68 bytes for U+0100 ..
- * U+0143. */
 static void init_alphabet(lore_tokenizer_loader *l)
 {
-    int16_t next = 256;
+    int16_t code_points[256];
+    lore_pretoken_alphabet(code_points);
     for (int i = 0; i < LORE_BYTE_ALPHABET; i++) {
         l->byte_of[i] = -1;
     }
-    for (int16_t b = 0; b < 256; b++) {
-        bool is_printable = (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174;
-        l->byte_of[is_printable ? b : next++] = b;
+    for (int16_t b = 0; b < 256 && l->is_byte_level; b++) {
+        l->byte_of[code_points[b]] = b;
     }
 }
 
@@ -37,9 +31,7 @@ static bool is_in_alphabet(const lore_tokenizer_loader *l, lore_str text)
     return true;
 }
 
-/* The bytes that a token's text stands for. A text outside the alphabet stands for itself. In the
- * arena. */
-static lore_str token_bytes(lore_tokenizer_loader *l, lore_str text)
+lore_str lore_loader_bytes(lore_tokenizer_loader *l, lore_str text)
 {
     lore_str bytes = lore_str_copy(&l->t->arena, text);
     if (bytes.ptr == NULL || !is_in_alphabet(l, text)) {
@@ -54,28 +46,52 @@ static lore_str token_bytes(lore_tokenizer_loader *l, lore_str text)
     return bytes;
 }
 
-/* ---- vocabulary and merges ---- */
+int32_t lore_loader_byte_token(lore_str text)
+{
+    int32_t byte = 0;
+    if (text.len != 6 || !lore_str_starts(text, LORE_STR("<0x")) || text.ptr[5] != '>') {
+        return -1;
+    }
+    for (size_t i = 3; i < 5; i++) {
+        char x = text.ptr[i];
+        bool is_digit = x >= '0' && x <= '9';
+        if (!is_digit && !(x >= 'A' && x <= 'F')) {
+            return -1;
+        }
+        byte = byte * 16 + (is_digit ? x - '0' : x - 'A' + 10);
+    }
+    return byte;
+}
 
-/* One more than the largest id of vocabulary and added tokens. */
+/* ---- vocabulary ---- */
+
+static lore_status wrong_id(lore_tokenizer_loader *l, const char *where, lore_str token)
+{
+    return lore_fail(l->err, LORE_ERR_CORRUPT,
+                     "%s: id of '" LORE_STR_FMT "' must be a whole number of at most %d", where,
+                     LORE_STR_ARG(token), LORE_TOKEN_ID_MAX);
+}
+
+/* One more than the largest id of vocabulary (an object of ids, or an array in their order) and
+ * added tokens. */
 static lore_status count_ids(lore_tokenizer_loader *l, const lore_json *vocab,
                              const lore_json *added, int32_t *count)
 {
-    int32_t id = 0, largest = -1;
-    for (const lore_json *n = lore_json_first(vocab); n != NULL; n = lore_json_next(n)) {
+    int32_t id = 0, largest = lore_json_is_array(vocab) ? lore_json_count(vocab) - 1 : -1;
+    if (largest > LORE_TOKEN_ID_MAX) {
+        return lore_fail(l->err, LORE_ERR_LIMIT, "model.vocab has more than %d tokens",
+                         LORE_TOKEN_ID_MAX);
+    }
+    for (const lore_json *n = lore_json_first(vocab); n != NULL && lore_json_is_object(vocab);
+         n = lore_json_next(n)) {
         if (!lore_loader_read_id(n, &id)) {
-            return lore_fail(l->err, LORE_ERR_CORRUPT,
-                             "model.vocab: id of '" LORE_STR_FMT
-                             "' must be a whole number of at most %d",
-                             LORE_STR_ARG(lore_json_key(n)), LORE_TOKEN_ID_MAX);
+            return wrong_id(l, "model.vocab", lore_json_key(n));
         }
         largest = id > largest ? id : largest;
     }
     for (const lore_json *n = lore_json_first(added); n != NULL; n = lore_json_next(n)) {
         if (!lore_loader_read_id(lore_json_get(n, "id"), &id)) {
-            return lore_fail(
-                l->err, LORE_ERR_CORRUPT,
-                "added_tokens: id of '" LORE_STR_FMT "' must be a whole number of at most %d",
-                LORE_STR_ARG(lore_json_str(lore_json_get(n, "content"))), LORE_TOKEN_ID_MAX);
+            return wrong_id(l, "added_tokens", lore_json_str(lore_json_get(n, "content")));
         }
         largest = id > largest ? id : largest;
     }
@@ -83,48 +99,58 @@ static lore_status count_ids(lore_tokenizer_loader *l, const lore_json *vocab,
     return LORE_OK;
 }
 
+static lore_status add_entry(lore_tokenizer_loader *l, int32_t id, lore_str text)
+{
+    lore_str bytes = lore_loader_bytes(l, text);
+    if (bytes.ptr == NULL) {
+        return lore_loader_no_memory(l);
+    }
+    return lore_bpe_add_token(&l->t->bpe, id, bytes)
+               ? LORE_OK
+               : lore_fail(l->err, LORE_ERR_CORRUPT, "model.vocab: id %d occurs twice", id);
+}
+
 /* Entries in the byte alphabet, or those outside it. The former come first: where two entries stand
  * for the same bytes, merges mean the one in the alphabet. */
 static lore_status load_entries(lore_tokenizer_loader *l, const lore_json *vocab, bool in_alphabet)
 {
-    lore_bpe *bpe = &l->t->bpe;
-    for (const lore_json *n = lore_json_first(vocab); n != NULL; n = lore_json_next(n)) {
+    lore_status status = LORE_OK;
+    for (const lore_json *n = lore_json_first(vocab); n != NULL && status == LORE_OK;
+         n = lore_json_next(n)) {
         int32_t id = 0;
         if (is_in_alphabet(l, lore_json_key(n)) != in_alphabet) {
             continue;
         }
         bool is_id = lore_loader_read_id(n, &id);
         LORE_ASSERT(is_id); /* count_ids has seen it */
-        lore_str bytes = token_bytes(l, lore_json_key(n));
-        if (bytes.ptr == NULL) {
-            return lore_loader_no_memory(l);
-        }
-        if (!lore_bpe_add_token(bpe, id, bytes)) {
-            return lore_fail(l->err, LORE_ERR_CORRUPT, "model.vocab: id %d occurs twice", id);
-        }
+        status = add_entry(l, id, lore_json_key(n));
     }
-    return LORE_OK;
+    return status;
 }
 
 static lore_status load_vocab(lore_tokenizer_loader *l, const lore_json *vocab)
 {
-    lore_bpe *bpe = &l->t->bpe;
     lore_status status = load_entries(l, vocab, true);
-    if (status == LORE_OK) {
-        status = load_entries(l, vocab, false);
-    }
-    for (int b = 0; status == LORE_OK && b < 256; b++) {
-        char byte = (char)b;
-        bpe->byte_ids[b] = lore_bpe_find(bpe, (lore_str){&byte, 1});
-        if (bpe->byte_ids[b] < 0) {
-            return lore_fail(
-                l->err, LORE_ERR_UNSUPPORTED,
-                "model.vocab has no token for byte %d: only byte-level vocabularies are supported",
-                b);
+    return status == LORE_OK ? load_entries(l, vocab, false) : status;
+}
+
+/* The model's "unk_token" as an id; -1 where it has none. */
+static lore_status read_unknown(lore_tokenizer_loader *l, const lore_json *model, int32_t *id)
+{
+    lore_str token = {0};
+    lore_status status = lore_json_get_str(model, "model", "unk_token", &token, l->err);
+    *id = -1;
+    if (status == LORE_OK && token.ptr != NULL) {
+        lore_str bytes = lore_loader_bytes(l, token);
+        if (bytes.ptr == NULL) {
+            return lore_loader_no_memory(l);
         }
+        *id = lore_bpe_find(&l->t->bpe, bytes);
     }
     return status;
 }
+
+/* ---- BPE ---- */
 
 /* "a b" or ["a", "b"]. */
 static bool merge_sides(const lore_json *node, lore_str *left, lore_str *right)
@@ -146,27 +172,41 @@ static bool merge_sides(const lore_json *node, lore_str *left, lore_str *right)
     return left->len > 0 && right->len > 0;
 }
 
+/* Append the bytes of one side. */
+static lore_status append_side(lore_tokenizer_loader *l, lore_str side, int32_t rank, lore_buf *out)
+{
+    if (!l->is_byte_level) {
+        lore_buf_append(out, side);
+        return LORE_OK;
+    }
+    for (size_t at = 0; at < side.len;) {
+        int32_t c = lore_utf8_next(side, &at);
+        if (c >= LORE_BYTE_ALPHABET || l->byte_of[c] < 0) {
+            return lore_fail(l->err, LORE_ERR_CORRUPT,
+                             "model.merges[%d] is not in the byte alphabet", rank);
+        }
+        lore_buf_byte(out, (char)l->byte_of[c]);
+    }
+    return LORE_OK;
+}
+
 /* scratch holds the bytes of both sides one behind the other, so it is the merged token too. */
 static lore_status load_merge(lore_tokenizer_loader *l, lore_str left, lore_str right, int32_t rank,
                               lore_buf *scratch)
 {
+    static const lore_str mark = {"\xe2\x96\x81", 3};
     lore_bpe *bpe = &l->t->bpe;
-    lore_str sides[2] = {left, right};
-    size_t edge = 0;
     lore_buf_reset(scratch);
-    for (int side = 0; side < 2; side++) {
-        edge = side == 1 ? scratch->len : 0;
-        for (size_t at = 0; at < sides[side].len;) {
-            int32_t c = lore_utf8_next(sides[side], &at);
-            if (c >= LORE_BYTE_ALPHABET || l->byte_of[c] < 0) {
-                return lore_fail(l->err, LORE_ERR_CORRUPT,
-                                 "model.merges[%d] is not in the byte alphabet", rank);
-            }
-            lore_buf_byte(scratch, (char)l->byte_of[c]);
-        }
+    lore_status status = append_side(l, left, rank, scratch);
+    size_t edge = scratch->len;
+    if (status == LORE_OK) {
+        status = append_side(l, right, rank, scratch);
     }
-    if (lore_buf_failed(scratch)) {
-        return lore_loader_no_memory(l);
+    if (status == LORE_OK && lore_buf_failed(scratch)) {
+        status = lore_loader_no_memory(l);
+    }
+    if (status != LORE_OK) {
+        return status;
     }
     lore_str both = lore_buf_str(scratch);
     int32_t a = lore_bpe_find(bpe, lore_str_slice(both, 0, edge));
@@ -177,6 +217,9 @@ static lore_status load_merge(lore_tokenizer_loader *l, lore_str left, lore_str 
                          "model.merges[%d]: '" LORE_STR_FMT "', '" LORE_STR_FMT
                          "' or both together is not in the vocabulary",
                          rank, LORE_STR_ARG(left), LORE_STR_ARG(right));
+    }
+    if (lore_str_starts(right, mark) && !lore_str_ends(left, mark)) {
+        l->t->cuts_before_space = false;
     }
     lore_bpe_add_merge(bpe, a, b, merged);
     return LORE_OK;
@@ -201,10 +244,12 @@ static lore_status load_merges(lore_tokenizer_loader *l, const lore_json *merges
     return status;
 }
 
-/* Settings of the BPE model that would change what it does. */
-static lore_status check_model_settings(lore_tokenizer_loader *l, const lore_json *model)
+/* Settings of the BPE model. */
+static lore_status load_settings(lore_tokenizer_loader *l, const lore_json *model,
+                                 bool *has_fallback)
 {
     static const char *const AFFIXES[] = {"continuing_subword_prefix", "end_of_word_suffix"};
+    lore_bpe *bpe = &l->t->bpe;
     for (size_t i = 0; i < 2; i++) {
         lore_str affix = {0};
         lore_status status = lore_json_get_str(model, "model", AFFIXES[i], &affix, l->err);
@@ -221,153 +266,201 @@ static lore_status check_model_settings(lore_tokenizer_loader *l, const lore_jso
         status = lore_fail(l->err, LORE_ERR_UNSUPPORTED, "model.dropout is not supported");
     }
     if (status == LORE_OK) {
-        status = lore_loader_refuse_flag(l, model, "model", "byte_fallback");
+        status = lore_json_get_bool(model, "model", "byte_fallback", has_fallback, l->err);
     }
     if (status == LORE_OK) {
-        status =
-            lore_json_get_bool(model, "model", "ignore_merges", &l->t->bpe.ignores_merges, l->err);
+        status = lore_json_get_bool(model, "model", "fuse_unk", &bpe->fuses_unknown, l->err);
+    }
+    if (status == LORE_OK) {
+        status = lore_json_get_bool(model, "model", "ignore_merges", &bpe->ignores_merges, l->err);
     }
     return status;
+}
+
+static lore_status load_bpe(lore_tokenizer_loader *l, const lore_json *model)
+{
+    lore_tokenizer *t = l->t;
+    bool has_fallback = false;
+    lore_status status = load_settings(l, model, &has_fallback);
+    if (status == LORE_OK) {
+        status = load_vocab(l, lore_json_get(model, "vocab"));
+    }
+    if (status == LORE_OK) {
+        status = read_unknown(l, model, &t->bpe.unk_id);
+    }
+    if (status != LORE_OK) {
+        return status;
+    }
+    lore_bpe_start(&t->bpe, l->is_byte_level, has_fallback);
+    /* Each merge may find that it does not hold. An unknown mark could be fused with what is
+     * unknown before it. */
+    t->cuts_before_space = !l->is_byte_level && !t->bpe.ignores_merges &&
+                           lore_bpe_find(&t->bpe, LORE_STR("\xe2\x96\x81")) >= 0;
+    return load_merges(l, lore_json_get(model, "merges"));
+}
+
+/* ---- WordPiece and Unigram ---- */
+
+static lore_status load_wordpiece(lore_tokenizer_loader *l, const lore_json *model)
+{
+    lore_wordpiece_options options = {.prefix = LORE_STR("##")};
+    int64_t chars_max = 100;
+    lore_status status = load_vocab(l, lore_json_get(model, "vocab"));
+    if (status == LORE_OK) {
+        status =
+            lore_json_get_str(model, "model", "continuing_subword_prefix", &options.prefix, l->err);
+    }
+    if (status == LORE_OK) {
+        status = lore_json_get_int(model, "model", "max_input_chars_per_word", 1,
+                                   LORE_WORDPIECE_CHARS_MAX, &chars_max, l->err);
+    }
+    if (status == LORE_OK) {
+        status = read_unknown(l, model, &options.unk_id);
+    }
+    if (status != LORE_OK) {
+        return status;
+    }
+    options.word_chars_max = (int32_t)chars_max;
+    return lore_wordpiece_init(&l->t->wordpiece, &l->t->arena, l->t->bpe.tokens, l->t->bpe.vocab,
+                               options, l->err);
+}
+
+/* [["piece", score], ...] */
+static lore_status load_pieces(lore_tokenizer_loader *l, const lore_json *vocab,
+                               lore_unigram_piece *pieces)
+{
+    int32_t id = 0;
+    for (const lore_json *n = lore_json_first(vocab); n != NULL; n = lore_json_next(n), id++) {
+        const lore_json *piece = lore_json_first(n);
+        const lore_json *score = piece != NULL ? lore_json_next(piece) : NULL;
+        if (!lore_json_is_string(piece) || !lore_json_is_number(score)) {
+            return lore_fail(l->err, LORE_ERR_CORRUPT, "model.vocab[%d] must be [\"piece\", score]",
+                             id);
+        }
+        lore_status status = add_entry(l, id, lore_json_str(piece));
+        if (status != LORE_OK) {
+            return status;
+        }
+        pieces[id] = (lore_unigram_piece){.text = l->t->bpe.tokens[id],
+                                          .score = lore_json_number(score),
+                                          .is_hidden = l->t->bpe.special[id]};
+    }
+    return LORE_OK;
+}
+
+/* Whether every way to cut a text into pieces cuts before a mark of space that follows anything
+ * else. */
+static bool always_cuts_before_space(const lore_bpe *vocab)
+{
+    const lore_str mark = LORE_STR("\xe2\x96\x81");
+    for (int32_t id = 0; id < vocab->vocab; id++) {
+        lore_str token = vocab->tokens[id];
+        size_t at = 0;
+        while (lore_str_starts(lore_str_slice(token, at, token.len), mark)) {
+            at += mark.len;
+        }
+        if (token.ptr != NULL && lore_str_find(token, mark, at) != SIZE_MAX) {
+            return false;
+        }
+    }
+    return lore_bpe_find(vocab, mark) >= 0;
+}
+
+static lore_status load_unigram(lore_tokenizer_loader *l, const lore_json *model)
+{
+    const lore_json *vocab = lore_json_get(model, "vocab");
+    lore_unigram_options options = {.unk_id = -1};
+    int64_t unk_id = -1;
+    int32_t count = lore_json_count(vocab);
+    lore_status status =
+        lore_json_get_int(model, "model", "unk_id", 0, LORE_TOKEN_ID_MAX, &unk_id, l->err);
+    if (status == LORE_OK) {
+        status =
+            lore_json_get_bool(model, "model", "byte_fallback", &options.has_byte_fallback, l->err);
+    }
+    if (status != LORE_OK) {
+        return status;
+    }
+    options.unk_id = (int32_t)unk_id;
+    lore_unigram_piece *pieces = lore_alloc_zero((size_t)count + 1, sizeof *pieces);
+    if (pieces == NULL) {
+        return lore_loader_no_memory(l);
+    }
+    status = load_pieces(l, vocab, pieces);
+    if (status == LORE_OK) {
+        status = lore_unigram_init(&l->t->unigram, &l->t->arena, pieces, count, options, l->err);
+        /* Of cuts that score the same, the library takes the one that rounding favours, and that
+         * depends on the whole text: what is cut here may differ. Who wants the library's way keeps
+         * the text whole; sentencepiece itself adds in f32 and rounds otherwise anyhow. */
+        l->t->cuts_before_space = l->spec != NULL && always_cuts_before_space(&l->t->bpe);
+    }
+    lore_free(pieces);
+    return status;
+}
+
+/* ---- any of them ---- */
+
+/* Which tokens text must never become. */
+static void mark_special(lore_tokenizer_loader *l, const lore_json *added)
+{
+    lore_bpe *bpe = &l->t->bpe;
+    for (const lore_json *n = lore_json_first(added); n != NULL; n = lore_json_next(n)) {
+        int32_t id = 0;
+        bool is_id = lore_loader_read_id(lore_json_get(n, "id"), &id);
+        LORE_ASSERT(is_id); /* count_ids has seen it */
+        bpe->special[id] = bpe->special[id] || lore_json_bool(lore_json_get(n, "special"));
+    }
+}
+
+/* Old files do not say what they are. */
+static lore_str kind_of(const lore_json *model)
+{
+    lore_str kind = lore_loader_kind(model);
+    if (kind.len > 0) {
+        return kind;
+    }
+    return lore_json_is_array(lore_json_get(model, "merges"))  ? LORE_STR("BPE")
+           : lore_json_is_array(lore_json_get(model, "vocab")) ? LORE_STR("Unigram")
+                                                               : LORE_STR("WordPiece");
 }
 
 lore_status lore_loader_model(lore_tokenizer_loader *l, const lore_json *model,
                               const lore_json *added)
 {
+    lore_tokenizer *t = l->t;
     const lore_json *vocab = lore_json_get(model, "vocab"),
                     *merges = lore_json_get(model, "merges");
+    lore_str kind = kind_of(model);
+    bool is_bpe = lore_str_equal(kind, LORE_STR("BPE"));
+    bool is_unigram = lore_str_equal(kind, LORE_STR("Unigram"));
+    bool is_known = is_bpe || ((is_unigram || lore_str_equal(kind, LORE_STR("WordPiece"))) &&
+                               !l->is_byte_level);
     int32_t ids = 0;
     init_alphabet(l);
-    if (!lore_json_is_object(model) || (lore_loader_is_given(lore_json_get(model, "type")) &&
-                                        !lore_loader_is_kind(model, "BPE"))) {
-        return lore_loader_unsupported(l, "model", lore_loader_kind(model));
+    if (!lore_json_is_object(model) || !is_known) {
+        return lore_loader_unsupported(l, "model", kind);
     }
-    if (!lore_json_is_object(vocab) || !lore_json_is_array(merges)) {
+    bool is_shaped = is_unigram ? lore_json_is_array(vocab) : lore_json_is_object(vocab);
+    if (!is_shaped || (is_bpe && !lore_json_is_array(merges))) {
         return lore_fail(l->err, LORE_ERR_CORRUPT,
-                         "model.vocab must be an object, model.merges an array");
+                         is_unigram ? "model.vocab must be an array"
+                         : is_bpe   ? "model.vocab must be an object, model.merges an array"
+                                    : "model.vocab must be an object");
     }
     lore_status status = count_ids(l, vocab, added, &ids);
     if (status != LORE_OK) {
         return status;
     }
-    l->t->special = LORE_PUSH(&l->t->arena, bool, ids);
-    if (l->t->special == NULL ||
-        !lore_bpe_init(&l->t->bpe, &l->t->arena, ids, lore_json_count(merges))) {
+    t->bytes = LORE_PUSH(&t->arena, lore_str, ids + 1);
+    if (t->bytes == NULL ||
+        !lore_bpe_init(&t->bpe, &t->arena, ids, is_bpe ? lore_json_count(merges) : 0)) {
         return lore_loader_no_memory(l);
     }
-    status = check_model_settings(l, model);
-    if (status == LORE_OK) {
-        status = load_vocab(l, vocab);
-    }
-    return status == LORE_OK ? load_merges(l, merges) : status;
-}
-
-/* ---- added tokens ---- */
-
-static lore_status check_added_flags(lore_tokenizer_loader *l, const lore_json *node,
-                                     lore_str content)
-{
-    static const char *const FLAGS[] = {"single_word", "lstrip", "rstrip"};
-    for (size_t i = 0; i < 3; i++) {
-        bool value = false;
-        lore_status status = lore_json_get_bool(node, "added_tokens[]", FLAGS[i], &value, l->err);
-        if (status != LORE_OK) {
-            return status;
-        }
-        if (value) {
-            return lore_fail(l->err, LORE_ERR_UNSUPPORTED,
-                             "added token '" LORE_STR_FMT "': %s true is not supported",
-                             LORE_STR_ARG(content), FLAGS[i]);
-        }
-    }
-    return LORE_OK;
-}
-
-/* An added token's id is its own, or that of the vocabulary entry of the same text. */
-static lore_status claim_id(lore_tokenizer_loader *l, const lore_added_token *token)
-{
-    lore_bpe *bpe = &l->t->bpe;
-    lore_str there = bpe->tokens[token->id];
-    bool is_fine = there.ptr == NULL ? lore_bpe_add_token(bpe, token->id, token->content)
-                                     : lore_str_equal(there, token->content);
-    if (!is_fine) {
-        return lore_fail(l->err, LORE_ERR_CORRUPT,
-                         "added token '" LORE_STR_FMT "': id %d belongs to another token",
-                         LORE_STR_ARG(token->content), token->id);
-    }
-    l->t->special[token->id] = token->is_special;
-    return LORE_OK;
-}
-
-static lore_status load_added_token(lore_tokenizer_loader *l, const lore_json *node,
-                                    lore_added_token *token)
-{
-    lore_str content = lore_json_str(lore_json_get(node, "content"));
-    if (content.len == 0 || content.len > 4096) {
-        return lore_fail(l->err, LORE_ERR_CORRUPT,
-                         "added_tokens[].content must have 1 to 4096 bytes");
-    }
-    lore_status status = check_added_flags(l, node, content);
-    if (status == LORE_OK) {
-        status = lore_json_get_bool(node, "added_tokens[]", "special", &token->is_special, l->err);
-    }
-    token->is_normalized = !token->is_special; /* the library's default */
-    if (status == LORE_OK) {
-        status =
-            lore_json_get_bool(node, "added_tokens[]", "normalized", &token->is_normalized, l->err);
-    }
-    if (status != LORE_OK) {
-        return status;
-    }
-    bool is_id = lore_loader_read_id(lore_json_get(node, "id"), &token->id);
-    LORE_ASSERT(is_id); /* count_ids has seen it */
-    token->content = lore_str_copy(&l->t->arena, content);
-    if (token->content.ptr == NULL) {
-        return lore_loader_no_memory(l);
-    }
-    bool is_markup = content.ptr[0] == '<' && content.ptr[content.len - 1] == '>';
-    token->is_held_back = token->is_special || is_markup;
-    return claim_id(l, token);
-}
-
-static int by_first_byte_longest(const void *a, const void *b)
-{
-    const lore_added_token *x = a, *y = b;
-    uint8_t p = (uint8_t)x->content.ptr[0], q = (uint8_t)y->content.ptr[0];
-    if (p != q) {
-        return p < q ? -1 : 1;
-    }
-    if (x->content.len != y->content.len) {
-        return x->content.len > y->content.len ? -1 : 1;
-    }
-    return lore_str_compare(x->content, y->content);
-}
-
-lore_status lore_loader_added(lore_tokenizer_loader *l, const lore_json *added)
-{
-    lore_tokenizer *t = l->t;
-    int32_t count = lore_json_count(added);
-    if (count > ADDED_MAX) {
-        return lore_fail(l->err, LORE_ERR_LIMIT, "more than %d added tokens", ADDED_MAX);
-    }
-    t->added = LORE_PUSH(&t->arena, lore_added_token, count + 1);
-    if (t->added == NULL) {
-        return lore_loader_no_memory(l);
-    }
-    for (const lore_json *n = lore_json_first(added); n != NULL; n = lore_json_next(n)) {
-        lore_status status = load_added_token(l, n, &t->added[t->added_count]);
-        if (status != LORE_OK) {
-            return status;
-        }
-        t->added_count++;
-    }
-    qsort(t->added, (size_t)t->added_count, sizeof *t->added, by_first_byte_longest);
-    for (int32_t i = 0; i < t->added_count; i++) {
-        t->added_start[(uint8_t)t->added[i].content.ptr[0] + 1] = i + 1;
-    }
-    for (int b = 1; b <= 256; b++) {
-        if (t->added_start[b] < t->added_start[b - 1]) {
-            t->added_start[b] = t->added_start[b - 1];
-        }
-    }
-    return LORE_OK;
+    mark_special(l, added);
+    t->kind = is_bpe       ? LORE_TOKENIZER_BPE
+              : is_unigram ? LORE_TOKENIZER_UNIGRAM
+                           : LORE_TOKENIZER_WORDPIECE;
+    return is_bpe       ? load_bpe(l, model)
+           : is_unigram ? load_unigram(l, model)
+                        : load_wordpiece(l, model);
 }

@@ -1,291 +1,179 @@
-/* The tensors of a model folder: one file or several behind an index, joined into one table by
- * name.
+/* Taking tensors from an open model folder: as matrices, as vectors, and facts about the whole.
  *
- * After safetensors.c has checked a file, a tensor is a pointer into the map and nothing is copied,
- * except where a careless writer left a range at an address that its type cannot be read from.
- *
- * Invariants of an open lore_weights:
- *   1. tensors[] is sorted by name and no name occurs twice, over all files together;
- *   2. tensors[i].data .. + size_bytes lies inside the map of its file;
- *   3. elements * dtype size == size_bytes. */
-#include "models/weights.h"
-
-#include "base/file.h"
-#include "base/json.h"
-#include "models/model_folder_int.h"
-#include "models/safetensors_int.h"
+ * A plain tensor is borrowed from the map, except where a careless writer left it at an address
+ * that its type cannot be read from. A quantised matrix is made of its set (quantized.c) when it is
+ * asked for. */
+#include "models/weights_int.h"
 
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum {
-    SHARDS_MAX = 4096, /* files of one model */
-    INDEX_DEPTH_MAX = 4,
-    PATH_CAP = 4096,
     SAMPLE_BYTES = 4096, /* fingerprint: size of one sampled block ... */
     SAMPLE_COUNT = 64    /* ... and how many of each file */
 };
 
-typedef struct shard {
-    char *path;
-    lore_map map;
-    size_t header_bytes;
-} shard;
+/* ---- quantised sets ---- */
 
-struct lore_weights {
-    lore_arena arena; /* names, paths, tensor table */
-    shard *shards;
-    int32_t shard_count;
-    lore_tensor *tensors;
-    int32_t tensor_count;
-    lore_backend
-        *queue_backend; /* vectors go to their backend through one queue, opened on first use */
-    lore_queue *queue;
-};
+/* What the tensors of a module "X" are called behind "X.", by what they are. The rest of a set is
+ * how its writer quantised activations: the backend does that as it likes. */
+typedef struct set_names {
+    const char *codes, *scales, *zeros, *group_of, *shape;
+    const char *others[4];
+} set_names;
 
-static int by_name(const void *a, const void *b)
+static const set_names WORD_NAMES = {"qweight", "scales", "qzeros", "g_idx", NULL, {NULL}};
+static const set_names PACKED_NAMES = {
+    "weight_packed",     "weight_scale",
+    "weight_zero_point", "weight_g_idx",
+    "weight_shape",      {"input_scale", "input_zero_point", "output_scale", "output_zero_point"}};
+
+static lore_tensor *find(const lore_weights *w, const char *name)
 {
-    return lore_str_compare(((const lore_tensor *)a)->name, ((const lore_tensor *)b)->name);
+    return lore_weights_find(w, lore_str_from(name));
 }
 
-/* ---- a folder ---- */
-
-static lore_status open_shard(lore_weights *w, const char *folder, lore_str file_name,
-                              const lore_limits *limits, lore_tensor **tensors, int32_t *count,
-                              lore_error *err)
+/* "X" and "weight" together; NULL where part is NULL or there is no such tensor. */
+static lore_tensor *find_part(const lore_weights *w, lore_str module, const char *part)
 {
-    shard *s = &w->shards[w->shard_count];
-    lore_str path = lore_str_printf(&w->arena, "%s/" LORE_STR_FMT, folder, LORE_STR_ARG(file_name));
-    s->path = lore_str_to_c(&w->arena, path);
-    if (s->path == NULL) {
-        return lore_fail(err, LORE_ERR_NOMEM, "out of memory opening '%s'", folder);
+    char name[LORE_TENSOR_NAME_CAP];
+    if (part == NULL) {
+        return NULL;
     }
-    lore_status status = lore_map_open(s->path, &s->map, err);
+    int len = snprintf(name, sizeof name, LORE_STR_FMT ".%s", LORE_STR_ARG(module), part);
+    return len > 0 && len < (int)sizeof name ? find(w, name) : NULL;
+}
+
+static const lore_tensor *add_part(const lore_weights *w, lore_str module, const char *part,
+                                   lore_tensor *parts[LORE_PARTS_MAX], int32_t *count)
+{
+    lore_tensor *t = find_part(w, module, part);
+    if (t != NULL) {
+        parts[(*count)++] = t;
+    }
+    return t;
+}
+
+static const set_names *names_of(const lore_weights *w)
+{
+    return w->quantized.method == LORE_QUANTIZED_COMPRESSED ? &PACKED_NAMES : &WORD_NAMES;
+}
+
+/* int8 of compressed-tensors keeps the name of a plain tensor. */
+static lore_tensor *find_codes(const lore_weights *w, lore_str module)
+{
+    if (w->quantized.method == LORE_QUANTIZED_NONE) {
+        return NULL;
+    }
+    lore_tensor *t = find_part(w, module, names_of(w)->codes);
+    if (t != NULL || w->quantized.method != LORE_QUANTIZED_COMPRESSED) {
+        return t;
+    }
+    t = find_part(w, module, "weight");
+    return t != NULL && t->type->is_usable && t->type->dtype == LORE_I8 ? t : NULL;
+}
+
+bool lore_weights_find_set(const lore_weights *w, lore_str module, lore_quantized_set *set,
+                           lore_tensor *parts[LORE_PARTS_MAX], int32_t *part_count)
+{
+    const set_names *names = names_of(w);
+    lore_tensor *codes = find_codes(w, module);
+    if (codes == NULL) {
+        return false;
+    }
+    parts[0] = codes;
+    *part_count = 1;
+    set->codes = codes;
+    set->path = w->shards[codes->shard].path;
+    set->scales = add_part(w, module, names->scales, parts, part_count);
+    set->zeros = add_part(w, module, names->zeros, parts, part_count);
+    set->group_of = add_part(w, module, names->group_of, parts, part_count);
+    set->shape = add_part(w, module, names->shape, parts, part_count);
+    for (size_t i = 0; i < sizeof names->others / sizeof names->others[0]; i++) {
+        (void)add_part(w, module, names->others[i], parts, part_count);
+    }
+    return true;
+}
+
+static bool is_part_name(const set_names *names, lore_str part)
+{
+    const char *const known[] = {names->scales,    names->zeros,     names->group_of,
+                                 names->shape,     names->others[0], names->others[1],
+                                 names->others[2], names->others[3]};
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
+        if (known[i] != NULL && lore_str_equal(part, lore_str_from(known[i]))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+lore_str lore_weights_module_of(const lore_weights *w, const lore_tensor *t, bool *is_codes)
+{
+    const lore_str none = {NULL, 0};
+    size_t dot = t->name.len;
+    while (dot > 0 && t->name.ptr[dot - 1] != '.') {
+        dot--;
+    }
+    *is_codes = false;
+    if (dot < 2 || w->quantized.method == LORE_QUANTIZED_NONE) {
+        return none;
+    }
+    lore_str module = lore_str_slice(t->name, 0, dot - 1);
+    const lore_tensor *codes = find_codes(w, module);
+    *is_codes = codes == t;
+    bool is_part = is_part_name(names_of(w), lore_str_slice(t->name, dot, t->name.len));
+    return codes != NULL && (codes == t || is_part) ? module : none;
+}
+
+/* "X" of "X.weight"; empty for other names. */
+static lore_str module_of_name(const char *name)
+{
+    lore_str suffix = LORE_STR(".weight"), whole = lore_str_from(name);
+    return lore_str_ends(whole, suffix) ? lore_str_slice(whole, 0, whole.len - suffix.len)
+                                        : (lore_str){NULL, 0};
+}
+
+/* Make the matrix of a set, and keep what it stands on. */
+static lore_status convert(lore_weights *w, const lore_quantized_set *set, int32_t rows,
+                           int32_t cols, lore_matrix *matrix, lore_error *err)
+{
+    lore_converted *converted = lore_alloc_zero(1, sizeof *converted);
+    if (converted == NULL) {
+        return lore_fail(err, LORE_ERR_NOMEM, "out of memory for tensor '" LORE_STR_FMT "'",
+                         LORE_STR_ARG(set->codes->name));
+    }
+    lore_status status =
+        lore_quantized_read(&w->quantized, set, rows, cols, &converted->quantized, err);
     if (status != LORE_OK) {
+        lore_free(converted);
         return status;
     }
-    w->shard_count++;
-    if (s->map.size_bytes > (uint64_t)limits->model_file_bytes_max) {
-        return lore_fail(err, LORE_ERR_LIMIT,
-                         "'%s' has %zu bytes, over limits.model_file_bytes_max", s->path,
-                         s->map.size_bytes);
-    }
-    lore_str bytes = {(const char *)s->map.ptr, s->map.size_bytes};
-    status = lore_safetensors_parse(bytes, s->path, (size_t)limits->model_header_bytes_max,
-                                    &w->arena, tensors, count, &s->header_bytes, err);
-    for (int32_t i = 0; status == LORE_OK && i < *count; i++) {
-        (*tensors)[i].shard = w->shard_count - 1;
-    }
-    return status;
-}
-
-/* The distinct file names of an index, in order of first appearance. They must be plain names. */
-static lore_status list_files(const lore_json *map, const char *index_path, lore_str *files,
-                              int32_t *count, lore_error *err)
-{
-    *count = 0;
-    for (const lore_json *n = lore_json_first(map); n != NULL; n = lore_json_next(n)) {
-        lore_str file = lore_json_str(n);
-        if (!lore_str_ends(file, LORE_STR(".safetensors")) || file.ptr[0] == '.' ||
-            memchr(file.ptr, '/', file.len) != NULL) {
-            return lore_fail(err, LORE_ERR_CORRUPT,
-                             "'%s': '" LORE_STR_FMT
-                             "' must be the name of a .safetensors file beside it",
-                             index_path, LORE_STR_ARG(file));
-        }
-        int32_t i = *count - 1; /* neighbours nearly always share a file */
-        while (i >= 0 && !lore_str_equal(files[i], file)) {
-            i--;
-        }
-        if (i >= 0) {
-            continue;
-        }
-        if (*count == SHARDS_MAX) {
-            return lore_fail(err, LORE_ERR_LIMIT, "'%s' names more than %d files", index_path,
-                             SHARDS_MAX);
-        }
-        files[(*count)++] = file;
-    }
+    converted->next = w->converted;
+    w->converted = converted;
+    *matrix = converted->quantized.matrix;
     return LORE_OK;
 }
 
-/* Join the tables of all files, sort by name, refuse a name that occurs twice. */
-static lore_status join_tables(lore_weights *w, lore_tensor **tables, const int32_t *counts,
-                               lore_error *err)
+void lore_weights_release(lore_weights *w, const lore_matrix *matrix)
 {
-    int64_t total = 0;
-    for (int32_t i = 0; i < w->shard_count; i++) {
-        total += counts[i];
+    lore_converted **at = &w->converted;
+    while (*at != NULL && ((*at)->quantized.matrix.data != matrix->data ||
+                           (*at)->quantized.matrix.scales != matrix->scales)) {
+        at = &(*at)->next;
     }
-    if (total > INT32_MAX) {
-        return lore_fail(err, LORE_ERR_LIMIT, "too many tensors");
+    if (*at != NULL) {
+        lore_converted *found = *at;
+        *at = found->next;
+        lore_quantized_free(&found->quantized);
+        lore_free(found);
     }
-    w->tensors = LORE_PUSH(&w->arena, lore_tensor, total + 1);
-    if (w->tensors == NULL) {
-        return lore_fail(err, LORE_ERR_NOMEM, "out of memory for %lld tensors", (long long)total);
-    }
-    for (int32_t i = 0; i < w->shard_count; i++) {
-        memcpy(w->tensors + w->tensor_count, tables[i], (size_t)counts[i] * sizeof(lore_tensor));
-        w->tensor_count += counts[i];
-    }
-    qsort(w->tensors, (size_t)w->tensor_count, sizeof(lore_tensor), by_name);
-    for (int32_t i = 1; i < w->tensor_count; i++) {
-        if (lore_str_equal(w->tensors[i - 1].name, w->tensors[i].name)) {
-            return lore_fail(err, LORE_ERR_CORRUPT, "'%s': tensor '" LORE_STR_FMT "' occurs twice",
-                             w->shards[w->tensors[i].shard].path, LORE_STR_ARG(w->tensors[i].name));
-        }
-    }
-    return LORE_OK;
-}
-
-static lore_tensor *find_str(const lore_weights *w, lore_str name)
-{
-    lore_tensor key = {.name = name};
-    return w->tensor_count == 0
-               ? NULL
-               : bsearch(&key, w->tensors, (size_t)w->tensor_count, sizeof(lore_tensor), by_name);
-}
-
-static bool is_file_of(const char *path, lore_str file)
-{
-    return lore_str_equal(lore_str_from(strrchr(path, '/') + 1), file);
-}
-
-/* Every tensor that the index promises must be in the file that it names. */
-static lore_status check_index(const lore_weights *w, const lore_json *map, const char *index_path,
-                               lore_error *err)
-{
-    for (const lore_json *n = lore_json_first(map); n != NULL; n = lore_json_next(n)) {
-        const lore_tensor *t = find_str(w, lore_json_key(n));
-        if (t == NULL || !is_file_of(w->shards[t->shard].path, lore_json_str(n))) {
-            return lore_fail(
-                err, LORE_ERR_CORRUPT,
-                "'%s' promises tensor '" LORE_STR_FMT "' in '" LORE_STR_FMT "', which lacks it",
-                index_path, LORE_STR_ARG(lore_json_key(n)), LORE_STR_ARG(lore_json_str(n)));
-        }
-    }
-    return LORE_OK;
-}
-
-static lore_status open_files(lore_weights *w, const char *folder, const lore_str *files,
-                              int32_t count, const lore_limits *limits, lore_error *err)
-{
-    w->shards = LORE_PUSH(&w->arena, shard, count);
-    lore_tensor **tables = LORE_PUSH(&w->arena, lore_tensor *, count);
-    int32_t *counts = LORE_PUSH(&w->arena, int32_t, count);
-    if (w->shards == NULL || tables == NULL || counts == NULL) {
-        return lore_fail(err, LORE_ERR_NOMEM, "out of memory opening '%s'", folder);
-    }
-    for (int32_t i = 0; i < count; i++) {
-        lore_status status = open_shard(w, folder, files[i], limits, &tables[i], &counts[i], err);
-        if (status != LORE_OK) {
-            return status;
-        }
-    }
-    return join_tables(w, tables, counts, err);
-}
-
-static lore_status open_index(lore_weights *w, const char *folder, const char *index_path,
-                              const lore_limits *limits, lore_error *err)
-{
-    lore_json *root = NULL;
-    lore_buf text;
-    lore_str *files = LORE_PUSH(&w->arena, lore_str, SHARDS_MAX);
-    int32_t count = 0;
-    lore_buf_init(&text, 0);
-    lore_status status = files == NULL
-                             ? lore_fail(err, LORE_ERR_NOMEM, "out of memory opening '%s'", folder)
-                             : LORE_OK;
-    if (status == LORE_OK) {
-        status = lore_file_read(index_path, (size_t)limits->model_json_bytes_max, &text, err);
-    }
-    if (status != LORE_OK) {
-        goto out;
-    }
-    status = lore_json_parse(lore_buf_str(&text), INDEX_DEPTH_MAX, &root, err);
-    if (status != LORE_OK) {
-        status = lore_model_blame(err, status, index_path);
-        goto out;
-    }
-    const lore_json *map = lore_json_get(root, "weight_map");
-    if (!lore_json_is_object(map) || lore_json_count(map) == 0) {
-        status = lore_fail(err, LORE_ERR_CORRUPT, "'%s': weight_map must be an object with tensors",
-                           index_path);
-        goto out;
-    }
-    status = list_files(map, index_path, files, &count, err);
-    if (status == LORE_OK) {
-        status = open_files(w, folder, files, count, limits, err);
-    }
-    if (status == LORE_OK) {
-        status = check_index(w, map, index_path, err);
-    }
-out:
-    lore_json_free(root);
-    lore_buf_destroy(&text);
-    return status;
-}
-
-lore_status lore_weights_open(const char *folder, const lore_limits *limits, lore_weights **weights,
-                              lore_error *err)
-{
-    char single[PATH_CAP], index_path[PATH_CAP];
-    int single_len = snprintf(single, sizeof single, "%s/model.safetensors", folder);
-    int index_len =
-        snprintf(index_path, sizeof index_path, "%s/model.safetensors.index.json", folder);
-    if (single_len >= PATH_CAP || index_len >= PATH_CAP) {
-        return lore_fail(err, LORE_ERR_INVALID, "path of the model folder is too long");
-    }
-    bool has_single = lore_file_exists(single);
-    if (!has_single && !lore_file_exists(index_path)) {
-        return lore_fail(err, LORE_ERR_NOT_FOUND,
-                         "'%s' holds neither model.safetensors nor model.safetensors.index.json",
-                         folder);
-    }
-    lore_weights *w = lore_alloc_zero(1, sizeof *w);
-    if (w == NULL) {
-        return lore_fail(err, LORE_ERR_NOMEM, "out of memory opening '%s'", folder);
-    }
-    lore_arena_init(&w->arena, 0);
-    lore_str name = LORE_STR("model.safetensors");
-    lore_status status = has_single ? open_files(w, folder, &name, 1, limits, err)
-                                    : open_index(w, folder, index_path, limits, err);
-    if (status != LORE_OK) {
-        lore_weights_close(w);
-        return status;
-    }
-    *weights = w;
-    return LORE_OK;
-}
-
-void lore_weights_close(lore_weights *w)
-{
-    if (w == NULL) {
-        return;
-    }
-    for (int32_t i = 0; i < w->tensor_count; i++) {
-        lore_free_aligned(w->tensors[i].copy);
-    }
-    for (int32_t i = 0; i < w->shard_count; i++) {
-        lore_map_close(&w->shards[i].map);
-    }
-    if (w->queue != NULL) {
-        lore_queue_close(w->queue);
-    }
-    lore_arena_destroy(&w->arena);
-    lore_free(w);
 }
 
 /* ---- taking tensors ---- */
 
-static lore_tensor *find(const lore_weights *w, const char *name)
-{
-    return find_str(w, lore_str_from(name));
-}
-
-/* The row scales of an int8 tensor, or NULL. */
+/* The row scales of a plain int8 tensor, or NULL. */
 static lore_tensor *find_scales(const lore_weights *w, lore_str name)
 {
     char scale_name[LORE_TENSOR_NAME_CAP + 8];
@@ -298,8 +186,28 @@ bool lore_weights_has(const lore_weights *w, const char *name)
     return find(w, name) != NULL;
 }
 
+bool lore_weights_has_matrix(const lore_weights *w, const char *name)
+{
+    lore_quantized_set set;
+    lore_tensor *parts[LORE_PARTS_MAX];
+    int32_t count = 0;
+    lore_str module = module_of_name(name);
+    return find(w, name) != NULL ||
+           (module.len > 0 && lore_weights_find_set(w, module, &set, parts, &count));
+}
+
 bool lore_weights_ignore(lore_weights *w, const char *name)
 {
+    lore_quantized_set set;
+    lore_tensor *parts[LORE_PARTS_MAX];
+    int32_t count = 0;
+    lore_str module = module_of_name(name);
+    if (module.len > 0 && lore_weights_find_set(w, module, &set, parts, &count)) {
+        for (int32_t i = 0; i < count; i++) {
+            parts[i]->is_taken = true;
+        }
+        return true;
+    }
     lore_tensor *t = find(w, name);
     if (t == NULL) {
         return false;
@@ -408,7 +316,17 @@ lore_status lore_weights_matrix(lore_weights *w, const char *name, int32_t rows,
     lore_tensor *t = NULL;
     const void *data = NULL;
     const float *scales = NULL;
+    lore_quantized_set set;
+    lore_tensor *parts[LORE_PARTS_MAX];
+    int32_t count = 0;
+    lore_str module = module_of_name(name);
     LORE_ASSERT(rows > 0 && cols > 0);
+    if (module.len > 0 && lore_weights_find_set(w, module, &set, parts, &count)) {
+        for (int32_t i = 0; i < count; i++) {
+            parts[i]->is_taken = true;
+        }
+        return convert(w, &set, rows, cols, matrix, err);
+    }
     lore_status status = take(w, name, rows, cols, &t, err);
     if (status == LORE_OK) {
         status = aligned_data(w, t, &data, err);
@@ -419,7 +337,8 @@ lore_status lore_weights_matrix(lore_weights *w, const char *name, int32_t rows,
     if (status != LORE_OK) {
         return status;
     }
-    *matrix = (lore_matrix){t->type->dtype, rows, cols, data, scales};
+    *matrix = (lore_matrix){
+        .dtype = t->type->dtype, .rows = rows, .cols = cols, .data = data, .scales = scales};
     return LORE_OK;
 }
 
@@ -511,18 +430,22 @@ lore_status lore_weights_vector(lore_weights *w, const char *name, int32_t count
     return lore_weights_vectors(w, &name, 1, count, backend, vector, err);
 }
 
-/* Buffers that old exporters wrote and that hold nothing learnt. */
-static bool is_derived(lore_str name)
+/* Buffers that old exporters wrote and that hold nothing learnt, and what quantised folders say of
+ * a cache of keys and values in few bits: ours is not. */
+static bool is_derived(const lore_weights *w, lore_str name)
 {
     return lore_str_ends(name, LORE_STR("position_ids")) ||
-           lore_str_ends(name, LORE_STR("rotary_emb.inv_freq"));
+           lore_str_ends(name, LORE_STR("rotary_emb.inv_freq")) ||
+           (w->quantized.method == LORE_QUANTIZED_COMPRESSED &&
+            (lore_str_ends(name, LORE_STR(".k_scale")) ||
+             lore_str_ends(name, LORE_STR(".v_scale"))));
 }
 
 lore_status lore_weights_finish(const lore_weights *w, lore_error *err)
 {
     for (int32_t i = 0; i < w->tensor_count; i++) {
         const lore_tensor *t = &w->tensors[i];
-        if (!t->is_taken && !is_derived(t->name)) {
+        if (!t->is_taken && !is_derived(w, t->name)) {
             return lore_fail(err, LORE_ERR_CORRUPT,
                              "'%s' holds tensor '" LORE_STR_FMT
                              "', which this model has no use for",
@@ -544,7 +467,7 @@ lore_status lore_weights_fingerprint(const lore_weights *w, char hex[65], lore_e
     (void)err;
     lore_sha256_init(&sha);
     for (int32_t i = 0; i < w->shard_count; i++) {
-        const shard *s = &w->shards[i];
+        const lore_shard *s = &w->shards[i];
         const char *bytes = (const char *)s->map.ptr;
         lore_sha256_update(&sha, (lore_str){bytes, s->header_bytes});
         size_t data_bytes = s->map.size_bytes - s->header_bytes;
@@ -561,24 +484,41 @@ lore_status lore_weights_fingerprint(const lore_weights *w, char hex[65], lore_e
     return LORE_OK;
 }
 
-static bool is_scale(const lore_weights *w, lore_str name)
+bool lore_weights_is_scale(const lore_weights *w, lore_str name)
 {
     lore_str suffix = LORE_STR("_scale");
     if (!lore_str_ends(name, suffix)) {
         return false;
     }
-    const lore_tensor *base = find_str(w, lore_str_slice(name, 0, name.len - suffix.len));
+    const lore_tensor *base = lore_weights_find(w, lore_str_slice(name, 0, name.len - suffix.len));
     return base != NULL && base->type->is_usable && base->type->dtype == LORE_I8;
+}
+
+/* How many values of the network a tensor holds. */
+static int64_t count_parameters(const lore_weights *w, const lore_tensor *t)
+{
+    lore_quantized_set set;
+    lore_tensor *parts[LORE_PARTS_MAX];
+    int32_t count = 0, rows = 0, cols = 0;
+    bool is_codes = false;
+    lore_str module = lore_weights_module_of(w, t, &is_codes);
+    if (is_derived(w, t->name) || lore_weights_is_scale(w, t->name) ||
+        (module.len > 0 && !is_codes)) {
+        return 0;
+    }
+    if (module.len > 0 && lore_weights_find_set(w, module, &set, parts, &count) &&
+        lore_quantized_shape(&w->quantized, &set, &rows, &cols)) {
+        return (int64_t)rows * cols;
+    }
+    return (int64_t)(t->size_bytes / t->type->size_bytes);
 }
 
 int64_t lore_weights_parameters(const lore_weights *w)
 {
     int64_t count = 0;
     for (int32_t i = 0; i < w->tensor_count; i++) {
-        const lore_tensor *t = &w->tensors[i];
-        if (!is_derived(t->name) && !is_scale(w, t->name)) {
-            count += (int64_t)(t->size_bytes / t->type->size_bytes);
-        }
+        int64_t more = count_parameters(w, &w->tensors[i]);
+        count += more < INT64_MAX - count ? more : 0; /* a hostile weight_shape */
     }
     return count;
 }

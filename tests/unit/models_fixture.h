@@ -18,6 +18,7 @@
 static const lore_limits LIMITS = {.model_file_bytes_max = 1 << 30,
                                    .model_header_bytes_max = 1 << 20,
                                    .model_json_bytes_max = 64 << 20,
+                                   .encoder_tokens_max = 8192,
                                    .batch_sequences_max = 8,
                                    .step_tokens_max = 512,
                                    .kv_bytes_max = 64 << 20};

@@ -1,11 +1,13 @@
-/* Merging by heap gives what merging by the definition gives (look at all pairs, join the lowest
- * rank, leftmost first, again), for random merges over random words. */
+/* Merging, of few symbols and by heap, gives what merging by the definition gives (look at all
+ * pairs, join the lowest rank, leftmost first, again), for random merges over random words; each
+ * piece says where it starts; characters that are no token become bytes, the unknown token, or
+ * nothing. */
 #include "models/bpe_int.h"
 #include "tests/check.h"
 
 #include "base/clock.h"
 
-enum { LETTERS = 4, MERGES = 60, WORD = 40 };
+enum { LETTERS = 4, MERGES = 60, WORD = 60 };
 
 typedef struct world {
     lore_arena arena;
@@ -24,9 +26,9 @@ static void world_make(world *w, uint64_t *seed)
     for (int32_t i = 0; i < 256; i++) {
         bytes[i] = (char)i;
         CHECK(lore_bpe_add_token(&w->bpe, i, (lore_str){bytes + i, 1}));
-        w->bpe.byte_ids[i] = i;
     }
     CHECK(!lore_bpe_add_token(&w->bpe, 7, (lore_str){bytes, 1}));
+    lore_bpe_start(&w->bpe, true, false);
     w->merges = 0;
     int32_t ids[LETTERS + MERGES], count = 0, next = 256;
     for (int32_t i = 0; i < LETTERS; i++) {
@@ -82,26 +84,31 @@ static int32_t merge_slowly(const world *w, int32_t *ids, int32_t count)
     }
 }
 
-TEST(heap_agrees_with_the_definition)
+TEST(merging_agrees_with_the_definition)
 {
     uint64_t seed = 11;
     for (int round = 0; round < 40; round++) {
         world w;
         world_make(&w, &seed);
         lore_bpe_scratch scratch = {.arena = &w.arena};
+        lore_pieces pieces = {.arena = &w.arena};
         for (int k = 0; k < 50; k++) {
             char word[WORD];
-            int32_t slow[WORD], count = 0;
+            int32_t slow[WORD];
+            size_t at = 0;
             int32_t size = 1 + (int32_t)(lore_random_next(&seed) % WORD);
             for (int32_t i = 0; i < size; i++) {
                 word[i] = (char)('a' + lore_random_next(&seed) % LETTERS);
                 slow[i] = word[i];
             }
             int32_t slow_count = merge_slowly(&w, slow, size);
-            CHECK(lore_bpe_word(&w.bpe, (lore_str){word, (size_t)size}, &scratch, &count));
-            CHECK_INT(count, slow_count);
-            for (int32_t i = 0; i < count; i++) {
-                CHECK_INT(scratch.symbols[i].id, slow[i]);
+            pieces.count = 0;
+            CHECK(lore_bpe_word(&w.bpe, (lore_str){word, (size_t)size}, &scratch, &pieces));
+            CHECK_INT(pieces.count, slow_count);
+            for (int32_t i = 0; i < pieces.count; i++) {
+                CHECK_INT(pieces.items[i].id, slow[i]);
+                CHECK_INT(pieces.items[i].start, at);
+                at += w.bpe.tokens[slow[i]].len;
             }
         }
         lore_arena_destroy(&w.arena);
@@ -114,12 +121,17 @@ TEST(whole_words_may_win)
     world w;
     world_make(&w, &seed);
     lore_bpe_scratch scratch = {.arena = &w.arena};
-    int32_t count = 0, id = 256 + 20;
+    lore_pieces pieces = {.arena = &w.arena};
+    int32_t id = 256 + 20;
     w.bpe.ignores_merges = true;
     CHECK(w.bpe.tokens[id].ptr != NULL);
-    CHECK(lore_bpe_word(&w.bpe, w.bpe.tokens[id], &scratch, &count));
-    CHECK_INT(count, 1);
-    CHECK_INT(scratch.symbols[0].id, id);
+    CHECK(lore_bpe_word(&w.bpe, w.bpe.tokens[id], &scratch, &pieces));
+    CHECK_INT(pieces.count, 1);
+    CHECK_INT(pieces.items[0].id, id);
+    w.bpe.special[id] = true; /* text never becomes one */
+    pieces.count = 0;
+    CHECK(lore_bpe_word(&w.bpe, w.bpe.tokens[id], &scratch, &pieces));
+    CHECK(pieces.count > 1 || pieces.items[0].id == id);
     lore_arena_destroy(&w.arena);
 }
 
@@ -129,18 +141,56 @@ TEST(long_words_are_no_trap)
     enum { SIZE = 1 << 20 };
     uint64_t seed = 1;
     world w;
-    int32_t count = 0;
     world_make(&w, &seed);
     lore_bpe_scratch scratch = {.arena = &w.arena};
+    lore_pieces pieces = {.arena = &w.arena};
     char *word = malloc(SIZE);
     CHECK(word != NULL);
     memset(word, 'a', SIZE);
     int64_t start = lore_clock_ns();
-    CHECK(lore_bpe_word(&w.bpe, (lore_str){word, SIZE}, &scratch, &count));
+    CHECK(lore_bpe_word(&w.bpe, (lore_str){word, SIZE}, &scratch, &pieces));
     CHECK(lore_clock_ns() - start < (int64_t)5e9);
-    CHECK(count >= SIZE / 12 && count <= SIZE);
+    CHECK(pieces.count >= SIZE / 12 && pieces.count <= SIZE);
     free(word);
     lore_arena_destroy(&w.arena);
 }
 
-CHECK_MAIN(heap_agrees_with_the_definition, whole_words_may_win, long_words_are_no_trap)
+/* 0 <unk>, 1 a, 2 de (U+7684), 3 "ad", 4 d; 5 .. 260 <0x00> .. <0xFF>. */
+static void check_ids(bool has_fallback, int32_t unk_id, bool fuses, const char *text,
+                      const int32_t *wanted, int32_t wanted_count)
+{
+    static const char *const TEXTS[] = {"<unk>", "a", "\xe7\x9a\x84", "ad", "d"};
+    lore_arena arena;
+    lore_bpe bpe;
+    lore_arena_init(&arena, 0);
+    CHECK(lore_bpe_init(&bpe, &arena, 261, 1));
+    for (int32_t i = 0; i < 261; i++) {
+        lore_str token =
+            i < 5 ? lore_str_from(TEXTS[i]) : lore_str_printf(&arena, "<0x%02X>", i - 5);
+        CHECK(lore_bpe_add_token(&bpe, i, token));
+    }
+    lore_bpe_add_merge(&bpe, 1, 4, 3);
+    lore_bpe_start(&bpe, false, has_fallback);
+    bpe.unk_id = unk_id;
+    bpe.fuses_unknown = fuses;
+    lore_bpe_scratch scratch = {.arena = &arena};
+    lore_pieces pieces = {.arena = &arena};
+    CHECK(lore_bpe_word(&bpe, lore_str_from(text), &scratch, &pieces));
+    CHECK_INT(pieces.count, wanted_count);
+    for (int32_t i = 0; i < wanted_count; i++) {
+        CHECK_INT(pieces.items[i].id, wanted[i]);
+    }
+    lore_arena_destroy(&arena);
+}
+
+TEST(characters_may_be_unknown)
+{
+    const char *text = "ad\u7684xyd\u00e9";
+    check_ids(true, 0, true, text, (const int32_t[]){3, 2, 125, 126, 4, 5 + 0xc3, 5 + 0xa9}, 7);
+    check_ids(false, 0, true, text, (const int32_t[]){3, 2, 0, 4, 0}, 5);
+    check_ids(false, 0, false, text, (const int32_t[]){3, 2, 0, 0, 4, 0}, 6);
+    check_ids(false, -1, true, text, (const int32_t[]){3, 2, 4}, 3);
+}
+
+CHECK_MAIN(merging_agrees_with_the_definition, whole_words_may_win, long_words_are_no_trap,
+           characters_may_be_unknown)

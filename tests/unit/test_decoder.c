@@ -10,6 +10,7 @@
 #include "models/decoder.h"
 
 #define DECODER LORE_SOURCE_DIR "/weights/decoder"
+#define FAMILIES LORE_SOURCE_DIR "/tests/golden/families"
 #define STORIES SHARED "/data/models/stories260K"
 
 enum { PROMPTS_MAX = 50, PROMPT_TOKENS_MAX = 1024, NEW_TOKENS = 64, STEP_ROWS = 256 };
@@ -435,14 +436,116 @@ TEST(pages_need_memory)
     fixture_close(&f);
 }
 
-static lore_status open_and_step(void *self)
+/* ---- what a family's file must hold ---- */
+
+static void link_family(const char *folder, const char *family, const char *file)
 {
-    fixture *f = self;
+    char from[512], to[512];
+    snprintf(from, sizeof from, FAMILIES "/%s/%s", family, file);
+    snprintf(to, sizeof to, "%s/%s", folder, file);
+    CHECK(symlink(from, to) == 0);
+}
+
+/* A config.json of the fixtures' sizes. */
+static void write_config(const char *folder, const char *fields, int32_t kv_heads)
+{
+    char config[512];
+    snprintf(config, sizeof config,
+             "{%s, \"hidden_size\": 32, \"num_hidden_layers\": 2, \"num_attention_heads\": 4, "
+             "\"num_key_value_heads\": %d, \"intermediate_size\": 64, \"vocab_size\": 272, "
+             "\"max_position_embeddings\": 64}",
+             fields, (int)kv_heads);
+    write_file(folder, "config.json", lore_str_from(config));
+}
+
+/* Another family's config.json over a family's tensors: what is missing or left over is named. */
+TEST(tensors_of_families_are_named)
+{
+    static const struct {
+        const char *family;
+        int32_t kv_heads;
+        const char *fields, *message;
+    } CASES[] = {
+        {"llama", 4, "\"model_type\": \"qwen2\"", "self_attn.q_proj.bias"},
+        {"llama", 4, "\"model_type\": \"llama\", \"attention_bias\": true",
+         "self_attn.q_proj.bias"},
+        {"llama", 4, "\"model_type\": \"phi3\"", "self_attn.qkv_proj.weight"},
+        {"llama", 4, "\"model_type\": \"gemma2\", \"head_dim\": 8",
+         "pre_feedforward_layernorm.weight"},
+        {"llama-biases", 2, "\"model_type\": \"llama\", \"head_dim\": 16",
+         "self_attn.q_proj.bias', which this model has no use for"},
+    };
     lore_error err = {0};
     lore_decoder *decoder = NULL;
-    lore_status status = lore_decoder_open(DECODER, f->backend, &LIMITS, NULL, &decoder, &err);
+    fixture f = fixture_open(LORE_BACKEND_REF, LORE_PRECISION_F32);
+    for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
+        char folder[256];
+        snprintf(folder, sizeof folder, "%s/family-%zu", check_temp_dir(), i);
+        write_config(folder, CASES[i].fields, CASES[i].kv_heads);
+        link_family(folder, CASES[i].family, "model.safetensors");
+        link_family(folder, CASES[i].family, "tokenizer.json");
+        CHECK_FAILS(lore_decoder_open(folder, f.backend, &LIMITS, NULL, &decoder, &err),
+                    LORE_ERR_CORRUPT, &err, CASES[i].message);
+        CHECK(strstr(err.message, folder) != NULL);
+    }
+    fixture_close(&f);
+}
+
+/* Set the values of all tensors of a safetensors file whose names end so to zero. */
+static void zero_tensors(lore_str file, const char *ending)
+{
+    lore_error err = {0};
+    lore_json *header = NULL;
+    uint64_t header_bytes = 0;
+    int32_t count = 0;
+    memcpy(&header_bytes, file.ptr, sizeof header_bytes);
+    CHECK_OK(lore_json_parse(lore_str_slice(file, 8, 8 + (size_t)header_bytes), 8, &header, &err),
+             &err);
+    for (const lore_json *n = lore_json_first(header); n != NULL; n = lore_json_next(n)) {
+        if (lore_str_ends(lore_json_key(n), lore_str_from(ending))) {
+            const lore_json *begin = lore_json_first(lore_json_get(n, "data_offsets"));
+            size_t from = (size_t)lore_json_number(begin);
+            size_t to = (size_t)lore_json_number(lore_json_next(begin));
+            memset((char *)file.ptr + 8 + header_bytes + from, 0, to - from);
+            count++;
+        }
+    }
+    CHECK(count > 0);
+    lore_json_free(header);
+}
+
+/* Biases that a family has not are passed over where they are zero: old writers of GPTQ put them
+ * beside every matrix. */
+TEST(zero_biases_are_passed_over)
+{
+    char folder[256];
+    lore_error err = {0};
+    lore_decoder *decoder = NULL;
+    lore_buf file;
+    fixture f = fixture_open(LORE_BACKEND_REF, LORE_PRECISION_F32);
+    lore_buf_init(&file, 0);
+    snprintf(folder, sizeof folder, "%s/zero-biases", check_temp_dir());
+    write_config(folder, "\"model_type\": \"llama\", \"tie_word_embeddings\": true", 2);
+    link_family(folder, "qwen2", "tokenizer.json");
+    CHECK_OK(lore_file_read(FAMILIES "/qwen2/model.safetensors", 1 << 20, &file, &err), &err);
+    write_file(folder, "model.safetensors", lore_buf_str(&file));
+    CHECK_FAILS(lore_decoder_open(folder, f.backend, &LIMITS, NULL, &decoder, &err),
+                LORE_ERR_CORRUPT, &err, "q_proj.bias");
+    zero_tensors(lore_buf_str(&file), ".bias");
+    write_file(folder, "model.safetensors", lore_buf_str(&file));
+    CHECK_OK(lore_decoder_open(folder, f.backend, &LIMITS, NULL, &decoder, &err), &err);
+    lore_decoder_close(decoder);
+    lore_buf_destroy(&file);
+    fixture_close(&f);
+}
+
+static lore_status open_and_step(const char *folder, const fixture *f)
+{
+    lore_error err = {0};
+    lore_decoder *decoder = NULL;
+    lore_status status = lore_decoder_open(folder, f->backend, &LIMITS, NULL, &decoder, &err);
     if (status == LORE_OK) {
-        int32_t ids[] = {504}, row_start[] = {0, 1}, past[] = {0}, page_start[] = {0, 1},
+        int32_t ids[] = {104}, row_start[] = {0, 1}, past[] = {0}, page_start[] = {0, 1},
                 pages[] = {0}, rows[] = {0};
         int32_t drawn = 0;
         float logprob = 0;
@@ -454,17 +557,18 @@ static lore_status open_and_step(void *self)
     return status;
 }
 
-/* One in many of the allocations of opening and stepping fails: an error, and nothing is lost. */
-TEST(out_of_memory_is_an_error)
+/* About `samples` of the allocations of opening and stepping fail, one at a time: an error, and
+ * nothing is lost. */
+static void fail_allocations(const char *folder, int64_t samples)
 {
     fixture f = fixture_open(LORE_BACKEND_CPU, LORE_PRECISION_INT8);
     int64_t before = lore_mem_count();
-    CHECK_INT(open_and_step(&f), LORE_OK);
-    int64_t total = lore_mem_count() - before, step = total / 24 + 1;
+    CHECK_INT(open_and_step(folder, &f), LORE_OK);
+    int64_t total = lore_mem_count() - before, step = total / samples + 1;
     for (int64_t n = 1; n <= total; n += step) {
         int64_t live = lore_mem_live();
         lore_mem_fail_at(n, false);
-        lore_status status = open_and_step(&f);
+        lore_status status = open_and_step(folder, &f);
         lore_mem_fail_at(0, false);
         CHECK(status == LORE_ERR_NOMEM || status == LORE_OK);
         CHECK_INT(lore_mem_live(), live);
@@ -472,6 +576,14 @@ TEST(out_of_memory_is_an_error)
     fixture_close(&f);
 }
 
+TEST(out_of_memory_is_an_error)
+{
+    fail_allocations(DECODER, 24);
+    fail_allocations(FAMILIES "/llama-biases", 400);
+    fail_allocations(FAMILIES "/gemma2", 400);
+}
+
 CHECK_MAIN(stories_ref, stories_cpu_f32, starter_ref, starter_cpu_f32, starter_cpu_bf16,
            starter_cpu_int8, mixing_changes_nothing, logits_come_out, tells_what_it_is,
-           broken_folders_are_named, pages_need_memory, out_of_memory_is_an_error)
+           broken_folders_are_named, pages_need_memory, tensors_of_families_are_named,
+           zero_biases_are_passed_over, out_of_memory_is_an_error)

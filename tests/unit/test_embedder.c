@@ -231,7 +231,9 @@ TEST(tells_what_it_is)
     CHECK_INT(lore_embedder_dim(embedder), DIM);
     CHECK_INT(lore_embedder_tokens_max(embedder), 256);
     CHECK_STR(lore_str_from(lore_embedder_name(embedder)), "lore-encoder-small");
-    CHECK_INT(strlen(lore_embedder_fingerprint(embedder)), 64);
+    /* Data folders that this encoder has filled stay valid. */
+    CHECK_STR(lore_str_from(lore_embedder_fingerprint(embedder)),
+              "29269d329830c42af96993886718efc1382e5b2ea450d2ff449521e79e547acf");
     CHECK(lore_embedder_parameters(embedder) > 20000000 &&
           lore_embedder_parameters(embedder) < 21000000);
     CHECK_INT(lore_tokenizer_vocab(lore_embedder_tokenizer(embedder)), 24576);
@@ -279,7 +281,7 @@ TEST(broken_folders_are_named)
 {
     refuse("config.json", NULL, LORE_ERR_NOT_FOUND, "config.json");
     refuse("config.json", "{", LORE_ERR_CORRUPT, "config.json");
-    refuse("config.json", "{\"model_type\": \"roberta\"}", LORE_ERR_UNSUPPORTED, "roberta");
+    refuse("config.json", "{\"model_type\": \"t5\"}", LORE_ERR_UNSUPPORTED, "t5");
     refuse("config.json",
            "{\"model_type\": \"bert\", \"hidden_size\": 384, \"num_hidden_layers\": 6, "
            "\"num_attention_heads\": 6,"
@@ -291,6 +293,10 @@ TEST(broken_folders_are_named)
            LORE_ERR_UNSUPPORTED, "Dense");
     refuse("modules.json",
            "[{\"type\": \"a.Transformer\", \"path\": \"\"}, {\"type\": \"a.Pooling\", \"path\": "
+           "\"1_Pooling\"}, {\"type\": \"a.Dense\", \"path\": \"2_Dense\"}]",
+           LORE_ERR_NOT_FOUND, "2_Dense/config.json");
+    refuse("modules.json",
+           "[{\"type\": \"a.Transformer\", \"path\": \"\"}, {\"type\": \"a.Pooling\", \"path\": "
            "\"../x\"}]",
            LORE_ERR_CORRUPT, "modules.json");
     refuse("1_Pooling/config.json", "{\"pooling_mode_max_tokens\": true}", LORE_ERR_UNSUPPORTED,
@@ -300,8 +306,8 @@ TEST(broken_folders_are_named)
            "word_embedding_dimension");
     refuse("sentence_bert_config.json", "{\"do_lower_case\": true}", LORE_ERR_UNSUPPORTED,
            "do_lower_case");
-    refuse("tokenizer.json", "{\"model\": {\"type\": \"WordPiece\"}}", LORE_ERR_UNSUPPORTED,
-           "WordPiece");
+    refuse("tokenizer.json", "{\"model\": {\"type\": \"WordLevel\"}}", LORE_ERR_UNSUPPORTED,
+           "WordLevel");
     refuse("model.safetensors", NULL, LORE_ERR_NOT_FOUND, "model.safetensors");
     refuse("model.safetensors", "12345678901", LORE_ERR_CORRUPT, "model.safetensors");
 }
@@ -332,6 +338,76 @@ TEST(pooling_follows_the_folder)
     CHECK(cosine(vectors[0], vectors[2]) < 0.99);
     CHECK(strcmp(fingerprints[0], fingerprints[1]) != 0);
     CHECK(strcmp(fingerprints[1], fingerprints[2]) != 0);
+    fixture_close(&f);
+}
+
+/* What lore.json says goes before the model's own files; prompts change the side that they are for,
+ * and only what changes the vectors of documents changes the fingerprint. */
+TEST(prompts_and_dimensions_follow_the_folder)
+{
+    static const char *const CARDS[] = {"{\"name\": \"x\"}", "{\"query_prompt\": \"query: \"}",
+                                        "{\"document_prompt\": \"query: \"}",
+                                        "{\"dimensions\": 100}"};
+    static float questions[4][DIM], documents[4][DIM];
+    char folder[256], fingerprints[4][65];
+    lore_error err = {0};
+    lore_embedder *embedder = NULL;
+    lore_str text = LORE_STR("How do I reset the router?"),
+             asked = LORE_STR("query: How do I reset "
+                              "the router?");
+    fixture f = fixture_open(LORE_BACKEND_CPU, LORE_PRECISION_F32);
+    copy_encoder(folder, "prompts");
+    for (int i = 0; i < 4; i++) {
+        write_file(folder, "lore.json", lore_str_from(CARDS[i]));
+        CHECK_OK(lore_embedder_open(folder, f.backend, &LIMITS, &embedder, &err), &err);
+        CHECK_INT(lore_embedder_dim(embedder), i == 3 ? 100 : DIM);
+        CHECK_OK(lore_embedder_encode(embedder, &text, 1, questions[i], &err), &err);
+        CHECK_OK(lore_embedder_encode_bulk(embedder, &text, 1, documents[i], &err), &err);
+        memcpy(fingerprints[i], lore_embedder_fingerprint(embedder), 65);
+        lore_embedder_close(embedder);
+    }
+    CHECK(cosine(questions[0], documents[0]) > 0.99999);
+    CHECK(cosine(questions[1], questions[0]) < 0.999);
+    CHECK(cosine(documents[1], documents[0]) > 0.99999);
+    CHECK(cosine(documents[2], questions[1]) > 0.99999);
+    CHECK(cosine(questions[2], questions[0]) > 0.99999);
+    CHECK(strcmp(fingerprints[0], fingerprints[1]) == 0);
+    CHECK(strcmp(fingerprints[0], fingerprints[2]) != 0);
+    CHECK(strcmp(fingerprints[0], fingerprints[3]) != 0);
+    double length = 0;
+    for (int i = 0; i < 100; i++) {
+        length += (double)questions[3][i] * (double)questions[3][i];
+    }
+    CHECK_NEAR(length, 1, 1e-5);
+    CHECK(fabs((double)(questions[3][0] / questions[3][1] - questions[0][0] / questions[0][1])) <
+          1e-3);
+    write_file(folder, "lore.json", LORE_STR("{\"name\": \"x\"}"));
+    CHECK_OK(lore_embedder_open(folder, f.backend, &LIMITS, &embedder, &err), &err);
+    CHECK_OK(lore_embedder_encode_passages(embedder, &asked, 1, questions[0], &err), &err);
+    CHECK(cosine(questions[0], questions[1]) > 0.99999);
+    lore_embedder_close(embedder);
+    write_file(folder, "lore.json", LORE_STR("{\"dimensions\": 385}"));
+    CHECK_FAILS(lore_embedder_open(folder, f.backend, &LIMITS, &embedder, &err), LORE_ERR_CORRUPT,
+                &err, "385 dimensions are wanted of vectors of 384");
+    fixture_close(&f);
+}
+
+/* A model that could read more than the limit is cut at the limit. */
+TEST(the_limit_cuts)
+{
+    lore_limits limits = LIMITS;
+    lore_error err = {0};
+    lore_embedder *embedder = NULL;
+    lore_str text = LORE_STR("one two three four five six seven eight nine ten eleven twelve "
+                             "thirteen fourteen fifteen sixteen seventeen");
+    float vector[DIM];
+    fixture f = fixture_open(LORE_BACKEND_CPU, LORE_PRECISION_F32);
+    limits.encoder_tokens_max = 16;
+    CHECK_OK(lore_embedder_open(ENCODER, f.backend, &limits, &embedder, &err), &err);
+    CHECK_INT(lore_embedder_tokens_max(embedder), 16);
+    CHECK_OK(lore_embedder_encode(embedder, &text, 1, vector, &err), &err);
+    CHECK_INT(lore_embedder_cut_count(embedder), 1);
+    lore_embedder_close(embedder);
     fixture_close(&f);
 }
 
@@ -372,4 +448,5 @@ TEST(out_of_memory_is_an_error)
 CHECK_MAIN(cpu_f32_matches, cpu_bf16_matches, cpu_int8_matches, ref_matches,
            packing_changes_nothing, askers_travel_together, lanes_do_not_mix,
            long_call_and_short_call, tells_what_it_is, broken_folders_are_named,
-           pooling_follows_the_folder, out_of_memory_is_an_error)
+           pooling_follows_the_folder, prompts_and_dimensions_follow_the_folder, the_limit_cuts,
+           out_of_memory_is_an_error)
