@@ -6,12 +6,10 @@
  * first token on, and every token but the first counts. */
 #include "tests/unit/models_fixture.h"
 
-#include "models/decoder.h"
+#include "models/perplexity.h"
 
 #define DECODER LORE_SOURCE_DIR "/weights/decoder"
 #define SAMPLES SHARED "/data/sample-docs"
-
-enum { WINDOW = 512, WINDOWS = 40, PAGE = 32 };
 
 /* Append the text of all files under the folder, in order of their names, up to a megabyte. */
 static void read_folder(lore_arena *arena, const char *folder, lore_buf *text)
@@ -32,74 +30,27 @@ static void read_folder(lore_arena *arena, const char *folder, lore_buf *text)
     }
 }
 
-static double window_loss(lore_decoder *decoder, const int32_t *ids, float *logits)
-{
-    static int32_t pages[WINDOW / PAGE], rows[WINDOW], drawn[WINDOW];
-    static float logprobs[WINDOW];
-    static lore_sample samples[WINDOW];
-    int32_t row_start[] = {0, WINDOW}, past[] = {0}, page_start[] = {0, WINDOW / PAGE};
-    int32_t vocab = lore_decoder_get_info(decoder)->vocab;
-    lore_error err = {0};
-    double loss = 0;
-    for (int32_t i = 0; i < WINDOW / PAGE; i++) {
-        pages[i] = i;
-    }
-    for (int32_t i = 0; i < WINDOW - 1; i++) {
-        rows[i] = i;
-        samples[i].top_p = 1;
-    }
-    lore_step step = {ids,
-                      {1, WINDOW, row_start, past, page_start, pages, WINDOW, WINDOW},
-                      rows,
-                      samples,
-                      WINDOW - 1};
-    CHECK_OK(lore_decoder_step(decoder, &step, drawn, logprobs, logits, &err), &err);
-    for (int32_t i = 0; i < WINDOW - 1; i++) {
-        const float *row = logits + (size_t)i * (size_t)vocab;
-        double sum = 0;
-        for (int32_t k = 0; k < vocab; k++) {
-            sum += exp((double)row[k] - (double)row[drawn[i]]);
-        }
-        loss += log(sum) + (double)row[drawn[i]] - (double)row[ids[i + 1]];
-    }
-    return loss;
-}
-
 static double perplexity(lore_precision precision, const char *label)
 {
     lore_error err = {0};
-    lore_decoder *decoder = NULL;
     lore_arena arena;
     lore_buf text;
-    lore_tokens tokens;
+    lore_perplexity_result result;
+    const lore_perplexity_options options = {.window = 512, .windows_max = 40};
     fixture f = fixture_open(LORE_BACKEND_CPU, precision);
-    lore_decoder_options options = {.rows_max = WINDOW,
-                                    .sequences_max = WINDOW,
-                                    .page_tokens = PAGE,
-                                    .page_count = WINDOW / PAGE};
-    CHECK_OK(lore_decoder_open(DECODER, f.backend, &LIMITS, &options, &decoder, &err), &err);
     lore_arena_init(&arena, 0);
     lore_buf_init(&text, 0);
     read_folder(&arena, SAMPLES, &text);
-    CHECK_OK(lore_tokenizer_encode(lore_decoder_tokenizer(decoder), lore_buf_str(&text),
-                                   (lore_encode_options){0}, &arena, &tokens, &err),
-             &err);
-    float *logits = malloc(WINDOW * (size_t)lore_decoder_get_info(decoder)->vocab * sizeof(float));
-    CHECK(logits != NULL);
-    double loss = 0;
-    int32_t windows = 0, stride = tokens.count / WINDOW / WINDOWS; /* spread over all documents */
-    CHECK(stride >= 1);
-    for (int32_t w = 0; w < WINDOWS; w++, windows++) {
-        loss += window_loss(decoder, tokens.ids + (size_t)w * (size_t)stride * WINDOW, logits);
-    }
-    double result = exp(loss / ((double)windows * (WINDOW - 1)));
-    printf("cpu %s: perplexity %.4f on %d tokens\n", label, result, windows * (WINDOW - 1));
-    free(logits);
+    CHECK_OK(
+        lore_perplexity(DECODER, f.backend, &LIMITS, lore_buf_str(&text), &options, &result, &err),
+        &err);
+    printf("cpu %s: perplexity %.4f on %lld tokens\n", label, result.perplexity,
+           (long long)result.tokens);
+    CHECK(result.tokens >= 20000);
     lore_buf_destroy(&text);
     lore_arena_destroy(&arena);
-    lore_decoder_close(decoder);
     fixture_close(&f);
-    return result;
+    return result.perplexity;
 }
 
 TEST(int8_keeps_the_perplexity)
