@@ -78,7 +78,8 @@ static lore_status find_passages(writing *w, lore_error *err)
         .hits_max = is_ranked && top_k < (int32_t)config->evidence_hits
                         ? (int32_t)config->evidence_hits
                         : top_k,
-        .weight = -1.0};
+        .weight = -1.0,
+        .deadline_ns = query->deadline_ns};
     lore_answer *answer = w->answer;
     lore_status status = lore_retrieve(&w->answerer->retriever, answer->question, &options,
                                        w->arena, &answer->hits, err);
@@ -87,6 +88,7 @@ static lore_status find_passages(writing *w, lore_error *err)
     }
     answer->embed_ms = (double)answer->hits.embed_ns / 1e6;
     answer->search_ms = (double)answer->hits.search_ns / 1e6;
+    answer->rerank_ms = (double)answer->hits.rerank_ns / 1e6;
     if (!is_ranked) {
         return LORE_OK;
     }
@@ -97,6 +99,9 @@ static lore_status find_passages(writing *w, lore_error *err)
     }
     answer->evidence_ms = (double)w->evidence.elapsed_ns / 1e6;
     answer->support = w->evidence.support;
+    for (int32_t i = 0; answer->hits.rerank == LORE_RERANK_DONE && i < answer->hits.count; i++) {
+        w->evidence.passages[i] = i; /* the reranker's order stands */
+    }
     return lore_evidence_reorder(&w->evidence, &answer->hits, top_k, w->arena, err);
 }
 
@@ -270,8 +275,9 @@ static lore_status build_prompt(writing *w, lore_prompt *prompt, lore_error *err
                                .tokens_max = context < (int32_t)config->limits.prompt_tokens_max
                                                  ? context
                                                  : (int32_t)config->limits.prompt_tokens_max};
-    return lore_prompt_build(prompt_template, lore_engine_tokenizer(w->answerer->engine), &slots,
-                             w->arena, prompt, err);
+    return lore_prompt_build(prompt_template, w->answerer->chat_template,
+                             lore_engine_tokenizer(w->answerer->engine), &slots, w->arena, prompt,
+                             err);
 }
 
 typedef enum verdict { VERDICT_RELEASED, VERDICT_REFUSED, VERDICT_FULL } verdict;

@@ -64,12 +64,13 @@ typedef struct lore_answer {
     const char *finish_reason; /* stop, length, cancelled */
     int32_t prompt_tokens, completion_tokens;
     float support;
-    double embed_ms, search_ms, evidence_ms, queue_ms, first_token_ms, total_ms;
+    double embed_ms, search_ms, rerank_ms, evidence_ms, queue_ms, first_token_ms, total_ms;
 } lore_answer;
 
 typedef struct lore_answerer { /* const after start; shared by all threads; everything borrowed */
     lore_retriever retriever;
-    lore_engine *engine; /* NULL: extractive answers only */
+    lore_engine *engine;                /* NULL: extractive answers only */
+    const lore_template *chat_template; /* of the engine's model; NULL without an engine */
     const lore_prompt_template *const *prompts;
     int32_t prompt_count;
     const lore_config *config;

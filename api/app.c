@@ -111,6 +111,21 @@ static lore_status open_embedder(lore_app *app, lore_error *err)
                               err);
 }
 
+static lore_status open_reranker(lore_app *app, lore_error *err)
+{
+    const lore_config *config = app->config;
+    if (strcmp(config->reranker, "none") == 0) {
+        return LORE_OK;
+    }
+    if (!lore_file_is_dir(config->reranker)) {
+        return lore_fail(err, LORE_ERR_NOT_FOUND,
+                         "no reranker at '%s': set --set reranker=FOLDER, or reranker=none",
+                         config->reranker);
+    }
+    return lore_reranker_open(config->reranker, app->embed_backend, &config->limits, &app->reranker,
+                              err);
+}
+
 /* Does the system refuse to let us write there? */
 static bool is_read_only(const char *folder)
 {
@@ -169,6 +184,20 @@ static void open_log(lore_app *app)
     }
 }
 
+/* What the model's chat template ends a turn with also ends an answer. */
+static lore_status open_chat_template(lore_app *app, lore_error *err)
+{
+    const lore_config *config = app->config;
+    const lore_decoder_info *info = lore_engine_info(app->engine);
+    lore_status status = lore_template_open(
+        config->decoder, config->chat_template, lore_engine_tokenizer(app->engine), info->bos_id,
+        info->eos_count > 0 ? info->eos_ids[0] : -1, &config->limits, &app->chat_template, err);
+    if (status == LORE_OK) {
+        lore_engine_end_at(app->engine, lore_template_end_id(app->chat_template));
+    }
+    return status;
+}
+
 /* The default decoder may be absent (a small installation): then answers are extractive. One that
  * the user named must be there. */
 static lore_status open_engine(lore_app *app, lore_error *err)
@@ -195,7 +224,9 @@ static lore_status open_engine(lore_app *app, lore_error *err)
                  LORE_LOG_STR(lore_str_from(config->decoder)));
         return LORE_OK;
     }
-    return lore_engine_start(config->decoder, app->decode_backend, config, &app->engine, err);
+    lore_status status =
+        lore_engine_start(config->decoder, app->decode_backend, config, &app->engine, err);
+    return status == LORE_OK ? open_chat_template(app, err) : status;
 }
 
 static lore_status open_prompt_files(lore_app *app, const lore_str *names, size_t count,
@@ -269,6 +300,9 @@ static lore_status open_parts(lore_app *app, lore_app_needs needs, lore_error *e
     if (status == LORE_OK && needs.embedder) {
         status = open_embedder(app, err);
     }
+    if (status == LORE_OK && needs.reranker) {
+        status = open_reranker(app, err);
+    }
     if (status == LORE_OK && (needs.index || needs.index_writer)) {
         status = open_index(app, needs, err);
     }
@@ -299,8 +333,12 @@ lore_status lore_app_open(const lore_config *config, lore_app_needs needs, lore_
         return status;
     }
     app->answerer = (lore_answerer){
-        .retriever = {.index = app->index, .embedder = app->embedder, .config = config},
+        .retriever = {.index = app->index,
+                      .embedder = app->embedder,
+                      .reranker = app->reranker,
+                      .config = config},
         .engine = app->engine,
+        .chat_template = app->chat_template,
         .prompts = (const lore_prompt_template *const *)app->prompts,
         .prompt_count = app->prompt_count,
         .config = config,
@@ -316,11 +354,13 @@ void lore_app_close(lore_app *app)
     lore_free(app->prompts);
     /* By now nobody asks any more; a sequence that still runs has no reader. */
     lore_engine_stop(app->engine, lore_clock_ns());
+    lore_template_close(app->chat_template);
     lore_background_close(app->background);
     lore_writer_close(app->writer);
     lore_request_log_close(app->log);
     lore_index_close(app->index);
     lore_embedder_close(app->embedder);
+    lore_reranker_close(app->reranker);
     lore_backend_close(app->decode_backend);
     lore_backend_close(app->embed_backend);
     lore_pool_free(app->pool);

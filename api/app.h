@@ -1,5 +1,5 @@
 /* Everything a command or the server needs, opened in order and closed in reverse: pool, backends,
- * embedder, index, its writer, request log, engine, prompts.
+ * embedder, reranker, index, its writer, request log, engine, prompts.
  *
  * Const after opening, but for the count of large documents under way. Whoever changes the index
  * goes through `writer`. */
@@ -16,11 +16,13 @@ typedef struct lore_app {
     lore_backend *embed_backend; /* high priority: questions and searches */
     lore_backend *decode_backend;
     lore_embedder *embedder; /* NULL unless asked */
+    lore_reranker *reranker; /* NULL unless asked, or reranker "none" */
     lore_index *index;
-    lore_writer *writer;         /* NULL unless asked, or the folder is read-only */
-    lore_background *background; /* where a server prepares documents; NULL unless asked */
-    lore_request_log *log;       /* NULL unless asked, switched off, or the folder is read-only */
-    lore_engine *engine;         /* NULL unless asked, or decoder "none" */
+    lore_writer *writer;          /* NULL unless asked, or the folder is read-only */
+    lore_background *background;  /* where a server prepares documents; NULL unless asked */
+    lore_request_log *log;        /* NULL unless asked, switched off, or the folder is read-only */
+    lore_engine *engine;          /* NULL unless asked, or decoder "none" */
+    lore_template *chat_template; /* the engine's model's; NULL without an engine */
     lore_prompt_template **prompts;
     int32_t prompt_count;
     lore_answerer answerer; /* points at the above */
@@ -33,6 +35,7 @@ typedef struct lore_app {
 typedef struct lore_app_needs {
     bool embedder, index, index_writer, engine; /* the engine brings the prompts */
     bool prompts;
+    bool reranker;
     /* For a server: background and request log; and where the data folder is read-only, reading
      * instead of index_writer. */
     bool service;

@@ -34,7 +34,7 @@ static void write_scores(lore_json_writer *w, const lore_hit *hit)
     lore_json_object(w, "scores");
     lore_json_float(w, "dense", (double)hit->dense); /* NaN is written as null */
     lore_json_float(w, "lexical", (double)hit->lexical);
-    lore_json_null(w, "rerank");
+    lore_json_float(w, "rerank", (double)hit->rerank);
     lore_json_end(w);
 }
 
@@ -65,6 +65,27 @@ static void write_passages(lore_json_writer *w, const char *key, const lore_answ
         write_passage(w, &answer->hits.items[i], i + 1);
     }
     lore_json_end(w);
+}
+
+/* Where a reranker is configured: whether it decided the order, and if not, why. */
+static void write_reranked(lore_json_writer *w, const lore_answer *answer)
+{
+    if (answer->hits.rerank == LORE_RERANK_OFF) {
+        return;
+    }
+    lore_json_boolean(w, "reranked", answer->hits.rerank == LORE_RERANK_DONE);
+    if (answer->hits.rerank != LORE_RERANK_DONE) {
+        lore_json_string(w, "rerank_reason",
+                         answer->hits.rerank == LORE_RERANK_LATE ? LORE_STR("deadline")
+                                                                 : LORE_STR("error"));
+    }
+}
+
+static void write_rerank_ms(lore_json_writer *w, const lore_answer *answer)
+{
+    if (answer->hits.rerank != LORE_RERANK_OFF) {
+        write_ms(w, "rerank", answer->rerank_ms);
+    }
 }
 
 static void write_citation(lore_json_writer *w, const lore_answer *answer,
@@ -99,6 +120,7 @@ static void write_timings(lore_json_writer *w, const lore_answer *answer)
     lore_json_object(w, "timings_ms");
     write_ms(w, "embed", answer->embed_ms);
     write_ms(w, "search", answer->search_ms);
+    write_rerank_ms(w, answer);
     write_ms(w, "evidence", answer->evidence_ms);
     write_ms(w, "queue", answer->queue_ms);
     write_ms(w, "first_token", answer->first_token_ms);
@@ -129,6 +151,7 @@ void lore_wire_answer(const lore_answer *answer, bool with_passages, lore_buf *o
     if (with_passages) {
         write_passages(&w, "passages", answer);
     }
+    write_reranked(&w, answer);
     lore_json_object(&w, "prompt");
     lore_json_string(&w, "name", lore_str_from(answer->prompt_name ? answer->prompt_name : ""));
     lore_json_int(&w, "version", 1);
@@ -151,9 +174,11 @@ void lore_wire_retrieval(const lore_answer *answer, lore_buf *out)
     lore_json_int(&w, "created", answer->created);
     lore_json_string(&w, "query_used", answer->question);
     write_passages(&w, "passages", answer);
+    write_reranked(&w, answer);
     lore_json_object(&w, "timings_ms");
     write_ms(&w, "embed", answer->embed_ms);
     write_ms(&w, "search", answer->search_ms);
+    write_rerank_ms(&w, answer);
     write_ms(&w, "total", answer->total_ms);
     lore_json_end(&w);
     lore_json_end(&w);

@@ -198,11 +198,10 @@ static lore_status find_tokens(const lore_tokenizer *tokenizer, lore_str text,
         lore_tokens tokens = {0};
         size_t end = step_end(text, at);
         lore_arena_reset(scratch);
-        status =
-            lore_is_interrupted(interrupt)
-                ? fail_interrupted(err)
-                : lore_tokenizer_encode(tokenizer, lore_str_slice(text, at, end),
-                                        (lore_encode_options){false, false}, scratch, &tokens, err);
+        status = lore_is_interrupted(interrupt)
+                     ? fail_interrupted(err)
+                     : lore_tokenizer_encode(tokenizer, lore_str_slice(text, at, end),
+                                             (lore_encode_options){0}, scratch, &tokens, err);
         for (int32_t i = 0; i < tokens.count; i++) {
             tokens.starts[i] += (uint32_t)at;
         }

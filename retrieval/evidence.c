@@ -414,7 +414,8 @@ static lore_status fill_dense(const lore_retriever *retriever, const lore_hits *
             return lore_fail(err, LORE_ERR_NOMEM, "no memory for %d sentence vectors", count);
         }
     }
-    lore_status status = lore_embedder_encode(retriever->embedder, texts, count, vectors, err);
+    lore_status status =
+        lore_embedder_encode_passages(retriever->embedder, texts, count, vectors, err);
     for (int32_t i = 0; status == LORE_OK && i < count; i++) {
         float cosine = 0.0F;
         for (int32_t c = 0; c < dim; c++) {

@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "index/lexical.h"
 #include "retrieval/fuse.h"
+#include "retrieval/rerank.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -159,7 +160,7 @@ static lore_status keep_distinct(const lore_chunk *chunks, int32_t count,
         }
         if (!is_duplicate) {
             hits->items[hits->count++] =
-                (lore_hit){chunks[i], fused[f].score, fused[f].dense, fused[f].lexical};
+                (lore_hit){chunks[i], fused[f].score, fused[f].dense, fused[f].lexical, NAN};
         }
     }
     return LORE_OK;
@@ -217,6 +218,21 @@ static lore_status search_both(const lore_retriever *retriever, lore_snapshot *s
     return load_hits(snapshot, fused, count, options, arena, hits, err);
 }
 
+/* Let the reranker order the hits, and keep what was asked for. */
+static void rerank(const lore_retriever *retriever, lore_str question,
+                   const lore_retrieve_options *options, lore_arena *arena, lore_hits *hits)
+{
+    const lore_config *config = retriever->config;
+    lore_rerank_options rerank_options = {.pairs = (int32_t)config->rerank_pairs,
+                                          .deadline_ns =
+                                              lore_clock_ns() + config->rerank_ms * 1000000};
+    if (options->deadline_ns != 0 && options->deadline_ns < rerank_options.deadline_ns) {
+        rerank_options.deadline_ns = options->deadline_ns;
+    }
+    lore_rerank(retriever->reranker, question, &rerank_options, arena, hits);
+    hits->count = hits->count < options->hits_max ? hits->count : options->hits_max;
+}
+
 lore_status lore_retrieve(const lore_retriever *retriever, lore_str question,
                           const lore_retrieve_options *options, lore_arena *arena, lore_hits *hits,
                           lore_error *err)
@@ -234,12 +250,19 @@ lore_status lore_retrieve(const lore_retriever *retriever, lore_str question,
     }
     int64_t start_ns = lore_clock_ns();
     lore_snapshot *snapshot = lore_index_acquire(retriever->index);
-    status = search_both(retriever, snapshot, question, options, weight, arena, &found, err);
+    lore_retrieve_options wider = *options; /* the reranker chooses among more than are wanted */
+    if (retriever->reranker != NULL && wider.hits_max < retriever->config->rerank_pairs) {
+        wider.hits_max = (int32_t)retriever->config->rerank_pairs;
+    }
+    status = search_both(retriever, snapshot, question, &wider, weight, arena, &found, err);
     lore_snapshot_release(snapshot);
     if (status != LORE_OK) {
         return status;
     }
     found.search_ns = lore_clock_ns() - start_ns;
+    if (retriever->reranker != NULL) {
+        rerank(retriever, question, options, arena, &found);
+    }
     *hits = found;
     return LORE_OK;
 }

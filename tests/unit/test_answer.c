@@ -14,6 +14,7 @@ typedef struct desk {
     bench b;
     lore_backend *decode_backend;
     lore_engine *engine;
+    lore_template *chat;
     lore_prompt_template *prompt;
     const lore_prompt_template *prompts[1];
     lore_answerer answerer;
@@ -35,12 +36,17 @@ static void desk_open(desk *d, const char *name, bool with_engine)
         CHECK_OK(lore_engine_start(LORE_SOURCE_DIR "/weights/decoder", d->decode_backend,
                                    &d->b.config, &d->engine, &err),
                  &err);
+        CHECK_OK(lore_template_open(LORE_SOURCE_DIR "/weights/decoder", "auto",
+                                    lore_engine_tokenizer(d->engine), -1, -1, &d->b.config.limits,
+                                    &d->chat, &err),
+                 &err);
     }
     CHECK_OK(lore_prompt_open(LORE_SOURCE_DIR "/prompts", LORE_STR("default"), &d->prompt, &err),
              &err);
     d->prompts[0] = d->prompt;
     d->answerer = (lore_answerer){.retriever = retriever_of(&d->b),
                                   .engine = d->engine,
+                                  .chat_template = d->chat,
                                   .prompts = d->prompts,
                                   .prompt_count = 1,
                                   .config = &d->b.config};
@@ -49,6 +55,7 @@ static void desk_open(desk *d, const char *name, bool with_engine)
 static void desk_close(desk *d)
 {
     lore_engine_stop(d->engine, lore_clock_ns());
+    lore_template_close(d->chat);
     lore_prompt_close(d->prompt);
     lore_arena_destroy(&d->arena);
     lore_backend_close(d->decode_backend);

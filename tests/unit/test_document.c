@@ -100,7 +100,8 @@ TEST(fits_the_window)
     for (int32_t i = 0; i < prepared.chunk_count; i++) {
         lore_tokens tokens;
         CHECK_OK(lore_tokenizer_encode(lore_embedder_tokenizer(b.embedder), prepared.embed_texts[i],
-                                       (lore_encode_options){false, true}, &arena, &tokens, &err),
+                                       (lore_encode_options){.add_special = true}, &arena, &tokens,
+                                       &err),
                  &err);
         CHECK(tokens.count <= lore_embedder_tokens_max(b.embedder));
     }

@@ -60,7 +60,7 @@ static void rank_chunks(scene *s, const char *question, const lore_chunk *chunks
     s->hits = (lore_hits){
         .items = LORE_PUSH(&s->arena, lore_hit, count + 1), .count = count, .query_vector = vector};
     for (int32_t i = 0; i < count; i++) {
-        s->hits.items[i] = (lore_hit){chunks[i], 0.5F, NAN, NAN};
+        s->hits.items[i] = (lore_hit){chunks[i], 0.5F, NAN, NAN, NAN};
     }
     rank(s, question);
 }

@@ -27,7 +27,8 @@ static void fill_answer(lore_answer *answer, lore_hit *hit, lore_citation *citat
                                 .end = 115},
                       .score = 0.5F,
                       .dense = 0.25F,
-                      .lexical = NAN};
+                      .lexical = NAN,
+                      .rerank = NAN};
     *citation = (lore_citation){1, 0, 8, 0, 96, 104, LORE_STR("Hold it.")};
     *answer = (lore_answer){.id = "q_1",
                             .created = 1790000000,
@@ -90,6 +91,48 @@ TEST(an_answer_has_the_fields_of_the_contract)
     CHECK_INT(lore_json_count(lore_json_get(root, "passages")), 1);
     lore_json_free(root);
     lore_buf_destroy(&out);
+}
+
+/* A reply speaks of reranking only where there is a reranker, and says why it did not decide. */
+TEST(reranking_is_told)
+{
+    static const struct {
+        lore_rerank_state state;
+        const char *reason;
+    } CASES[] = {{LORE_RERANK_OFF, NULL},
+                 {LORE_RERANK_DONE, NULL},
+                 {LORE_RERANK_LATE, "deadline"},
+                 {LORE_RERANK_FAILED, "error"}};
+    lore_answer answer;
+    lore_hit hit;
+    lore_citation citation;
+    fill_answer(&answer, &hit, &citation);
+    for (size_t i = 0; i < 2 * sizeof CASES / sizeof CASES[0]; i++) {
+        lore_buf out;
+        bool is_on = CASES[i / 2].state != LORE_RERANK_OFF;
+        bool is_done = CASES[i / 2].state == LORE_RERANK_DONE;
+        answer.hits.rerank = CASES[i / 2].state;
+        hit.rerank = is_done ? 0.75F : NAN;
+        lore_buf_init(&out, 0);
+        if (i % 2 == 0) {
+            lore_wire_answer(&answer, true, &out);
+        } else {
+            lore_wire_retrieval(&answer, &out);
+        }
+        lore_json *root = parsed(&out);
+        const lore_json *reranked = lore_json_get(root, "reranked");
+        CHECK(lore_json_is_bool(reranked) == is_on && lore_json_bool(reranked) == is_done);
+        CHECK((lore_json_get(root, "rerank_reason") != NULL) == (CASES[i / 2].reason != NULL));
+        CHECK(CASES[i / 2].reason == NULL ||
+              lore_str_equal(lore_json_str(lore_json_get(root, "rerank_reason")),
+                             lore_str_from(CASES[i / 2].reason)));
+        CHECK((lore_json_get(lore_json_get(root, "timings_ms"), "rerank") != NULL) == is_on);
+        const lore_json *passage = lore_json_first(lore_json_get(root, "passages"));
+        const lore_json *score = lore_json_get(lore_json_get(passage, "scores"), "rerank");
+        CHECK(lore_json_is_null(score) == !is_done);
+        lore_json_free(root);
+        lore_buf_destroy(&out);
+    }
 }
 
 /* An event is one line: whatever a document holds, no line end may get out. */
@@ -165,5 +208,5 @@ TEST(a_buffer_at_its_cap_is_told)
     lore_buf_destroy(&out);
 }
 
-CHECK_MAIN(an_answer_has_the_fields_of_the_contract, objects_are_one_line, errors_name_their_field,
-           statuses_are_those_of_the_contract, a_buffer_at_its_cap_is_told)
+CHECK_MAIN(an_answer_has_the_fields_of_the_contract, reranking_is_told, objects_are_one_line,
+           errors_name_their_field, statuses_are_those_of_the_contract, a_buffer_at_its_cap_is_told)
