@@ -19,6 +19,9 @@ typedef struct lore_bench {
     const char *questions;      /* JSONL with "question" */
     const char *load;           /* to ingest while serving; NULL: nothing */
     int32_t clients;            /* asking at a time, beside one alone */
+    int32_t prompt;             /* prefill, decode: tokens of a prompt; 0: 400 */
+    int32_t chunk;              /* encode: tokens of a chunk; 0: 200 */
+    int32_t streams;            /* decode: only so many at a time; 0: 1, 2, 4 .., and the engine */
     bool (*is_cancelled)(void); /* polled between measurements */
 
     lore_pool *pool;

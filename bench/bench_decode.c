@@ -14,6 +14,7 @@
 
 enum {
     PROMPT = 400, /* tokens: the walk's usual prompt */
+    PROMPT_MAX = 4096,
     STREAMS_MAX = 32,
     STEPS = 64, /* timed, for each number of streams */
     WARM_STEPS = 3,
@@ -29,10 +30,10 @@ typedef struct decoding {
     lore_backend *backend;
     lore_decoder *decoder;
     const lore_decoder_info *info;
-    lore_tokens text; /* real tokens, at least PROMPT + STREAMS_MAX */
-    int32_t pages_each, streams_max;
+    lore_tokens text; /* real tokens, at least prompt + STREAMS_MAX */
+    int32_t prompt, pages_each, streams_max;
     /* One step's arrays. */
-    int32_t ids[PROMPT], row_start[STREAMS_MAX + 1], past[STREAMS_MAX];
+    int32_t ids[PROMPT_MAX], row_start[STREAMS_MAX + 1], past[STREAMS_MAX];
     int32_t page_start[STREAMS_MAX + 1], *pages, logits_rows[STREAMS_MAX];
     lore_sample samples[STREAMS_MAX];
     int32_t drawn[STREAMS_MAX];
@@ -49,15 +50,15 @@ static lore_status read_text(decoding *d, lore_error *err)
         status = lore_tokenizer_encode(lore_decoder_tokenizer(d->decoder), text,
                                        (lore_encode_options){0}, &d->bench->arena, &d->text, err);
     }
-    return status == LORE_OK && d->text.count < PROMPT + STREAMS_MAX
+    return status == LORE_OK && d->text.count < d->prompt + STREAMS_MAX
                ? lore_fail(err, LORE_ERR_INVALID, "'%s' has %d tokens, %d are needed",
-                           d->bench->documents, d->text.count, PROMPT + STREAMS_MAX)
+                           d->bench->documents, d->text.count, d->prompt + STREAMS_MAX)
                : status;
 }
 
 static lore_status plan_pages(decoding *d, lore_error *err)
 {
-    int32_t page = d->info->page_tokens, most = PROMPT + WARM_STEPS + STEPS;
+    int32_t page = d->info->page_tokens, most = d->prompt + WARM_STEPS + STEPS;
     if (d->info->context < most) {
         return lore_fail(err, LORE_ERR_INVALID, "'%s' has a context of %d tokens, %d are needed",
                          d->info->name, d->info->context, most);
@@ -79,8 +80,11 @@ static lore_status plan_pages(decoding *d, lore_error *err)
 static lore_status open_decoder(decoding *d, lore_error *err)
 {
     const lore_config *config = d->bench->config;
+    d->prompt = d->bench->prompt > 0 ? d->bench->prompt : PROMPT;
+    LORE_ASSERT(d->prompt <= PROMPT_MAX);
     lore_backend_options backend = {0};
-    lore_decoder_options options = {.rows_max = PROMPT, .sequences_max = STREAMS_MAX};
+    lore_decoder_options options = {.sequences_max = STREAMS_MAX};
+    options.rows_max = d->prompt > STREAMS_MAX ? d->prompt : STREAMS_MAX;
     lore_status status = lore_app_device(config, &backend, err);
     if (status == LORE_OK) {
         backend.pool = d->bench->pool;
@@ -153,9 +157,9 @@ static lore_status run_step(decoding *d, int32_t first, int32_t count, int32_t r
 /* Each stream begins at another place of the text, so that they are not one and the same. */
 static lore_status prefill(decoding *d, int32_t stream, lore_error *err)
 {
-    int32_t from = stream % (d->text.count - PROMPT + 1);
-    memcpy(d->ids, d->text.ids + from, PROMPT * sizeof d->ids[0]);
-    return run_step(d, stream, 1, PROMPT, 0, err);
+    int32_t from = stream % (d->text.count - d->prompt + 1);
+    memcpy(d->ids, d->text.ids + from, (size_t)d->prompt * sizeof d->ids[0]);
+    return run_step(d, stream, 1, d->prompt, 0, err);
 }
 
 static lore_status time_streams(decoding *d, int32_t count, lore_bench_samples *times,
@@ -169,7 +173,7 @@ static lore_status time_streams(decoding *d, int32_t count, lore_bench_samples *
     for (int32_t i = 0; i < WARM_STEPS + steps && status == LORE_OK; i++) {
         memcpy(d->ids, d->drawn, (size_t)count * sizeof d->ids[0]);
         const int64_t begin = lore_clock_ns();
-        status = run_step(d, 0, count, 1, PROMPT + i, err);
+        status = run_step(d, 0, count, 1, d->prompt + i, err);
         if (i >= WARM_STEPS) {
             lore_bench_sample(times, (double)(lore_clock_ns() - begin) * 1e-9);
         }
@@ -190,14 +194,15 @@ static lore_status bench_streams(decoding *d, int32_t count, double *rate, lore_
     if (status == LORE_OK) {
         double seconds = lore_bench_percentile(&times, 50.0), tokens = count / seconds;
         *rate = count == 1 ? tokens : *rate;
-        snprintf(name, sizeof name, "%d stream%s, past 400", count, count == 1 ? "" : "s");
+        snprintf(name, sizeof name, "%d stream%s, past %d", count, count == 1 ? "" : "s",
+                 d->prompt);
         lore_bench_report_figure(
             d->bench->report,
             &(lore_bench_figure){name, tokens, "tok/s",
                                  (double)d->info->weight_bytes / seconds / read_rate,
                                  "of read bandwidth", times.count});
         snprintf(name, sizeof name, "%d streams over one", count);
-        if (count > 1) {
+        if (count > 1 && d->bench->streams == 0) {
             lore_bench_report_figure(
                 d->bench->report,
                 &(lore_bench_figure){.name = name, .value = tokens / *rate, .unit = "times"});
@@ -228,12 +233,14 @@ lore_status lore_bench_prefill(lore_bench *bench, lore_error *err)
     }
     if (status == LORE_OK) {
         double seconds = lore_bench_percentile(&times, 50.0), peak = multiply_peak(&d);
-        double share = peak > 0.0 ? 2.0 * layer_weights(d.info) * PROMPT / seconds / peak : 0.0;
-        lore_bench_report_figure(bench->report, &(lore_bench_figure){"400 tokens", seconds * 1e3,
-                                                                     "ms", 0.0, NULL, times.count});
+        double share = peak > 0.0 ? 2.0 * layer_weights(d.info) * d.prompt / seconds / peak : 0.0;
+        char name[32];
+        snprintf(name, sizeof name, "%d tokens", d.prompt);
+        lore_bench_report_figure(
+            bench->report, &(lore_bench_figure){name, seconds * 1e3, "ms", 0.0, NULL, times.count});
         lore_bench_report_figure(bench->report,
-                                 &(lore_bench_figure){"400 tokens", PROMPT / seconds, "tok/s",
-                                                      share, "of the multiply rate", times.count});
+                                 &(lore_bench_figure){name, d.prompt / seconds, "tok/s", share,
+                                                      "of the multiply rate", times.count});
     }
     lore_bench_samples_destroy(&times);
     close_decoder(&d);
@@ -263,7 +270,7 @@ static void drop_others(watched *w)
 static lore_status arrive(watched *w, lore_error *err)
 {
     const lore_generation generation = {
-        .prompt = w->decoding->text.ids, .prompt_count = PROMPT, .tokens_max = 1};
+        .prompt = w->decoding->text.ids, .prompt_count = w->decoding->prompt, .tokens_max = 1};
     if (w->other_count == STREAMS_MAX) {
         drop_others(w);
     }
@@ -279,7 +286,7 @@ static lore_status watch(watched *w, bool with_arrivals, lore_bench_samples *gap
 {
     const int32_t wanted = (int32_t)lore_bench_budget(w->bench, GAPS);
     const lore_generation generation = {.prompt = w->decoding->text.ids,
-                                        .prompt_count = PROMPT,
+                                        .prompt_count = w->decoding->prompt,
                                         .tokens_max = (int32_t)w->bench->config->max_tokens};
     lore_status status = LORE_OK;
     int64_t arrival_ns = lore_clock_ns();
@@ -343,16 +350,22 @@ lore_status lore_bench_decode(lore_bench *bench, lore_error *err)
                                                       .value = (double)d.info->weight_bytes * 1e-6,
                                                       .unit = "MB"});
     }
-    for (int32_t s = 0; s < d.streams_max && status == LORE_OK; s++) {
+    if (status == LORE_OK && bench->streams > d.streams_max) {
+        status = lore_fail(err, LORE_ERR_LIMIT, "there is room for %d streams, not for %d",
+                           d.streams_max, bench->streams);
+    }
+    const int32_t least = bench->streams > 0 ? bench->streams : 1;
+    const int32_t most = bench->streams > 0 ? bench->streams : d.streams_max;
+    for (int32_t s = 0; s < most && status == LORE_OK; s++) {
         status = prefill(&d, s, err);
     }
-    for (int32_t count = 1; count <= d.streams_max && status == LORE_OK; count *= 2) {
+    for (int32_t count = least; count <= most && status == LORE_OK; count *= 2) {
         status = bench_streams(&d, count, &rate, err);
         if (status == LORE_OK) {
             status = lore_bench_check_cancelled(bench, err);
         }
     }
-    if (status == LORE_OK) {
+    if (status == LORE_OK && bench->streams == 0) {
         status = bench_watched(&d, err);
     }
     close_decoder(&d);

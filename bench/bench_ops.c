@@ -16,7 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CASE_MS = 200, TIMES_MAX = 4096, VOCABULARY = 24576 };
+enum { CASE_MS = 200, TIMES_MAX = 4096, VOCABULARY = 24576, GROUP = 128 };
 
 typedef struct bench {
     const lore_bench_ops_options *options;
@@ -24,6 +24,7 @@ typedef struct bench {
     lore_backend *backend;
     lore_queue *queue;
     lore_precision precision;
+    bool is_int4;     /* weights in groups of GROUP columns */
     double peak[4];   /* operations a second with all threads, by precision (0: none) */
     double read_peak; /* bytes a second */
     double *times;    /* [TIMES_MAX] */
@@ -52,6 +53,11 @@ static int compare_doubles(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
+static const char *name_weights(const bench *on)
+{
+    return on->is_int4 ? "int4" : lore_precision_name(on->precision);
+}
+
 /* Time a case and print its line. operations and bytes are those of one run; 0: not meaningful. */
 static void time_case(bench *on, const char *name, double operations, double bytes, bench_body body,
                       void *self)
@@ -75,13 +81,13 @@ static void time_case(bench *on, const char *name, double operations, double byt
                 "{\"case\":\"%s\",\"precision\":\"%s\",\"threads\":%d,\"runs\":%d,\"best_us\":%.2f,"
                 "\"median_us\":%.2f,\"gops\":%.1f,\"peak_share\":%.3f,\"gb_per_s\":%.2f,\"read_"
                 "share\":%.3f}\n",
-                name, lore_precision_name(on->precision), (int)lore_pool_size(on->pool), (int)runs,
-                best * 1e6, median * 1e6, rate * 1e-9, peak > 0.0 ? rate / peak : 0.0,
-                read_rate * 1e-9, read_rate / on->read_peak);
+                name, name_weights(on), (int)lore_pool_size(on->pool), (int)runs, best * 1e6,
+                median * 1e6, rate * 1e-9, peak > 0.0 ? rate / peak : 0.0, read_rate * 1e-9,
+                read_rate / on->read_peak);
         return;
     }
-    fprintf(out, "%-34s %-5s %10.1f us %10.1f us", name, lore_precision_name(on->precision),
-            best * 1e6, median * 1e6);
+    fprintf(out, "%-40s %-5s %10.1f us %10.1f us", name, name_weights(on), best * 1e6,
+            median * 1e6);
     if (operations > 0.0) {
         fprintf(out, " %8.1f GOP/s", rate * 1e-9);
         if (peak > 0.0) {
@@ -130,6 +136,17 @@ static const matmul_case matmul_cases[] = {
     {"logits 4x512x24576", 4, 512, VOCABULARY, false, false},
     {"logits 8x512x24576", 8, 512, VOCABULARY, false, false},
     {"big 1x2048x32768", 1, 2048, 32768, false, false},
+    {"0.5B qkv 1x896x1152", 1, 896, 1152, false, false},
+    {"0.5B out 1x896x896", 1, 896, 896, false, true},
+    {"0.5B gate_up 1x896x9728", 1, 896, 9728, false, false},
+    {"0.5B down 1x4864x896", 1, 4864, 896, false, true},
+    {"0.5B head 1x896x151936", 1, 896, 151936, false, false},
+    {"0.5B gate_up 16x896x9728", 16, 896, 9728, false, false},
+    {"0.5B down 16x4864x896", 16, 4864, 896, false, true},
+    {"0.5B head 16x896x151936", 16, 896, 151936, false, false},
+    {"0.5B qkv 512x896x1152", 512, 896, 1152, false, false},
+    {"0.5B gate_up 512x896x9728", 512, 896, 9728, false, false},
+    {"0.5B down 512x4864x896", 512, 4864, 896, false, true},
 };
 
 typedef struct matmul_work {
@@ -144,11 +161,38 @@ static void matmul_body(bench *on, void *self)
     lore_op_matmul(on->queue, work->out, work->x, work->weight, work->epilogue);
 }
 
+/* Random weights of a case, I4 or f32. *scales: NULL where there are none. */
+static void *random_weights(const bench *on, const matmul_case *shape, lore_matrix *matrix,
+                            float **scales)
+{
+    const size_t rows = (size_t)shape->outs, cols = (size_t)shape->depth;
+    *matrix = (lore_matrix){.dtype = LORE_F32, .rows = shape->outs, .cols = shape->depth};
+    *scales = NULL;
+    void *data;
+    if (on->is_int4) {
+        const size_t groups = (cols + GROUP - 1) / GROUP, bytes = rows * ((cols + 1) / 2);
+        data = lore_alloc_aligned(bytes);
+        for (size_t i = 0; data != NULL && i < bytes; i++) {
+            ((uint8_t *)data)[i] = (uint8_t)(lore_random_next(&random_state) >> 56);
+        }
+        *scales = random_floats(rows * groups);
+        matrix->dtype = LORE_I4;
+        matrix->group = GROUP;
+        matrix->scales = *scales;
+    } else {
+        data = random_floats(rows * cols);
+    }
+    matrix->data = data;
+    return on->is_int4 && *scales == NULL ? NULL : data;
+}
+
 static lore_status bench_matmul(bench *on, const matmul_case *shape, lore_error *err)
 {
     const size_t weights = (size_t)shape->outs * (size_t)shape->depth;
-    float *values = random_floats(weights),
-          *x = random_floats((size_t)shape->rows * (size_t)shape->depth);
+    lore_matrix matrix;
+    float *scales = NULL;
+    void *values = random_weights(on, shape, &matrix, &scales);
+    float *x = random_floats((size_t)shape->rows * (size_t)shape->depth);
     float *out = random_floats((size_t)shape->rows * (size_t)shape->outs),
           *bias = random_floats((size_t)shape->outs);
     matmul_work work = {.epilogue = {bias, shape->has_gelu ? LORE_ACT_GELU : LORE_ACT_NONE,
@@ -158,8 +202,7 @@ static lore_status bench_matmul(bench *on, const matmul_case *shape, lore_error 
         status = lore_fail(err, LORE_ERR_NOMEM, "out of memory for a benchmark");
     }
     if (status == LORE_OK) {
-        const lore_matrix matrix = {LORE_F32, shape->outs, shape->depth, values, NULL};
-        status = lore_weight_pack(on->backend, &matrix, 1, false, &work.weight, err);
+        status = lore_weight_pack(on->backend, &matrix, 1, LORE_USE_MATMUL, &work.weight, err);
     }
     if (status == LORE_OK) {
         work.x = lore_view_of(x, shape->rows, shape->depth);
@@ -168,7 +211,8 @@ static lore_status bench_matmul(bench *on, const matmul_case *shape, lore_error 
         time_case(on, shape->name, 2.0 * shape->rows * (double)weights, bytes, matmul_body, &work);
     }
     lore_weight_free(work.weight);
-    lore_free_aligned(values);
+    lore_free_aligned((void *)(uintptr_t)matrix.data);
+    lore_free_aligned(scales);
     lore_free_aligned(x);
     lore_free_aligned(out);
     lore_free_aligned(bias);
@@ -179,36 +223,58 @@ static lore_status bench_matmul(bench *on, const matmul_case *shape, lore_error 
 
 enum {
     ROWS = 4096,
-    DIM = 64,
-    ENCODER_HEADS = 6,
-    HEADS = 8,
-    KV_HEADS = 2,
     PAGE_TOKENS = 16,
-    PAGES = 2048,
-    POSITIONS = 2048
+    PAGES = 1024,
+    POSITIONS = 4096,
+    SEQUENCES_MAX = 32,
+    OTHER_FLOATS = ROWS * 3072,
+    CACHE_FLOATS = PAGES * PAGE_TOKENS * 8 * 128, /* of the widest cache */
+    SCAN_COUNT = 200000,
+    SCAN_DIM = 384
+};
+
+/* An attention: `sequences` alike, each with `rows` new rows behind `past` ones. Packed without
+ * pages; paged keys are f32, or bf16 where the precision is. */
+typedef struct attention_case {
+    const char *name;
+    bool is_packed, is_causal;
+    int32_t heads, kv_heads, dim, sequences, rows, past, window;
+} attention_case;
+
+static const attention_case attention_cases[] = {
+    {"attend_packed 20x200, 6x64", true, false, 6, 6, 64, 20, 200, 0, 0},
+    {"attend_packed 16x256, 6x64", true, false, 6, 6, 64, 16, 256, 0, 0},
+    {"attend_packed 32x128, 12x32", true, false, 12, 12, 32, 32, 128, 0, 0},
+    {"attend_packed 2x1024, 12x64, window 64", true, false, 12, 12, 64, 2, 1024, 0, 64},
+    {"attend_packed 4x512 causal, 14:2x64", true, true, 14, 2, 64, 4, 512, 0, 0},
+    {"attend_paged prefill 400, 8:2x64", false, true, 8, 2, 64, 1, 400, 0, 0},
+    {"attend_paged prefill 512, 14:2x64", false, true, 14, 2, 64, 1, 512, 0, 0},
+    {"attend_paged prefill 2048, 14:2x64", false, true, 14, 2, 64, 1, 2048, 0, 0},
+    {"attend_paged prefill 512, 16:8x128", false, true, 16, 8, 128, 1, 512, 0, 0},
+    {"attend_paged prefill 2048, 16:8x128", false, true, 16, 8, 128, 1, 2048, 0, 0},
+    {"attend_paged 2048, 16:8x128, window 256", false, true, 16, 8, 128, 1, 2048, 0, 256},
+    {"attend_paged decode 1 at 400, 8:2x64", false, true, 8, 2, 64, 1, 1, 400, 0},
+    {"attend_paged decode 1 at 2048, 14:2x64", false, true, 14, 2, 64, 1, 1, 2048, 0},
+    {"attend_paged decode 8 at 400, 14:2x64", false, true, 14, 2, 64, 8, 1, 400, 0},
+    {"attend_paged decode 16 at 900, 14:2x64", false, true, 14, 2, 64, 16, 1, 900, 0},
+    {"attend_paged decode 1 at 2048, 16:8x128", false, true, 16, 8, 128, 1, 1, 2048, 0},
+    {"attend_paged decode 1 at 2048, 8:1x256", false, true, 8, 1, 256, 1, 1, 2048, 0},
 };
 
 typedef struct other_work {
     float *x, *y, *weights, *keys, *values;
     int8_t *vectors;
-    int32_t *pages, starts[33], past[33], page_start[33];
+    int32_t *pages, starts[SEQUENCES_MAX + 1], past[SEQUENCES_MAX], page_start[SEQUENCES_MAX + 1];
+    const attention_case *shape;
     lore_batch batch;
     lore_pages cache;
-    lore_rope rope;
 } other_work;
-
-enum {
-    OTHER_FLOATS = ROWS * 3072,
-    CACHE_FLOATS = PAGES * KV_HEADS * PAGE_TOKENS * DIM,
-    SCAN_COUNT = 200000,
-    SCAN_DIM = 384
-};
 
 static bool other_init(other_work *work)
 {
     work->x = random_floats(OTHER_FLOATS);
     work->y = random_floats(OTHER_FLOATS);
-    work->weights = random_floats(POSITIONS * DIM);
+    work->weights = random_floats(POSITIONS * 64);
     work->keys = random_floats(CACHE_FLOATS);
     work->values = random_floats(CACHE_FLOATS);
     work->vectors = lore_alloc_aligned((size_t)SCAN_COUNT * SCAN_DIM);
@@ -223,10 +289,6 @@ static bool other_init(other_work *work)
     for (int32_t i = 0; i < PAGES; i++) {
         work->pages[i] = (i * 797) % PAGES; /* 797 is odd: every page once, scattered */
     }
-    work->cache =
-        (lore_pages){work->keys, work->values, LORE_F32, PAGES, PAGE_TOKENS, KV_HEADS, DIM};
-    work->rope = (lore_rope){work->weights, work->weights, POSITIONS, HEADS,
-                             work->weights, work->weights, 1e-6f};
     return true;
 }
 
@@ -241,43 +303,100 @@ static void other_destroy(other_work *work)
     lore_free(work->pages);
 }
 
-/* `sequences` alike, each with `rows` new rows behind `past` ones. */
-static void set_batch(other_work *work, int32_t sequences, int32_t rows, int32_t past)
+static void set_attention(other_work *work, const attention_case *shape, lore_dtype dtype)
 {
-    const int32_t pages = (past + rows + PAGE_TOKENS - 1) / PAGE_TOKENS;
-    for (int32_t s = 0; s <= sequences; s++) {
-        work->starts[s] = s * rows;
-        work->past[s] = past;
+    const int32_t pages = (shape->past + shape->rows + PAGE_TOKENS - 1) / PAGE_TOKENS;
+    LORE_ASSERT(shape->sequences <= SEQUENCES_MAX && shape->sequences * pages <= PAGES);
+    for (int32_t s = 0; s <= shape->sequences; s++) {
+        work->starts[s] = s * shape->rows;
         work->page_start[s] = s * pages;
     }
-    work->batch = (lore_batch){sequences,        sequences * rows, work->starts, work->past,
-                               work->page_start, work->pages,      rows,         past + rows};
+    for (int32_t s = 0; s < shape->sequences; s++) {
+        work->past[s] = shape->past;
+    }
+    work->shape = shape;
+    work->batch = (lore_batch){shape->sequences, shape->sequences * shape->rows,
+                               work->starts,     work->past,
+                               work->page_start, work->pages,
+                               shape->rows,      shape->past + shape->rows};
+    work->cache = (lore_pages){work->keys,  work->values,    dtype,     PAGES,
+                               PAGE_TOKENS, shape->kv_heads, shape->dim};
 }
 
-static void attend_packed_body(bench *on, void *self)
+static void attend_body(bench *on, void *self)
 {
     other_work *work = self;
-    const int32_t rows = work->batch.rows;
-    lore_op_attend_packed(on->queue, lore_view_of(work->y, rows, ENCODER_HEADS * DIM),
-                          lore_view_of(work->x, rows, 3 * ENCODER_HEADS * DIM), ENCODER_HEADS,
-                          work->batch.sequences, work->starts, work->batch.rows_max, 0.125f);
+    const attention_case *shape = work->shape;
+    const int32_t rows = work->batch.rows, cols = shape->heads * shape->dim;
+    const int32_t wide = cols + 2 * shape->kv_heads * shape->dim;
+    const lore_attention attention = {.scale = 0.125f, .window = shape->window};
+    const lore_view out = lore_view_of(work->y, rows, cols);
+    if (shape->is_packed) {
+        lore_op_attend_packed(on->queue, out, lore_view_of(work->x, rows, wide), shape->heads,
+                              shape->kv_heads, shape->sequences, work->starts, shape->rows,
+                              shape->is_causal, &attention);
+    } else {
+        const lore_view queries = {work->x, rows, cols, wide};
+        lore_op_attend_paged(on->queue, out, queries, &work->cache, &work->batch, &attention);
+    }
 }
 
-static void attend_paged_body(bench *on, void *self)
+/* Keys that all rows of a sequence see together. */
+static double pairs_of(const attention_case *shape)
 {
-    other_work *work = self;
-    const int32_t rows = work->batch.rows;
-    lore_op_attend_paged(on->queue, lore_view_of(work->y, rows, HEADS * DIM),
-                         lore_view_of(work->x, rows, HEADS * DIM), &work->cache, &work->batch,
-                         0.125f);
+    double pairs = 0.0;
+    for (int32_t p = shape->past; p < shape->past + shape->rows; p++) {
+        const int32_t window = shape->window > 0 ? shape->window : INT32_MAX;
+        const int32_t last = shape->past + shape->rows - 1 - p;
+        const int32_t behind = p < window - shape->is_causal ? p : window - shape->is_causal;
+        const int32_t ahead = shape->is_causal ? 0 : last < window ? last : window;
+        pairs += behind + 1 + ahead;
+    }
+    return pairs;
+}
+
+static void bench_attention(bench *on, other_work *work)
+{
+    const bool is_bf16 = on->precision == LORE_PRECISION_BF16;
+    for (size_t i = 0; i < sizeof attention_cases / sizeof attention_cases[0]; i++) {
+        const attention_case *shape = &attention_cases[i];
+        if (!is_wanted(on, shape->name)) {
+            continue;
+        }
+        set_attention(work, shape, is_bf16 ? LORE_BF16 : LORE_F32);
+        const double pairs = shape->sequences * pairs_of(shape);
+        const double operations = 4.0 * pairs * shape->heads * shape->dim;
+        const double read = 2.0 * pairs * shape->kv_heads * shape->dim * (is_bf16 ? 2 : 4);
+        time_case(on, shape->name, operations, shape->rows == 1 ? read : 0.0, attend_body, work);
+    }
+}
+
+/* Qwen2-0.5B, a prefill of 512 rows and a step of one. */
+static void rope_append_rows(bench *on, other_work *work, int32_t rows, bool has_norms)
+{
+    static const attention_case shape = {"rope", false, true, 14, 2, 64, 1, 512, 0, 0};
+    set_attention(work, &shape, on->precision == LORE_PRECISION_BF16 ? LORE_BF16 : LORE_F32);
+    work->batch.rows = rows;
+    work->starts[1] = rows;
+    const float *norm = has_norms ? work->weights : NULL;
+    const lore_rope rope = {work->weights, work->weights, POSITIONS, 14, 64, norm, norm, 1e-6f};
+    lore_op_rope_append(on->queue, lore_view_of(work->y, rows, 18 * 64), &rope, &work->cache,
+                        &work->batch);
 }
 
 static void rope_append_body(bench *on, void *self)
 {
-    other_work *work = self;
-    lore_op_rope_append(on->queue,
-                        lore_view_of(work->y, work->batch.rows, (HEADS + 2 * KV_HEADS) * DIM),
-                        &work->rope, &work->cache, &work->batch);
+    rope_append_rows(on, self, 512, false);
+}
+
+static void rope_append_one_body(bench *on, void *self)
+{
+    rope_append_rows(on, self, 1, false);
+}
+
+static void rope_norm_body(bench *on, void *self)
+{
+    rope_append_rows(on, self, 512, true);
 }
 
 static void layernorm_body(bench *on, void *self)
@@ -290,14 +409,53 @@ static void layernorm_body(bench *on, void *self)
 static void rmsnorm_body(bench *on, void *self)
 {
     other_work *work = self;
-    lore_op_rmsnorm(on->queue, lore_view_of(work->y, 400, 512), lore_view_of(work->x, 400, 512),
+    lore_op_rmsnorm(on->queue, lore_view_of(work->y, 512, 896), lore_view_of(work->x, 512, 896),
                     work->weights, 1e-6f);
 }
 
-static void silu_mul_body(bench *on, void *self)
+static void rmsnorm_one_body(bench *on, void *self)
 {
     other_work *work = self;
-    lore_op_silu_mul(on->queue, lore_view_of(work->y, 400, 1536), lore_view_of(work->x, 400, 3072));
+    lore_op_rmsnorm(on->queue, lore_view_of(work->y, 1, 896), lore_view_of(work->x, 1, 896),
+                    work->weights, 1e-6f);
+}
+
+static void glu_as(bench *on, const other_work *work, int32_t rows, lore_activation activation)
+{
+    lore_op_glu(on->queue, lore_view_of(work->y, rows, 4864), lore_view_of(work->x, rows, 2 * 4864),
+                activation);
+}
+
+static void glu_silu_body(bench *on, void *self)
+{
+    glu_as(on, self, 512, LORE_ACT_SILU);
+}
+
+static void glu_silu_one_body(bench *on, void *self)
+{
+    glu_as(on, self, 1, LORE_ACT_SILU);
+}
+
+static void glu_gelu_body(bench *on, void *self)
+{
+    glu_as(on, self, 512, LORE_ACT_GELU);
+}
+
+static void glu_gelu_tanh_body(bench *on, void *self)
+{
+    glu_as(on, self, 512, LORE_ACT_GELU_TANH);
+}
+
+static void add_body(bench *on, void *self)
+{
+    other_work *work = self;
+    lore_op_add(on->queue, lore_view_of(work->y, 512, 896), lore_view_of(work->x, 512, 896));
+}
+
+static void softcap_body(bench *on, void *self)
+{
+    other_work *work = self;
+    lore_op_softcap(on->queue, lore_view_of(work->y, 1, 256000), 30.0f);
 }
 
 static void sample_greedy_body(bench *on, void *self)
@@ -328,27 +486,25 @@ static void scan_body(bench *on, void *self)
 typedef struct other_case {
     const char *name;
     bench_body body;
-    int32_t sequences, rows, past; /* of set_batch; 0: none */
-    double operations, bytes;
+    double bytes;
 } other_case;
 
 static const other_case other_cases[] = {
-    {"attend_packed 4x200, 6 heads", attend_packed_body, 4, 200, 0, 4.0 * 4 * 200 * 200 * 384, 0.0},
-    {"attend_packed 20x200, 6 heads", attend_packed_body, 20, 200, 0, 4.0 * 20 * 200 * 200 * 384,
-     0.0},
-    {"attend_packed 16x256, 6 heads", attend_packed_body, 16, 256, 0, 4.0 * 16 * 256 * 256 * 384,
-     0.0},
-    {"attend_paged prefill 400", attend_paged_body, 1, 400, 0, 2.0 * 400 * 401 * 512, 0.0},
-    {"attend_paged decode 1, past 400", attend_paged_body, 1, 1, 400, 0.0, 2.0 * 401 * 128 * 4},
-    {"attend_paged decode 8, past 400", attend_paged_body, 8, 1, 400, 0.0, 8 * 2.0 * 401 * 128 * 4},
-    {"attend_paged decode 1, past 2000", attend_paged_body, 1, 1, 2000, 0.0, 2.0 * 2001 * 128 * 4},
-    {"rope_append 400", rope_append_body, 1, 400, 0, 0.0, 400.0 * 768 * 4},
-    {"layernorm 4096x384", layernorm_body, 0, 0, 0, 0.0, 2.0 * 4096 * 384 * 4},
-    {"rmsnorm 400x512", rmsnorm_body, 0, 0, 0, 0.0, 2.0 * 400 * 512 * 4},
-    {"silu_mul 400x1536", silu_mul_body, 0, 0, 0, 0.0, 3.0 * 400 * 1536 * 4},
-    {"sample greedy 24576", sample_greedy_body, 0, 0, 0, 0.0, 4.0 * VOCABULARY},
-    {"sample top_k 50, top_p .9", sample_top_p_body, 0, 0, 0, 0.0, 4.0 * VOCABULARY},
-    {"scan 200000x384 int8", scan_body, 0, 0, 0, 0.0, 200000.0 * 388},
+    {"rope_append 512, 14:2x64", rope_append_body, 512.0 * 2 * 18 * 64 * 4},
+    {"rope_append 1, 14:2x64", rope_append_one_body, 2.0 * 18 * 64 * 4},
+    {"rope_append 512, 14:2x64, norms", rope_norm_body, 512.0 * 2 * 18 * 64 * 4},
+    {"layernorm 4096x384", layernorm_body, 2.0 * 4096 * 384 * 4},
+    {"rmsnorm 512x896", rmsnorm_body, 2.0 * 512 * 896 * 4},
+    {"rmsnorm 1x896", rmsnorm_one_body, 2.0 * 896 * 4},
+    {"glu silu 512x4864", glu_silu_body, 3.0 * 512 * 4864 * 4},
+    {"glu silu 1x4864", glu_silu_one_body, 3.0 * 4864 * 4},
+    {"glu gelu 512x4864", glu_gelu_body, 3.0 * 512 * 4864 * 4},
+    {"glu gelu_tanh 512x4864", glu_gelu_tanh_body, 3.0 * 512 * 4864 * 4},
+    {"add 512x896", add_body, 3.0 * 512 * 896 * 4},
+    {"softcap 1x256000", softcap_body, 2.0 * 256000 * 4},
+    {"sample greedy 24576", sample_greedy_body, 4.0 * VOCABULARY},
+    {"sample top_k 50, top_p .9", sample_top_p_body, 4.0 * VOCABULARY},
+    {"scan 200000x384 int8", scan_body, 200000.0 * 388},
 };
 
 static lore_status bench_others(bench *on, lore_error *err)
@@ -358,13 +514,14 @@ static lore_status bench_others(bench *on, lore_error *err)
     if (!other_init(&work)) {
         status = lore_fail(err, LORE_ERR_NOMEM, "out of memory for a benchmark");
     }
+    if (status == LORE_OK) {
+        bench_attention(on, &work);
+    }
     for (size_t i = 0; i < sizeof other_cases / sizeof other_cases[0] && status == LORE_OK; i++) {
         const other_case *one = &other_cases[i];
-        if (!is_wanted(on, one->name)) {
-            continue;
+        if (is_wanted(on, one->name) && on->precision == LORE_PRECISION_F32) {
+            time_case(on, one->name, 0.0, one->bytes, one->body, &work);
         }
-        set_batch(&work, one->sequences, one->rows, one->past);
-        time_case(on, one->name, one->operations, one->bytes, one->body, &work);
     }
     other_destroy(&work);
     return status;
@@ -388,7 +545,7 @@ static lore_status bench_precision(bench *on, lore_error *err)
             lore_bench_peak(on->pool, lore_backend_describe(on->backend), on->precision);
         if (!on->options->is_json) {
             fprintf(on->options->out, "\n%s, matmul in %s: peak %.0f GOP/s, memory %.1f GB/s\n",
-                    lore_backend_describe(on->backend), lore_precision_name(on->precision),
+                    lore_backend_describe(on->backend), name_weights(on),
                     on->peak[on->precision] * 1e-9, on->read_peak * 1e-9);
         }
     }
@@ -397,7 +554,7 @@ static lore_status bench_precision(bench *on, lore_error *err)
             status = bench_matmul(on, &matmul_cases[i], err);
         }
     }
-    if (status == LORE_OK && on->precision == LORE_PRECISION_F32) {
+    if (status == LORE_OK && on->precision != LORE_PRECISION_INT8) {
         status = bench_others(on, err);
     }
     if (status == LORE_OK) {
@@ -425,10 +582,11 @@ lore_status lore_bench_ops(const lore_bench_ops_options *options, lore_error *er
         double median = 0.0;
         status = lore_bench_read_peak(on.pool, &on.read_peak, &median, err);
     }
-    static const lore_precision precisions[] = {LORE_PRECISION_INT8, LORE_PRECISION_BF16,
-                                                LORE_PRECISION_F32};
-    for (int i = 0; i < 3 && status == LORE_OK; i++) {
+    static const lore_precision precisions[] = {LORE_PRECISION_INT8, LORE_PRECISION_INT8,
+                                                LORE_PRECISION_BF16, LORE_PRECISION_F32};
+    for (int i = 0; i < 4 && status == LORE_OK; i++) {
         on.precision = precisions[i];
+        on.is_int4 = i == 0;
         status = bench_precision(&on, err);
     }
     lore_pool_free(on.pool);
