@@ -38,7 +38,7 @@ struct lore_cli {
     lore_arena arena; /* for the whole run */
     bool is_json;
     /* global flags as given */
-    const char *data, *config_file, *device, *log_level;
+    const char *data, *config_file, *device, *chat_template, *log_level;
     lore_flag_list set;
     bool is_help;
 };
@@ -53,10 +53,16 @@ int lore_cmd_serve(lore_cli *cli, int argc, char **argv);
 int lore_cmd_documents(lore_cli *cli, int argc, char **argv);
 int lore_cmd_collections(lore_cli *cli, int argc, char **argv);
 int lore_cmd_models(lore_cli *cli, int argc, char **argv);
+int lore_cmd_models_pull(lore_cli *cli, int argc, char **argv);
+int lore_cmd_models_quantize(lore_cli *cli, int argc, char **argv);
 int lore_cmd_doctor(lore_cli *cli, int argc, char **argv);
 int lore_cmd_config(lore_cli *cli, int argc, char **argv);
 int lore_cmd_version(lore_cli *cli, int argc, char **argv);
 int lore_cmd_bench(lore_cli *cli, int argc, char **argv);
+
+/* A model's folder: `name` itself, or the one that a pull of OWNER/NAME made. Borrowed or in the
+ * arena. */
+const char *lore_cli_model_folder(lore_cli *cli, const char *name);
 
 /* Flags of the command and the global ones, then the configuration (file, environment, flags).
  * LORE_EXIT_CONTINUE, or the code to exit with: --help was asked for, or something was wrong and

@@ -8,7 +8,16 @@
 
 #include <string.h>
 
-enum { BRIEF_CASE_MS = 25, CLIENTS = 8, CLIENTS_MAX = 64, FIGURES_BYTES_MAX = 16 << 20 };
+enum {
+    BRIEF_CASE_MS = 25,
+    CLIENTS = 8,
+    CLIENTS_MAX = 64,
+    PROMPT_MAX = 4096,
+    STREAMS_MAX = 32,
+    CHUNK_MIN = 16,
+    CHUNK_MAX = 512,
+    FIGURES_BYTES_MAX = 16 << 20
+};
 
 typedef struct bench_run {
     lore_cli *cli;
@@ -140,7 +149,7 @@ int lore_cmd_bench(lore_cli *cli, int argc, char **argv)
     lore_error err;
     lore_flag_list words = {0};
     const char *isa = NULL, *questions = NULL;
-    int64_t case_ms = 0, clients = CLIENTS;
+    int64_t case_ms = 0, clients = CLIENTS, prompt = 0, streams = 0, chunk = 0;
     bench_run run = {.cli = cli};
     const lore_flag flags[] = {
         {"only", 0, LORE_FLAG_TEXT, &run.ops.only, "TEXT", "ops: cases whose name holds this", 0,
@@ -152,6 +161,12 @@ int lore_cmd_bench(lore_cli *cli, int argc, char **argv)
          "JSONL with \"question\" (corpora/qa.jsonl)", 0, 0},
         {"clients", 0, LORE_FLAG_INTEGER, &clients, "N", "serve: so many at a time beside one (8)",
          1, CLIENTS_MAX},
+        {"chunk", 0, LORE_FLAG_INTEGER, &chunk, "TOKENS", "encode: tokens of a chunk (200)",
+         CHUNK_MIN, CHUNK_MAX},
+        {"prompt", 0, LORE_FLAG_INTEGER, &prompt, "N", "prefill, decode: tokens of a prompt (400)",
+         1, PROMPT_MAX},
+        {"streams", 0, LORE_FLAG_INTEGER, &streams, "N",
+         "decode: only so many at a time (1, 2, 4 and so on)", 1, STREAMS_MAX},
         {"while-ingesting", 0, LORE_FLAG_TEXT, &run.bench.load, "PATH",
          "serve: measure again while this is ingested", 0, 0},
     };
@@ -175,6 +190,9 @@ int lore_cmd_bench(lore_cli *cli, int argc, char **argv)
     run.bench.documents = words.count > 1 ? words.items[1] : find_demo(cli, "help");
     run.bench.questions = questions != NULL ? questions : find_demo(cli, "qa.jsonl");
     run.bench.clients = (int32_t)clients;
+    run.bench.prompt = (int32_t)prompt;
+    run.bench.chunk = (int32_t)chunk;
+    run.bench.streams = (int32_t)streams;
     run.bench.is_cancelled = lore_cli_is_interrupted;
     if (run.bench.documents == NULL || run.bench.questions == NULL) {
         lore_fail(&err, LORE_ERR_NOMEM, "no memory for a path");

@@ -1,7 +1,8 @@
-/* lore models info: what the model folders are.
+/* lore models list and info: what the model folders are.
  *
- * The models are opened as the program opens them, so what this prints is what runs; names of
- * dtypes and the sizes of files are read from the folder. */
+ * A list reads what folders say of themselves. For info the models are opened as the program opens
+ * them, so what this prints is what runs; names of dtypes and the sizes of files are read from the
+ * folder. */
 #include "base/file.h"
 #include "base/json.h"
 #include "cli/cli.h"
@@ -12,7 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { DTYPES_MAX = 8, FILES_MAX = 256, CONFIG_BYTES_MAX = 1 << 20 };
+enum { FILES_MAX = 4096, FOLDERS_MAX = 512, CONFIG_BYTES_MAX = 1 << 20 };
 
 typedef struct model_file {
     lore_str name;
@@ -26,8 +27,9 @@ typedef struct model_view {
     lore_str architecture;
     lore_str dtypes; /* "int8, bf16, f32" */
     int64_t parameters, weight_bytes;
-    int32_t layers, width, heads, kv_heads, ffn, vocab, context;
+    int32_t layers, width, heads, kv_heads, head_dim, ffn, vocab, context;
     bool needs_guard;
+    const char *problem; /* of a list: why this is no model; else NULL */
     char fingerprint[80];
     model_file *files;
     int32_t file_count;
@@ -48,6 +50,9 @@ static lore_status read_architecture(model_view *view, const lore_limits *limits
     lore_status status = lore_file_read(path.ptr, CONFIG_BYTES_MAX, &text, err);
     if (status == LORE_OK) {
         status = lore_json_parse(lore_buf_str(&text), (int32_t)limits->json_depth_max, &root, err);
+        if (status != LORE_OK) {
+            lore_error_prefix(err, "'%s'", path.ptr);
+        }
     }
     if (status == LORE_OK) {
         const lore_json *first = lore_json_first(lore_json_get(root, "architectures"));
@@ -95,7 +100,8 @@ static void scan_dtypes(lore_str header, lore_arena *arena, lore_str *dtypes)
     } KNOWN[] = {{{"\"F32\"", 5}, {"f32", 3}},
                  {{"\"F16\"", 5}, {"f16", 3}},
                  {{"\"BF16\"", 6}, {"bf16", 4}},
-                 {{"\"I8\"", 4}, {"int8", 4}}};
+                 {{"\"I8\"", 4}, {"int8", 4}},
+                 {{"\"I32\"", 5}, {"int4", 4}}};
     for (size_t i = 0; i < sizeof KNOWN / sizeof KNOWN[0]; i++) {
         if (lore_str_find(header, KNOWN[i].wire, 0) != SIZE_MAX) {
             lore_str joined =
@@ -159,7 +165,6 @@ static lore_status view_encoder(model_view *view, lore_backend *backend, const l
     if (status != LORE_OK) {
         return status;
     }
-    view->role = "encoder";
     view->name = lore_str_to_c(arena, lore_str_from(lore_embedder_name(embedder)));
     view->width = lore_embedder_dim(embedder);
     view->context = lore_embedder_tokens_max(embedder);
@@ -172,6 +177,19 @@ static lore_status view_encoder(model_view *view, lore_backend *backend, const l
     return LORE_OK;
 }
 
+static lore_status view_reranker(model_view *view, lore_backend *backend, const lore_limits *limits,
+                                 lore_arena *arena, lore_error *err)
+{
+    lore_reranker *reranker = NULL;
+    lore_status status = lore_reranker_open(view->folder, backend, limits, &reranker, err);
+    if (status == LORE_OK) {
+        view->name = lore_str_to_c(arena, lore_str_from(lore_reranker_name(reranker)));
+        view->kv_heads = view->heads;
+    }
+    lore_reranker_close(reranker);
+    return status;
+}
+
 static lore_status view_decoder(model_view *view, lore_backend *backend, const lore_limits *limits,
                                 lore_arena *arena, lore_error *err)
 {
@@ -182,7 +200,6 @@ static lore_status view_decoder(model_view *view, lore_backend *backend, const l
         return status;
     }
     const lore_decoder_info *info = lore_decoder_get_info(decoder);
-    view->role = "decoder";
     view->name = lore_str_to_c(arena, lore_str_from(info->name));
     view->architecture = lore_str_copy(arena, lore_str_from(info->architecture));
     view->parameters = info->parameters;
@@ -190,6 +207,7 @@ static lore_status view_decoder(model_view *view, lore_backend *backend, const l
     view->width = info->width;
     view->heads = info->heads;
     view->kv_heads = info->kv_heads;
+    view->head_dim = info->head_dim;
     view->ffn = info->ffn;
     view->vocab = info->vocab;
     view->context = info->context;
@@ -198,11 +216,24 @@ static lore_status view_decoder(model_view *view, lore_backend *backend, const l
     return LORE_OK;
 }
 
-static lore_status view_model(const lore_cli *cli, const char *folder, lore_backend *backend,
-                              lore_arena *arena, model_view *view, lore_error *err)
+/* What kind it is: sentence-transformers folders have modules.json; else the class decides. */
+static const char *find_role(const model_view *view, lore_arena *arena)
+{
+    lore_str modules = lore_str_printf(arena, "%s/modules.json", view->folder);
+    if (lore_str_find(view->architecture, LORE_STR("ForSequenceClassification"), 0) != SIZE_MAX) {
+        return "reranker";
+    }
+    bool is_decoder = lore_str_find(view->architecture, LORE_STR("ForCausalLM"), 0) != SIZE_MAX;
+    return is_decoder && modules.ptr != NULL && !lore_file_exists(modules.ptr) ? "decoder"
+                                                                               : "encoder";
+}
+
+/* Without opening the network: quick for any size. */
+static lore_status view_folder(const lore_cli *cli, const char *folder, lore_arena *arena,
+                               model_view *view, lore_error *err)
 {
     const lore_limits *limits = &cli->config.limits;
-    *view = (model_view){.folder = folder};
+    *view = (model_view){.folder = folder, .role = "", .name = ""};
     if (!lore_file_is_dir(folder)) {
         return lore_fail(err, LORE_ERR_NOT_FOUND, "there is no model folder '%s'", folder);
     }
@@ -217,14 +248,59 @@ static lore_status view_model(const lore_cli *cli, const char *folder, lore_back
         status = read_weights(view, limits, err);
     }
     if (status == LORE_OK) {
-        bool is_encoder = lore_str_find(view->architecture, LORE_STR("Bert"), 0) != SIZE_MAX;
-        status = is_encoder ? view_encoder(view, backend, limits, arena, err)
-                            : view_decoder(view, backend, limits, arena, err);
+        view->role = find_role(view, arena);
     }
     return status;
 }
 
+static lore_status view_model(const lore_cli *cli, const char *folder, lore_backend *backend,
+                              lore_arena *arena, model_view *view, lore_error *err)
+{
+    const lore_limits *limits = &cli->config.limits;
+    lore_status status = view_folder(cli, folder, arena, view, err);
+    if (status != LORE_OK) {
+        return status;
+    }
+    if (strcmp(view->role, "reranker") == 0) {
+        return view_reranker(view, backend, limits, arena, err);
+    }
+    return strcmp(view->role, "encoder") == 0 ? view_encoder(view, backend, limits, arena, err)
+                                              : view_decoder(view, backend, limits, arena, err);
+}
+
 /* ---- printing ---- */
+
+/* Bytes of the weights in so many bits: int8 has a scale a row, int4 one for each 128 columns, with
+ * the tables of tokens left in int8. */
+static double bytes_at(const model_view *view, const char *dtype)
+{
+    double all = (double)view->parameters, tables = (double)view->vocab * view->width;
+    double rows = view->width > 0 ? all / view->width * sizeof(float) : 0;
+    if (strcmp(dtype, "int4") == 0) {
+        double layers = all > tables ? all - tables : 0;
+        return layers / 2 + layers / 128 * sizeof(float) + tables;
+    }
+    return strcmp(dtype, "f32") == 0 ? 4 * all : strcmp(dtype, "bf16") == 0 ? 2 * all : all + rows;
+}
+
+/* Keys and values in bf16; 0 where nothing is kept from token to token. */
+static int64_t kv_bytes_per_token(const model_view *view)
+{
+    return (int64_t)view->layers * 2 * view->kv_heads * view->head_dim * 2;
+}
+
+static const char *const SIZES[] = {"f32", "bf16", "int8", "int4"};
+enum { SIZES_COUNT = sizeof SIZES / sizeof SIZES[0] };
+
+static void print_line(const model_view *view)
+{
+    if (view->problem != NULL) {
+        printf("-         %s: %s\n", view->folder, view->problem);
+        return;
+    }
+    printf("%-9s %8.1f M  %8.1f MB  %-10.*s %s\n", view->role, (double)view->parameters / 1e6,
+           (double)view->weight_bytes / 1e6, LORE_STR_ARG(view->dtypes), view->folder);
+}
 
 static void print_view(const model_view *view)
 {
@@ -235,7 +311,17 @@ static void print_view(const model_view *view)
            (int)view->kv_heads, (int)view->ffn);
     printf("  parameters    %.1f M in %.1f MB (" LORE_STR_FMT ")\n", (double)view->parameters / 1e6,
            (double)view->weight_bytes / 1e6, LORE_STR_ARG(view->dtypes));
+    printf("  memory        about");
+    for (int i = 0; i < SIZES_COUNT; i++) {
+        printf("%s %.1f MB in %s", i > 0 ? "," : "", bytes_at(view, SIZES[i]) / 1e6, SIZES[i]);
+    }
+    printf("\n");
     printf("  context       %d tokens, vocabulary %d\n", (int)view->context, (int)view->vocab);
+    if (kv_bytes_per_token(view) > 0) {
+        printf("  KV cache      %.1f KB per token, %.1f MB for a full context\n",
+               (double)kv_bytes_per_token(view) / 1e3,
+               (double)kv_bytes_per_token(view) * view->context / 1e6);
+    }
     printf("  fingerprint   %s\n", view->fingerprint);
     if (view->needs_guard) {
         printf("  guard         its card asks for the support guard\n");
@@ -250,6 +336,9 @@ static void write_view(lore_json_writer *w, const model_view *view)
 {
     lore_json_object(w, NULL);
     lore_json_string(w, "role", lore_str_from(view->role));
+    if (view->problem != NULL) {
+        lore_json_string(w, "problem", lore_str_from(view->problem));
+    }
     lore_json_string(w, "name", lore_str_from(view->name));
     lore_json_string(w, "folder", lore_str_from(view->folder));
     lore_json_string(w, "architecture", view->architecture);
@@ -264,6 +353,12 @@ static void write_view(lore_json_writer *w, const model_view *view)
     lore_json_int(w, "context", view->context);
     lore_json_int(w, "vocabulary", view->vocab);
     lore_json_boolean(w, "needs_guard", view->needs_guard);
+    lore_json_int(w, "kv_bytes_per_token", kv_bytes_per_token(view));
+    lore_json_object(w, "memory_bytes");
+    for (int i = 0; i < SIZES_COUNT; i++) {
+        lore_json_int(w, SIZES[i], (int64_t)bytes_at(view, SIZES[i]));
+    }
+    lore_json_end(w);
     lore_json_string(w, "fingerprint", lore_str_from(view->fingerprint));
     lore_json_array(w, "files");
     for (int32_t i = 0; i < view->file_count; i++) {
@@ -276,12 +371,13 @@ static void write_view(lore_json_writer *w, const model_view *view)
     lore_json_end(w);
 }
 
-static int print_views(const lore_cli *cli, const model_view *views, int32_t count)
+static int print_views(const lore_cli *cli, const model_view *views, int32_t count,
+                       void (*print)(const model_view *view))
 {
     if (!cli->is_json) {
         for (int32_t i = 0; i < count; i++) {
-            fputs(i > 0 ? "\n" : "", stdout);
-            print_view(&views[i]);
+            fputs(i > 0 && print == print_view ? "\n" : "", stdout);
+            print(&views[i]);
         }
         return LORE_EXIT_DONE;
     }
@@ -301,31 +397,118 @@ static int print_views(const lore_cli *cli, const model_view *views, int32_t cou
     return code;
 }
 
-int lore_cmd_models(lore_cli *cli, int argc, char **argv)
+static int run_info(lore_cli *cli, const char *const *names, int32_t count)
 {
     lore_error err;
+    const char *own[3];
+    lore_backend *backend = NULL;
+    const lore_backend_options options = {.kind = LORE_BACKEND_CPU};
+    if (count == 0) {
+        const char *settings[] = {cli->config.encoder, cli->config.decoder, cli->config.reranker};
+        for (size_t i = 0; i < sizeof settings / sizeof settings[0]; i++) {
+            if (strcmp(settings[i], "none") != 0) {
+                own[count++] = settings[i];
+            }
+        }
+        names = own;
+    }
+    model_view *views = LORE_PUSH(&cli->arena, model_view, (size_t)count + 1);
+    lore_status status = views == NULL ? lore_fail(&err, LORE_ERR_NOMEM, "no memory for models")
+                                       : lore_backend_open(&options, &backend, &err);
+    for (int32_t i = 0; status == LORE_OK && i < count; i++) {
+        const char *folder = lore_cli_model_folder(cli, names[i]);
+        status = view_model(cli, folder, backend, &cli->arena, &views[i], &err);
+    }
+    lore_backend_close(backend);
+    return status == LORE_OK ? print_views(cli, views, count, print_view)
+                             : lore_cli_fail(cli, &err);
+}
+
+/* Folders of data/models, two levels deep, behind those of the configuration. A folder that is no
+ * model is listed with its reason, not passed over. */
+static lore_status find_folders(lore_cli *cli, const char **folders, int32_t *count,
+                                lore_error *err)
+{
+    lore_str *owners = NULL, *names = NULL;
+    size_t owner_count = 0, name_count = 0;
+    lore_str root = lore_str_printf(&cli->arena, "%s/models", cli->config.data);
+    lore_status status = LORE_OK;
+    if (root.ptr == NULL || !lore_file_is_dir(root.ptr)) {
+        return LORE_OK;
+    }
+    status = lore_dir_list(&cli->arena, root.ptr, FILES_MAX, &owners, &owner_count, err);
+    for (size_t i = 0; i < owner_count && status == LORE_OK; i++) {
+        lore_str owner =
+            lore_str_printf(&cli->arena, "%s/" LORE_STR_FMT, root.ptr, LORE_STR_ARG(owners[i]));
+        if (owner.ptr == NULL || !lore_file_is_dir(owner.ptr)) {
+            continue;
+        }
+        status = lore_dir_list(&cli->arena, owner.ptr, FILES_MAX, &names, &name_count, err);
+        for (size_t k = 0; k < name_count && status == LORE_OK && *count < FOLDERS_MAX; k++) {
+            lore_str folder =
+                lore_str_printf(&cli->arena, "%s/" LORE_STR_FMT, owner.ptr, LORE_STR_ARG(names[k]));
+            bool is_part = lore_str_ends(names[k], LORE_STR(".pull")) ||
+                           lore_str_ends(names[k], LORE_STR(".old"));
+            if (folder.ptr != NULL && !is_part && lore_file_is_dir(folder.ptr)) {
+                folders[(*count)++] = folder.ptr;
+            }
+        }
+    }
+    return status;
+}
+
+static int run_list(lore_cli *cli)
+{
+    lore_error err;
+    static const char *folders[FOLDERS_MAX];
+    const char *settings[] = {cli->config.encoder, cli->config.decoder, cli->config.reranker};
+    int32_t count = 0;
+    for (size_t i = 0; i < sizeof settings / sizeof settings[0]; i++) {
+        if (strcmp(settings[i], "none") != 0) {
+            folders[count++] = settings[i];
+        }
+    }
+    lore_status status = find_folders(cli, folders, &count, &err);
+    model_view *views = LORE_PUSH(&cli->arena, model_view, (size_t)count + 1);
+    if (status == LORE_OK && views == NULL) {
+        status = lore_fail(&err, LORE_ERR_NOMEM, "no memory for a list of models");
+    }
+    if (status != LORE_OK) {
+        return lore_cli_fail(cli, &err);
+    }
+    for (int32_t i = 0; i < count; i++) {
+        if (view_folder(cli, folders[i], &cli->arena, &views[i], &err) != LORE_OK) {
+            views[i].problem = lore_str_to_c(&cli->arena, lore_str_from(err.message));
+        }
+    }
+    return print_views(cli, views, count, print_line);
+}
+
+int lore_cmd_models(lore_cli *cli, int argc, char **argv)
+{
     lore_flag_list words = {0};
     const char *folder = NULL;
     const lore_flag flags[] = {
-        {"dir", 0, LORE_FLAG_TEXT, &folder, "FOLDER", "this model folder", 0, 0},
+        {"dir", 0, LORE_FLAG_TEXT, &folder, "FOLDER", "info: of this model folder", 0, 0},
     };
+    if (argc > 1 && strcmp(argv[1], "quantize") == 0) { /* these two have flags of their own */
+        return lore_cmd_models_quantize(cli, argc, argv);
+    }
+    if (argc > 1 && strcmp(argv[1], "pull") == 0) {
+        return lore_cmd_models_pull(cli, argc, argv);
+    }
     int code = lore_cli_parse(cli, flags, 1, argc, argv, &words);
     if (code != LORE_EXIT_CONTINUE) {
         return code;
     }
-    if (words.count != 1 || strcmp(words.items[0], "info") != 0) {
-        return lore_cli_misuse(cli, "models info");
+    const char *verb = words.count > 0 ? words.items[0] : "";
+    if (strcmp(verb, "list") == 0 && words.count == 1) {
+        return run_list(cli);
     }
-    const char *folders[2] = {folder ? folder : cli->config.encoder, cli->config.decoder};
-    bool has_second = folder == NULL && strcmp(cli->config.decoder, "none") != 0;
-    int32_t count = has_second ? 2 : 1;
-    model_view views[2];
-    lore_backend *backend = NULL;
-    const lore_backend_options options = {.kind = LORE_BACKEND_CPU};
-    lore_status status = lore_backend_open(&options, &backend, &err);
-    for (int32_t i = 0; status == LORE_OK && i < count; i++) {
-        status = view_model(cli, folders[i], backend, &cli->arena, &views[i], &err);
+    if (strcmp(verb, "info") != 0) {
+        return lore_cli_misuse(cli,
+                               "models list | info [MODEL...] | pull OWNER/NAME | quantize ...");
     }
-    lore_backend_close(backend);
-    return status == LORE_OK ? print_views(cli, views, count) : lore_cli_fail(cli, &err);
+    return folder != NULL ? run_info(cli, &folder, 1)
+                          : run_info(cli, words.items + 1, words.count - 1);
 }

@@ -214,7 +214,8 @@ static lore_status ask_app(lore_app *app, const lore_wire_query *parsed, lore_wr
 static lore_status open_for(const lore_cli *cli, const ask_flags *ask, lore_mode mode,
                             lore_app *app, lore_error *err)
 {
-    lore_app_needs needs = {.embedder = true, .index = true, .prompts = ask->prompt != NULL};
+    lore_app_needs needs = {
+        .embedder = true, .reranker = true, .index = true, .prompts = ask->prompt != NULL};
     needs.engine = mode == LORE_MODE_ANSWER || mode == LORE_MODE_PROMPT;
     return lore_app_open(&cli->config, needs, app, err);
 }

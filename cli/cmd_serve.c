@@ -164,8 +164,12 @@ int lore_cmd_serve(lore_cli *cli, int argc, char **argv)
      * core, and none gives back what a burst of requests has used. */
     mallopt(M_ARENA_MAX, ARENAS_MAX);
     lore_app app = {0};
-    lore_app_needs needs = {
-        .embedder = true, .index = true, .index_writer = true, .engine = true, .service = true};
+    lore_app_needs needs = {.embedder = true,
+                            .reranker = true,
+                            .index = true,
+                            .index_writer = true,
+                            .engine = true,
+                            .service = true};
     lore_status status = lore_app_open(&cli->config, needs, &app, &err);
     if (status == LORE_OK) {
         malloc_trim(0); /* parsing the models took much more than is kept of them */

@@ -4,6 +4,7 @@
  * file, the environment and flags, in this order; then the command runs and its exit code is ours.
  * This folder alone prints, catches signals and exits (conventions E7). */
 #include "api/wire.h"
+#include "base/file.h"
 #include "base/json.h"
 #include "cli/cli.h"
 
@@ -31,14 +32,20 @@ const lore_command lore_commands[] = {
      lore_cmd_documents},
     {"collections", "list | create NAME | delete NAME [flags]", "the collections of the folder", "",
      lore_cmd_collections},
-    {"models", "info [flags]", "what the models are",
-     "Without --dir: the encoder and the decoder of the configuration.\n", lore_cmd_models},
+    {"models",
+     "list | info [MODEL...] | pull OWNER/NAME[@REV] | quantize FOLDER NEW-FOLDER [flags]",
+     "what the models are; fetch them; write them in fewer bits",
+     "info, without a model: those of the configuration. pull fetches a repository of the hub\n"
+     "(HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE) into the data folder; from then on OWNER/NAME is a\n"
+     "model wherever a folder is. quantize reads any model folder and writes a new one. `models\n"
+     "pull --help` and `models quantize --help` list their flags.\n",
+     lore_cmd_models},
     {"bench", "[WHAT [DOCUMENTS]] [flags]", "measure this machine",
      "WHAT is one of these; without it all of them, briefly:\n"
      "  ops      the operations of the backends at the shapes of the models\n"
-     "  encode   chunks of 200 tokens a second, and one question\n"
-     "  prefill  400 tokens of a prompt\n"
-     "  decode   1 to 32 streams, and one stream while prompts arrive\n"
+     "  encode   chunks of 200 tokens a second (--chunk), and one question\n"
+     "  prefill  400 tokens of a prompt (--prompt)\n"
+     "  decode   1 to 32 streams (--streams), and one stream while prompts arrive\n"
      "  search   dense, text and both, on the data folder; FAISS against the exact scan\n"
      "  ingest   DOCUMENTS into a data folder of its own\n"
      "  serve    questions over HTTP to a server of its own\n"
@@ -166,7 +173,10 @@ static lore_status apply_flags(lore_cli *cli, lore_error *err)
 {
     const struct {
         const char *key, *value;
-    } given[] = {{"data", cli->data}, {"device", cli->device}, {"log_level", cli->log_level}};
+    } given[] = {{"data", cli->data},
+                 {"device", cli->device},
+                 {"chat_template", cli->chat_template},
+                 {"log_level", cli->log_level}};
     for (size_t i = 0; i < sizeof given / sizeof given[0]; i++) {
         if (given[i].value != NULL) {
             lore_status status = lore_config_set(&cli->config, lore_str_from(given[i].key),
@@ -177,6 +187,27 @@ static lore_status apply_flags(lore_cli *cli, lore_error *err)
         }
     }
     return apply_set(cli, err);
+}
+
+/* A model that was pulled may be called by its name on the hub. */
+const char *lore_cli_model_folder(lore_cli *cli, const char *name)
+{
+    lore_str folder = lore_str_printf(&cli->arena, "%s/models/%s", cli->config.data, name);
+    bool is_pulled = !lore_file_is_dir(name) && folder.ptr != NULL && strchr(name, '/') != NULL &&
+                     strstr(name, "..") == NULL && lore_file_is_dir(folder.ptr);
+    return is_pulled ? folder.ptr : name;
+}
+
+static void find_models(lore_cli *cli)
+{
+    char *settings[] = {cli->config.encoder, cli->config.decoder, cli->config.reranker};
+    for (size_t i = 0; i < sizeof settings / sizeof settings[0]; i++) {
+        const char *folder = lore_cli_model_folder(cli, settings[i]);
+        size_t size = strlen(folder) + 1;
+        if (folder != settings[i] && size <= sizeof cli->config.encoder) {
+            memcpy(settings[i], folder, size);
+        }
+    }
 }
 
 static lore_status load_config(lore_cli *cli, lore_error *err)
@@ -194,6 +225,7 @@ static lore_status load_config(lore_cli *cli, lore_error *err)
         status = apply_flags(cli, err);
     }
     if (status == LORE_OK) {
+        find_models(cli);
         status = lore_log_parse_level(cli->config.log_level, &level, err);
     }
     if (status == LORE_OK) {
@@ -202,9 +234,11 @@ static lore_status load_config(lore_cli *cli, lore_error *err)
     return status;
 }
 
-static lore_flag_table global_flags(lore_cli *cli, lore_flag flags[7])
+enum { GLOBAL_FLAGS = 8 };
+
+static lore_flag_table global_flags(lore_cli *cli, lore_flag flags[GLOBAL_FLAGS])
 {
-    const lore_flag rows[7] = {
+    const lore_flag rows[GLOBAL_FLAGS] = {
         {"data", 0, LORE_FLAG_TEXT, &cli->data, "DIR", "data folder ($LORE_DATA, ./lore-data)", 0,
          0},
         {"config", 0, LORE_FLAG_TEXT, &cli->config_file, "FILE",
@@ -213,6 +247,8 @@ static lore_flag_table global_flags(lore_cli *cli, lore_flag flags[7])
          0},
         {"set", 0, LORE_FLAG_LIST, &cli->set, "KEY=VALUE", "set any key of the configuration", 0,
          0},
+        {"chat-template", 0, LORE_FLAG_TEXT, &cli->chat_template, "NAME|FILE",
+         "auto (the decoder's own), chatml, llama2, llama3, mistral, alpaca or a file", 0, 0},
         {"log-level", 0, LORE_FLAG_TEXT, &cli->log_level, "LEVEL", "error, warn, info or debug", 0,
          0},
         {"json", 0, LORE_FLAG_SWITCH, &cli->is_json, NULL, "one JSON object on standard output", 0,
@@ -220,7 +256,7 @@ static lore_flag_table global_flags(lore_cli *cli, lore_flag flags[7])
         {"help", 'h', LORE_FLAG_SWITCH, &cli->is_help, NULL, "this text", 0, 0},
     };
     memcpy(flags, rows, sizeof rows);
-    return (lore_flag_table){flags, 7};
+    return (lore_flag_table){flags, GLOBAL_FLAGS};
 }
 
 static int print_command_help(const lore_cli *cli, const lore_flag_table *own,
@@ -248,7 +284,7 @@ int lore_cli_parse(lore_cli *cli, const lore_flag *flags, int32_t flag_count, in
                    lore_flag_list *others)
 {
     lore_error err;
-    lore_flag global[7];
+    lore_flag global[GLOBAL_FLAGS];
     int32_t used = 0;
     lore_flag_table tables[2] = {{flags, flag_count}, global_flags(cli, global)};
     lore_status status =
@@ -316,7 +352,7 @@ static const lore_command *find_command(const char *name)
 static int run(lore_cli *cli, int argc, char **argv)
 {
     lore_error err;
-    lore_flag global[7];
+    lore_flag global[GLOBAL_FLAGS];
     lore_flag_list none = {0};
     int32_t used = 0;
     bool is_version = argc == 2 && strcmp(argv[1], "--version") == 0;

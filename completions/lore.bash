@@ -5,7 +5,7 @@ _lore()
     local commands="ingest query chat serve documents collections models bench doctor config version help"
     for ((i = 1; i < COMP_CWORD; i++)); do
         case ${COMP_WORDS[i]} in
-        --data | --config | --device | --set | --log-level) ((i++)) ;;
+        --data | --config | --device | --set | --chat-template | --log-level) ((i++)) ;;
         -*) ;;
         *)
             command=${COMP_WORDS[i]}
@@ -16,6 +16,10 @@ _lore()
     COMPREPLY=()
     case $previous in
     --device) mapfile -t COMPREPLY < <(compgen -W "auto cpu ref cuda" -- "$current"); return ;;
+    --chat-template)
+        mapfile -t COMPREPLY < <(compgen -W "auto chatml llama2 llama3 mistral alpaca" -f -- "$current")
+        return
+        ;;
     --log-level) mapfile -t COMPREPLY < <(compgen -W "error warn info debug" -- "$current"); return ;;
     --mode | -m) mapfile -t COMPREPLY < <(compgen -W "answer extract context prompt" -- "$current"); return ;;
     --data | --dir) mapfile -t COMPREPLY < <(compgen -d -- "$current"); return ;;
@@ -30,7 +34,7 @@ _lore()
         case $command in
         documents) mapfile -t COMPREPLY < <(compgen -W "list show delete" -- "$current") ;;
         collections) mapfile -t COMPREPLY < <(compgen -W "list create delete" -- "$current") ;;
-        models) mapfile -t COMPREPLY < <(compgen -W "info" -- "$current") ;;
+        models) mapfile -t COMPREPLY < <(compgen -W "list info pull quantize" -- "$current") ;;
         bench) mapfile -t COMPREPLY < <(compgen -W "ops encode prefill decode search ingest serve" -- "$current") ;;
         ingest) mapfile -t COMPREPLY < <(compgen -f -- "$current") ;;
         esac

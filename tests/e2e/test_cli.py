@@ -82,7 +82,7 @@ class CliTest(unittest.TestCase):
     def test_every_documented_flag_parses(self):
         values = {"N": "3", "X": "0.5", "JSON": '{"type":"eq","key":"k","value":1}', "KEY=VALUE": "top_k=4",
                   "NAME=VALUE": "a=b", "MODE": "extract", "DEVICE": "cpu", "LEVEL": "warn", "ADDR:PORT": "127.0.0.1:0",
-                  "NAME[@VERSION]": "default@1"}
+                  "NAME[@VERSION]": "default@1", "TOKENS": "64"}
         seen = 0
         for command in COMMANDS:
             text = self.lore(command, "--help")
@@ -146,6 +146,27 @@ class CliTest(unittest.TestCase):
         self.assertEqual(alone, [models[1]])
         self.lore("models", "info", "--dir", str(self.docs), code=1, words="config.json")
         self.lore("models", "info", "--dir", "/nowhere", code=1, words="/nowhere")
+
+    def test_quantize(self):
+        encoder, decoder = [model["folder"] for model in self.json("models", "info")["models"]]
+        out = str(self.folder / "int4")
+        text = self.docs / "heron.md"
+        done = self.json("models", "quantize", "--to", "int4", "--group", "64", "--calibration", str(text), decoder, out)
+        self.assertGreater(done["matrices_int4"], 0)
+        self.assertLess(done["bytes_after"], done["bytes_before"])
+        self.assertTrue(0 < done["relative_error"] < 0.2)
+        self.assertGreater(done["perplexity_tokens"], 5)
+        self.assertTrue(0.2 < done["perplexity_after"] / done["perplexity_before"] < 5)
+        found = self.json("models", "info", "--dir", out)["models"][0]
+        self.assertEqual(found["parameters"], self.json("models", "info", "--dir", decoder)["models"][0]["parameters"])
+        self.lore("models", "quantize", "--to", "int8", encoder, out, code=1, words="exists")
+        self.lore("models", "quantize", "--to", "int5", encoder, out, code=2, words="--to must be")
+        self.lore("models", "quantize", "--to", "int8", "--group", "64", encoder, out, code=2, words="--group")
+        self.lore("models", "quantize", "--to", "int8", encoder, code=2, words="NEW-FOLDER")
+        other = str(self.folder / "int8")
+        self.lore("models", "quantize", "--to", "int8", "--calibration", "/nowhere", encoder, other, code=1, words="/nowhere")
+        self.assertFalse(os.path.exists(other))
+        self.assertIn("no text was given", self.lore("models", "quantize", "--to", "int8", encoder, other))
 
     def test_bench(self):
         figures = self.json("bench", "ops", "--case-ms", "1", "--only", "decode qkv 1x")["ops"]
@@ -272,6 +293,10 @@ class CliTest(unittest.TestCase):
             self.lore("query", "-m", mode, "--prompt", "nowhere", "What does the heron eat?", code=1, words="nowhere")
         prompt = self.lore("query", "--mode", "prompt", "What does the heron eat?")
         self.assertIn("What does the heron eat?", prompt)
+        alpaca = self.lore("query", "--mode", "prompt", "--chat-template", "alpaca", "What does the heron eat?")
+        self.assertIn("### Input:", alpaca)
+        self.assertNotIn("<|im_start|>", alpaca)
+        self.lore("query", "--chat-template", "nowhere", "What does the heron eat?", code=1, words="nowhere")
         only = self.json("query", "-m", "context", "--filter", '{"type":"eq","key":"kind","value":"thing"}', "heron nest")
         self.assertEqual([one["metadata"]["kind"] for one in only["passages"]], ["thing"])
         refused = self.json("query", "Who won the chess tournament in Reykjavik?")

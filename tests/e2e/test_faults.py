@@ -174,7 +174,7 @@ DAMAGES = [  # what is done to the folder, words of the error
     ("too many layers", field(num_hidden_layers=99), ["model.safetensors'", "has no tensor '", "layer"]),
     ("too few layers", field(num_hidden_layers=1), ["model.safetensors'", "holds tensor '", "no use for"]),
     ("layers without end", field(num_hidden_layers=10**15), ["config.json'", "num_hidden_layers must be"]),
-    ("wrong vocabulary", field(vocab_size=1000), ["tokenizer.json", "24576", "vocabulary of 1000"]),
+    ("wrong vocabulary", field(vocab_size=1000), ["the tokenizer has 24576 ids", "vocabulary of 1000"]),
     ("another family", field(model_type="gpt2"), ["config.json'", "model_type 'gpt2' is not supported"]),
     ("config cut", cut("config.json", 300), ["config.json'", "invalid JSON at byte"]),
     ("config of bytes", replace("config.json", b"\xff\xfe\x00" * 99), ["config.json'", "not valid UTF-8"]),

@@ -15,6 +15,7 @@ import unittest
 from served import Served, run
 
 SLOWNESS = float(os.environ.get("LORE_SLOWNESS", "1"))  # builds with sanitizers set it
+PATIENT = ["--set", f"limits.request_timeout_ms={int(180000 * SLOWNESS)}"] if SLOWNESS > 1 else []
 RESET = """# Resetting the Quill router
 
 ## Factory reset
@@ -53,7 +54,7 @@ class HttpTest(unittest.TestCase):
         (docs / "invoice.md").write_text(INVOICE, encoding="utf-8")
         cls.docs = docs
         cls.served = Served(docs, options=["--set", f"limits.body_bytes_max={BODY_MAX}",
-                                           "--set", "limits.header_bytes_max=16384"])
+                                           "--set", "limits.header_bytes_max=16384", *PATIENT])
         cls.served.__enter__()
 
     @classmethod
@@ -65,7 +66,7 @@ class HttpTest(unittest.TestCase):
 
     def send(self, method, path, body=None, headers=None):
         """(status, headers, parsed or text), on a connection of its own."""
-        connection = http.client.HTTPConnection(self.served.host, self.served.port, timeout=60 * SLOWNESS)
+        connection = http.client.HTTPConnection(self.served.host, self.served.port, timeout=180 * SLOWNESS)
         data = json.dumps(body).encode() if isinstance(body, (dict, list)) else body
         connection.request(method, path, data, headers or {})
         response = connection.getresponse()
@@ -441,7 +442,7 @@ class HttpTest(unittest.TestCase):
     # ---- the commands beside a server ----
 
     def lore(self, *args, check=True):
-        return run("--data", self.served.data, *args, check=check)
+        return run("--data", self.served.data, *PATIENT, *args, check=check)
 
     def test_ingest_through_the_server(self):
         with tempfile.TemporaryDirectory(prefix="lore-hand-") as folder:
@@ -584,7 +585,7 @@ class LargeDocumentTest(unittest.TestCase):
     def put(self, served, name, body, kind="text/plain"):
         """(status, reply, seconds)"""
         start = time.monotonic()
-        connection = http.client.HTTPConnection(served.host, served.port, timeout=100 * SLOWNESS)
+        connection = http.client.HTTPConnection(served.host, served.port, timeout=180 * SLOWNESS)
         connection.request("PUT", f"/collections/default/documents/{name}", body, {"Content-Type": kind})
         response = connection.getresponse()
         reply = json.loads(response.read())
@@ -653,7 +654,7 @@ class LargeDocumentTest(unittest.TestCase):
             self.assertEqual(len(listed), 1)
 
     def test_memory_grows_with_the_document_up_to_a_limit(self):
-        options = ["--set", "limits.arena_bytes_max=1048576", "--set", "limits.document_bytes_max=1000000"]
+        options = ["--set", "limits.arena_bytes_max=1048576", "--set", "limits.document_bytes_max=1000000", *PATIENT]
         with Served(self.docs, options=options) as served:
             self.assertEqual(self.put(served, "fits", self.TEXT[:200000])[0], 201)  # over a megabyte with its vectors
             self.assertEqual(self.put(served, "json", json.dumps({"text": self.TEXT[:200000].decode()}), "application/json")[0], 201)

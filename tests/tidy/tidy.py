@@ -46,7 +46,7 @@ FENCES = [
     (r"libxml/.*", ["ingest/html.c"]),
     (r"(uchardet/)?uchardet\.h|iconv\.h", ["ingest/encoding.c"]),
     (r"microhttpd\.h", ["api/http.c", "api/http_int.h", "api/exchange.c"]),
-    (r"curl/.*", ["ingest/fetch.c", "cli/client.c"]),
+    (r"curl/.*", ["ingest/fetch.c", "cli/client.c", "cli/hub.c"]),
     (r"cjson/.*|cJSON\.h", ["base/json.c"]),
     (r"utf8proc\.h", ["base/utf8.c"]),
     (r"cu[a-z]*(_.*)?\.h|cooperative_groups.*|nv.*\.h|cub/.*|mma\.h", ["kernels/cuda/*"]),
