@@ -12,9 +12,12 @@
 #include "models/weights.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -28,7 +31,8 @@ typedef struct pull {
     lore_cli *cli;
     lore_hub *hub;
     lore_str repository, revision;
-    const char *folder, *staging; /* in the arena */
+    const char *folder, *staging, *old, *parent; /* in the arena */
+    int staging_fd;                              /* locked; -1: not yet */
     lore_hub_list list;
     lore_hub_file *needed; /* of the list */
     int32_t needed_count;
@@ -188,8 +192,9 @@ static lore_status write_record(pull *p, lore_error *err)
     return status;
 }
 
-/* A folder of one level of folders: what a pull makes. What cannot be removed stays. */
-static void remove_folder(lore_arena *arena, const char *path, bool is_inner)
+/* Everything in a folder of one level of folders, which is what a pull makes. Links are removed,
+ * not followed; what cannot be removed stays. */
+static void empty_folder(lore_arena *arena, const char *path, bool is_inner)
 {
     lore_str *names = NULL;
     size_t count = 0;
@@ -200,21 +205,80 @@ static void remove_folder(lore_arena *arena, const char *path, bool is_inner)
     for (size_t i = 0; i < count; i++) {
         lore_str inner = lore_str_printf(arena, "%s/" LORE_STR_FMT, path, LORE_STR_ARG(names[i]));
         if (inner.ptr != NULL && unlink(inner.ptr) != 0 && errno == EISDIR && !is_inner) {
-            remove_folder(arena, inner.ptr, true);
+            empty_folder(arena, inner.ptr, true);
+            rmdir(inner.ptr);
         }
     }
-    rmdir(path);
 }
 
-/* Files of another commit are no beginnings of this one's, except big ones, which have sums. */
+/* Only what a pull made may be emptied or replaced. */
+static lore_status check_ours(pull *p, const char *path, lore_error *err)
+{
+    struct stat info;
+    lore_str *names = NULL;
+    size_t count = 0;
+    if (lstat(path, &info) != 0) {
+        return LORE_OK;
+    }
+    if (!S_ISDIR(info.st_mode)) {
+        return lore_fail(err, LORE_ERR_INVALID, "'%s' is in the way: it is no folder", path);
+    }
+    lore_status status = lore_dir_list(&p->cli->arena, path, OLD_FILES_MAX, &names, &count, err);
+    return status == LORE_OK && count > 0 && read_commit(p, path).len == 0
+               ? lore_fail(err, LORE_ERR_INVALID,
+                           "'%s' is in the way: no pull made it (--to names another folder)", path)
+               : status;
+}
+
+static lore_status check_places(pull *p, lore_error *err)
+{
+    const char *places[] = {p->folder, p->staging, p->old};
+    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
+        lore_status status = check_ours(p, places[i], err);
+        if (status != LORE_OK) {
+            return status;
+        }
+    }
+    empty_folder(&p->cli->arena, p->old, false); /* of a pull that was killed */
+    return rmdir(p->old) == 0 || errno == ENOENT
+               ? LORE_OK
+               : lore_fail(err, LORE_ERR_IO, "cannot remove '%s': %s", p->old, strerror(errno));
+}
+
+/* One pull at a time: the lock is on the folder itself and goes with it. Files of another commit
+ * are no beginnings of this one's. */
 static lore_status open_staging(pull *p, lore_error *err)
 {
-    if (lore_file_is_dir(p->staging) &&
-        !lore_str_equal(read_commit(p, p->staging), p->list.commit)) {
-        remove_folder(&p->cli->arena, p->staging, false);
-    }
     lore_status status = lore_dir_make(p->staging, err);
-    return status == LORE_OK ? write_record(p, err) : status;
+    if (status != LORE_OK) {
+        return status;
+    }
+    p->staging_fd = open(p->staging, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (p->staging_fd < 0 || flock(p->staging_fd, LOCK_EX | LOCK_NB) != 0) {
+        return lore_fail(err, errno == EWOULDBLOCK ? LORE_ERR_BUSY : LORE_ERR_IO,
+                         "cannot lock '%s': %s", p->staging,
+                         errno == EWOULDBLOCK ? "another pull fills it" : strerror(errno));
+    }
+    lore_str commit = read_commit(p, p->staging);
+    if (commit.len > 0 && !lore_str_equal(commit, p->list.commit)) {
+        empty_folder(&p->cli->arena, p->staging, false);
+    }
+    return write_record(p, err);
+}
+
+/* Bytes of a needed file that an earlier call has left, whole or in part. */
+static int64_t bytes_there(const pull *p, const lore_hub_file *file)
+{
+    static const char *const ENDS[] = {"", ".part"};
+    struct stat info;
+    for (int i = 0; i < 2; i++) {
+        lore_str path = lore_str_printf(&p->cli->arena, "%s/" LORE_STR_FMT "%s", p->staging,
+                                        LORE_STR_ARG(file->name), ENDS[i]);
+        if (path.ptr != NULL && stat(path.ptr, &info) == 0) {
+            return info.st_size < file->size_bytes ? info.st_size : file->size_bytes;
+        }
+    }
+    return 0;
 }
 
 static lore_status check_room(const pull *p, lore_error *err)
@@ -224,38 +288,67 @@ static lore_status check_room(const pull *p, lore_error *err)
         return LORE_OK; /* then the writes will tell */
     }
     double free_bytes = (double)room.f_bavail * (double)room.f_frsize;
-    return free_bytes < (double)(p->bytes_total - p->bytes_before)
+    double to_come = (double)p->bytes_total;
+    for (int32_t i = 0; i < p->needed_count; i++) {
+        to_come -= p->needed[i].size_bytes > 0 ? (double)bytes_there(p, &p->needed[i]) : 0;
+    }
+    return free_bytes < to_come
                ? lore_fail(err, LORE_ERR_IO, "'%s' has room for %.1f MB, %.1f MB are to come",
-                           p->staging, free_bytes / 1e6,
-                           (double)(p->bytes_total - p->bytes_before) / 1e6)
+                           p->staging, free_bytes / 1e6, to_come / 1e6)
                : LORE_OK;
 }
 
-/* The new folder takes the old one's place. A kill between the two renames leaves both beside it.
- */
+static lore_status sync_folder(const char *path, lore_error *err)
+{
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    bool is_synced = fd >= 0 && fsync(fd) == 0;
+    int number = errno;
+    if (fd >= 0) {
+        close(fd);
+    }
+    return is_synced ? LORE_OK
+                     : lore_fail(err, LORE_ERR_IO, "cannot sync '%s': %s", path, strerror(number));
+}
+
+/* The new folder takes the old one's place in one step, where the file system can exchange names;
+ * else the old one is named .old for a moment. */
+static bool exchange(const pull *p)
+{
+    if (rename(p->staging, p->folder) == 0) { /* there was none, or an empty one */
+        return true;
+    }
+    if (renameat2(AT_FDCWD, p->staging, AT_FDCWD, p->folder, RENAME_EXCHANGE) == 0) {
+        empty_folder(&p->cli->arena, p->staging, false);
+        rmdir(p->staging);
+        return true;
+    }
+    if (rename(p->folder, p->old) != 0) {
+        return false;
+    }
+    if (rename(p->staging, p->folder) != 0) {
+        int number = errno;
+        (void)!rename(p->old, p->folder);
+        errno = number;
+        return false;
+    }
+    empty_folder(&p->cli->arena, p->old, false);
+    rmdir(p->old);
+    return true;
+}
+
 static lore_status install(pull *p, lore_error *err)
 {
     lore_weights *weights = NULL;
     lore_status status = lore_weights_open(p->staging, &p->cli->config.limits, &weights, err);
     lore_weights_close(weights);
-    lore_str old = lore_str_printf(&p->cli->arena, "%s.old", p->folder);
-    if (status != LORE_OK || old.ptr == NULL) {
-        return status != LORE_OK ? status : lore_fail(err, LORE_ERR_NOMEM, "no memory for a path");
+    if (status == LORE_OK) {
+        status = sync_folder(p->staging, err);
     }
-    remove_folder(&p->cli->arena, old.ptr, false);
-    bool has_old = rename(p->folder, old.ptr) == 0;
-    if (rename(p->staging, p->folder) != 0) {
-        int number = errno;
-        if (has_old) {
-            (void)!rename(old.ptr, p->folder);
-        }
-        return lore_fail(err, LORE_ERR_IO, "cannot rename '%s' to '%s': %s", p->staging, p->folder,
-                         strerror(number));
+    if (status == LORE_OK && !exchange(p)) {
+        status = lore_fail(err, LORE_ERR_IO, "cannot rename '%s' to '%s': %s", p->staging,
+                           p->folder, strerror(errno));
     }
-    if (has_old) {
-        remove_folder(&p->cli->arena, old.ptr, false);
-    }
-    return LORE_OK;
+    return status == LORE_OK ? sync_folder(p->parent, err) : status;
 }
 
 /* ---- progress ---- */
@@ -326,6 +419,9 @@ static lore_status run_pull(pull *p, lore_error *err)
         status = choose_files(p, err);
     }
     if (status == LORE_OK) {
+        status = check_places(p, err);
+    }
+    if (status == LORE_OK) {
         status = open_staging(p, err);
     }
     if (status == LORE_OK) {
@@ -382,7 +478,10 @@ static lore_status name_folders(pull *p, const char *to, lore_error *err)
     }
     p->folder = lore_str_to_c(arena, folder);
     p->staging = lore_str_printf(arena, LORE_STR_FMT ".pull", LORE_STR_ARG(folder)).ptr;
-    return p->folder == NULL || p->staging == NULL || folder.ptr == NULL
+    p->old = lore_str_printf(arena, LORE_STR_FMT ".old", LORE_STR_ARG(folder)).ptr;
+    p->parent = lore_str_printf(arena, LORE_STR_FMT "/..", LORE_STR_ARG(folder)).ptr;
+    return p->folder == NULL || p->staging == NULL || p->old == NULL || p->parent == NULL ||
+                   folder.ptr == NULL
                ? lore_fail(err, LORE_ERR_NOMEM, "no memory for a path")
                : LORE_OK;
 }
@@ -407,6 +506,9 @@ static lore_status fetch(pull *p, lore_error *err)
         status = run_pull(p, err);
     }
     lore_hub_close(p->hub);
+    if (p->staging_fd >= 0) {
+        close(p->staging_fd);
+    }
     if (status != LORE_OK && p->terminal_width > 0) {
         fputs("\r\033[K", stderr);
     }
@@ -419,7 +521,7 @@ int lore_cmd_models_pull(lore_cli *cli, int argc, char **argv)
     lore_flag_list words = {0};
     const char *to = NULL;
     bool is_offline = false;
-    pull p = {.cli = cli, .terminal_width = lore_terminal_width(stderr)};
+    pull p = {.cli = cli, .staging_fd = -1, .terminal_width = lore_terminal_width(stderr)};
     const lore_flag flags[] = {
         {"to", 0, LORE_FLAG_TEXT, &to, "FOLDER", "make this folder ($DATA/models/OWNER/NAME)", 0,
          0},

@@ -15,7 +15,8 @@
 enum {
     REFUSAL_BYTES_MAX = 4096,
     CONNECT_MS = 10000,
-    STALL_SECONDS = 30, /* without a byte: the attempt is over */
+    STALL_SECONDS = 30, /* with less than so many bytes in each: the attempt is over */
+    STALL_BYTES = 512,
     LIST_MS = 60000,
     REDIRECTS_MAX = 5,
     FIRST_PAUSE_MS = 250 /* before a retry, doubled each time */
@@ -218,7 +219,7 @@ static void set_limits(CURL *curl, const char *endpoint, bool is_list)
     curl_easy_setopt(curl, CURLOPT_MAXREDIRS, (long)REDIRECTS_MAX);
     curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT_MS, (long)CONNECT_MS);
-    curl_easy_setopt(curl, CURLOPT_LOW_SPEED_LIMIT, 1L);
+    curl_easy_setopt(curl, CURLOPT_LOW_SPEED_LIMIT, (long)STALL_BYTES);
     curl_easy_setopt(curl, CURLOPT_LOW_SPEED_TIME, (long)STALL_SECONDS);
     curl_easy_setopt(curl, CURLOPT_TIMEOUT_MS, is_list ? (long)LIST_MS : 0L);
 }

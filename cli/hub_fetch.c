@@ -69,11 +69,15 @@ static lore_status attempt(lore_transfer *t, const lore_hub_file *file, const ch
                          "'" LORE_STR_FMT "' is longer than the hub's list says (%lld bytes)",
                          LORE_STR_ARG(file->name), (long long)t->expected);
     }
+    if (problem == NULL && ((http == 416 && t->expected < 0) || (http == 200 && !t->has_begun))) {
+        t->is_misplaced = t->done > 0; /* what is there is not the beginning of what the hub has */
+    }
     if (problem == NULL && http != 200 && http != 206 && http != 416) {
         (void)lore_hub_refuse(http, file->name, err);
         return lore_hub_is_passing(http) ? LORE_ERR_BUSY : err->status;
     }
-    bool is_whole = problem == NULL && http != 416 && (t->expected < 0 || t->done == t->expected);
+    bool is_whole = problem == NULL && http != 416 && !t->is_misplaced &&
+                    (t->expected < 0 || t->done == t->expected);
     if (is_whole) {
         return LORE_OK;
     }
@@ -87,8 +91,8 @@ static lore_status fetch_all(lore_transfer *t, const lore_hub_file *file, const 
                              lore_error *err)
 {
     int32_t failures = 0, wrong_sums = 0;
+    int64_t best = t->done; /* only more than ever is progress */
     for (;;) {
-        int64_t before = t->done;
         bool is_there = t->expected >= 0 && t->done == t->expected;
         lore_status status = is_there ? LORE_OK : attempt(t, file, path, err);
         if (status == LORE_OK && is_right(t, file)) {
@@ -106,7 +110,8 @@ static lore_status fetch_all(lore_transfer *t, const lore_hub_file *file, const 
         if (status != LORE_ERR_BUSY) {
             return status;
         }
-        failures = t->done > before ? 0 : failures + 1;
+        failures = t->done > best ? 0 : failures + 1;
+        best = t->done > best ? t->done : best;
         if (t->is_misplaced && restart(t, path, err) != LORE_OK) {
             return err->status;
         }

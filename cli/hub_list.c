@@ -12,7 +12,7 @@ enum {
     FILES_MAX = 20000,
     NAME_BYTES_MAX = 200
 };
-#define SIZE_MAX_BYTES (INT64_C(1) << 50) /* of a file: beyond any */
+#define SIZE_MAX_BYTES (INT64_C(1) << 48) /* of a file: beyond any, and all of a list add up */
 
 static bool is_hex(lore_str text, size_t len)
 {
@@ -36,7 +36,7 @@ static bool is_plain_name(lore_str name)
         unsigned char c = (unsigned char)name.ptr[i];
         bool is_first = i == 0 || name.ptr[i - 1] == '/';
         slashes += c == '/';
-        if (c <= ' ' || c == 0x7f || c == '\\' || (is_first && (c == '.' || c == '/'))) {
+        if (c <= ' ' || c >= 0x7f || c == '\\' || (is_first && (c == '.' || c == '/'))) {
             return false;
         }
     }

@@ -122,7 +122,13 @@ static lore_status compare(lore_jinja_run *run, lore_jinja_operator op, const lo
     if (is_number(a) && is_number(b)) {
         order = a->as.number < b->as.number ? -1 : a->as.number > b->as.number;
     } else if (a->kind == LORE_JINJA_VALUE_TEXT && b->kind == LORE_JINJA_VALUE_TEXT) {
-        order = lore_str_compare(lore_jinja_text_str(a->as.text), lore_jinja_text_str(b->as.text));
+        lore_str left = lore_jinja_text_str(a->as.text), right = lore_jinja_text_str(b->as.text);
+        lore_status status =
+            lore_jinja_run_spend_bytes(run, left.len < right.len ? left.len : right.len);
+        if (status != LORE_OK) {
+            return status;
+        }
+        order = lore_str_compare(left, right);
     } else {
         return wrong_operands(run, "order", a, b);
     }

@@ -53,6 +53,8 @@ typedef enum lore_jinja_value_kind {
 typedef struct lore_jinja_value lore_jinja_value;
 typedef struct lore_jinja_entry lore_jinja_entry;
 
+enum { LORE_JINJA_NAMES_MAX = 256 }; /* of a map: it is looked through from its beginning */
+
 typedef struct lore_jinja_map {
     lore_jinja_entry *first, *last; /* in the order in which they were put */
     int32_t count;

@@ -79,6 +79,9 @@ static lore_status run_startswith(lore_jinja_run *run, const lore_jinja_value *a
                                   lore_jinja_value *out)
 {
     lore_status status = need_texts(run, arguments, 2);
+    if (status == LORE_OK) {
+        status = lore_jinja_run_spend_bytes(run, lore_jinja_text_str(arguments[1].as.text).len);
+    }
     *out = lore_jinja_value_bool(status == LORE_OK &&
                                  lore_str_starts(lore_jinja_text_str(arguments[0].as.text),
                                                  lore_jinja_text_str(arguments[1].as.text)));
@@ -89,6 +92,9 @@ static lore_status run_endswith(lore_jinja_run *run, const lore_jinja_value *arg
                                 lore_jinja_value *out)
 {
     lore_status status = need_texts(run, arguments, 2);
+    if (status == LORE_OK) {
+        status = lore_jinja_run_spend_bytes(run, lore_jinja_text_str(arguments[1].as.text).len);
+    }
     *out = lore_jinja_value_bool(status == LORE_OK &&
                                  lore_str_ends(lore_jinja_text_str(arguments[0].as.text),
                                                lore_jinja_text_str(arguments[1].as.text)));

@@ -79,6 +79,10 @@ lore_status lore_jinja_map_put(lore_jinja_run *run, lore_jinja_map *map, lore_st
                                lore_jinja_value value)
 {
     lore_jinja_entry *entry = find_entry(map, key);
+    if (entry == NULL && map->count == LORE_JINJA_NAMES_MAX) {
+        return lore_jinja_run_fail(run, LORE_ERR_LIMIT, "more than %d names in one place",
+                                   (int)LORE_JINJA_NAMES_MAX);
+    }
     if (entry == NULL) {
         entry = LORE_PUSH(&run->arena, lore_jinja_entry, 1);
         if (entry == NULL) {

@@ -69,6 +69,9 @@ bool lore_bpe_add_token(lore_bpe *bpe, int32_t id, lore_str bytes)
     bpe->tokens[id] = bytes;
     size_t slot = (size_t)lore_str_hash(bytes) & bpe->token_mask;
     while (bpe->token_slots[slot] >= 0) {
+        if (lore_str_equal(bpe->tokens[bpe->token_slots[slot]], bytes)) {
+            return true; /* the first of equal texts is the one that is found */
+        }
         slot = (slot + 1) & bpe->token_mask;
     }
     bpe->token_slots[slot] = id;

@@ -188,9 +188,10 @@ static lore_status read_bert(lore_config_reader *r, lore_encoder_config *c)
 
 static lore_status check_head_dim(lore_config_reader *r, const lore_encoder_config *c)
 {
-    return c->head_dim % 2 == 0 ? LORE_OK
-                                : lore_fail(r->err, LORE_ERR_CORRUPT,
-                                            "heads of %d elements cannot be rotated", c->head_dim);
+    bool is_right = c->head_dim % 2 == 0 && c->head_dim <= LORE_HEAD_DIM_MAX;
+    return is_right ? LORE_OK
+                    : lore_fail(r->err, LORE_ERR_CORRUPT, "heads of %d elements cannot be rotated",
+                                c->head_dim);
 }
 
 /* layer_types must say what global_every says: the library writes both. */

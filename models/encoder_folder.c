@@ -140,8 +140,16 @@ static lore_status hash_weights(lore_sha256 *sha, const lore_weights *weights, l
 static lore_status hash_tokenizer(lore_sha256 *sha, const char *folder, const lore_limits *limits,
                                   lore_error *err)
 {
-    static const char *const FILES[] = {"tokenizer.json", "tokenizer.model", "vocab.txt",
-                                        "tokenizer_config.json"};
+    static const char *const FILES[] = {"tokenizer.json",
+                                        "tokenizer.model",
+                                        "vocab.txt",
+                                        "tokenizer_config.json",
+                                        "sentencepiece.bpe.model",
+                                        "spiece.model",
+                                        "vocab.json",
+                                        "merges.txt",
+                                        "encoder.json",
+                                        "vocab.bpe"};
     lore_status status = LORE_OK;
     for (size_t i = 0; i < sizeof FILES / sizeof FILES[0] && status == LORE_OK; i++) {
         if (!lore_model_has(folder, FILES[i])) {
@@ -173,6 +181,13 @@ static void hash_settings(lore_sha256 *sha, const lore_encoder_config *c)
         snprintf(text, sizeof text, " rope %d %.17g %.17g window %d every %d", (int)c->rope[0].kind,
                  c->rope[0].theta, c->rope[1].theta, (int)c->window, (int)c->global_every);
         lore_sha256_update(sha, lore_str_from(text));
+    }
+    for (int i = 0; i < 2 && c->rope[i].dim > 0; i++) {
+        if (c->rope[i].kind != LORE_ROPE_PLAIN) {
+            snprintf(text, sizeof text, " scaled %.17g from %d by %.17g", c->rope[i].factor,
+                     (int)c->rope[i].original, (double)c->rope[i].scale);
+            lore_sha256_update(sha, lore_str_from(text));
+        }
     }
     if (c->dimensions > 0) {
         snprintf(text, sizeof text, " dimensions %d", (int)c->dimensions);

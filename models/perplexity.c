@@ -81,7 +81,9 @@ static lore_status read_window(meter *m, int32_t start, int32_t count)
 {
     lore_status status = LORE_OK;
     const int32_t total = m->prefix_count + count;
-    memcpy(m->ids, m->prefix, (size_t)m->prefix_count * sizeof(int32_t));
+    if (m->prefix_count > 0) {
+        memcpy(m->ids, m->prefix, (size_t)m->prefix_count * sizeof(int32_t));
+    }
     memcpy(m->ids + m->prefix_count, m->text.ids + start, (size_t)count * sizeof(int32_t));
     for (int32_t first = 0; first < total && status == LORE_OK; first += ROWS) {
         const int32_t left = total - first;

@@ -35,7 +35,7 @@ static float find_scale(const float *x, const float *importance, int32_t count)
         const float inverse = (float)CODE_MAX / (top * ratio);
         float dot = 0, norm = 0;
         for (int32_t i = 0; i < count; i++) {
-            const float code = code_of(x[i], inverse);
+            const float code = isfinite(x[i]) ? code_of(x[i], inverse) : 0; /* the caller refuses */
             const float weighted = importance != NULL ? importance[i] * code : code;
             dot += weighted * x[i];
             norm += weighted * code;

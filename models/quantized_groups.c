@@ -168,7 +168,7 @@ static lore_status read_scales(lore_quantized_reader *r)
             size_t row_first = (size_t)i * (size_t)r->groups + (size_t)g;
             size_t group_first = (size_t)g * (size_t)r->rows + (size_t)i;
             float value = float_at(t, is_one ? 0 : is_compressed ? row_first : group_first);
-            if (!isfinite(value) || value < 0) {
+            if (!isfinite(value)) { /* negative ones are used: the codes stand upside down */
                 return lore_quantized_refuse_value(r, t, "has an impossible scale in row", i);
             }
             scales[row_first] = value;

@@ -163,7 +163,7 @@ static bool take_hex(parser *c, size_t digits_max, int32_t *code)
 {
     size_t digits = 0;
     *code = 0;
-    for (; digits < digits_max && c->at < c->pattern.len; digits++, c->at++) {
+    for (; digits < digits_max && c->at < c->pattern.len && *code <= 0x10ffff; digits++, c->at++) {
         char x = c->pattern.ptr[c->at];
         int32_t lower = x | 0x20;
         int32_t value = x >= '0' && x <= '9'           ? x - '0'
@@ -185,7 +185,8 @@ static lore_status parse_escape(parser *c, lore_regex_set *set, int32_t *code, b
         return refuse(c, "a backslash at the end");
     }
     size_t start = c->at;
-    char letter = (char)lore_utf8_next(c->pattern, &c->at);
+    int32_t point = lore_utf8_next(c->pattern, &c->at);
+    char letter = point < 128 ? (char)point : '\0'; /* no letter of ours: stands for itself */
     char lower = (char)(letter | 0x20);
     bool is_negative = letter != lower;
     *is_class = true;

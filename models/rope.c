@@ -386,6 +386,7 @@ void lore_rope_rows(const lore_rope_config *c, int32_t first, int32_t count, flo
 {
     float frequencies[LORE_HEAD_DIM_MAX / 2];
     size_t half = (size_t)c->dim / 2;
+    LORE_ASSERT(c->dim <= LORE_HEAD_DIM_MAX);
     fill_frequencies(c, first + 1, frequencies);
     for (int32_t r = 0; r < count; r++) {
         int32_t p = first + r;

@@ -267,6 +267,9 @@ static const lore_added_token *added_at(const token_run *run, const lore_added_t
     for (int32_t i = table->start[byte]; i < table->start[byte + 1]; i++) {
         const lore_added_token *token = &table->tokens[i];
         size_t size = token->pattern.len;
+        if (token->is_held_back && !run->allow_special) {
+            continue; /* most of them, and most texts */
+        }
         if (size <= text.len - at && memcmp(token->pattern.ptr, text.ptr + at, size) == 0 &&
             (!token->is_held_back || may_be_special(run, span, at, at + size))) {
             return token;

@@ -13,7 +13,8 @@
 #include "base/json.h"
 #include "models/normalize_int.h"
 
-/* tokenizer.model of sentencepiece (Llama 2, Mistral, Gemma; XLM-R and T5 in its Unigram form).
+/* tokenizer.model of sentencepiece (Llama 2, Mistral, Gemma; T5 in its Unigram form). Not XLM-R's,
+ * which stands under another name: that family counts its ids otherwise.
  * spec (its charsmap points into `model`) is what the text goes through before. */
 LORE_MUST_USE lore_status lore_sentencepiece_read(lore_str model, const lore_json *config,
                                                   lore_buf *json, lore_normalizer_spec *spec,

@@ -22,13 +22,9 @@ static const struct {
     const char *file;
     const char *second;
     file_format format;
-} KNOWN[] = {{"tokenizer.json", NULL, FORMAT_JSON},
-             {"tokenizer.model", NULL, FORMAT_MODEL},
-             {"sentencepiece.bpe.model", NULL, FORMAT_MODEL},
-             {"spiece.model", NULL, FORMAT_MODEL},
-             {NULL, NULL, FORMAT_TIKTOKEN},
-             {"vocab.json", "merges.txt", FORMAT_GPT2},
-             {"encoder.json", "vocab.bpe", FORMAT_GPT2},
+} KNOWN[] = {{"tokenizer.json", NULL, FORMAT_JSON},     {"tokenizer.model", NULL, FORMAT_MODEL},
+             {"spiece.model", NULL, FORMAT_MODEL},      {NULL, NULL, FORMAT_TIKTOKEN},
+             {"vocab.json", "merges.txt", FORMAT_GPT2}, {"encoder.json", "vocab.bpe", FORMAT_GPT2},
              {"vocab.txt", NULL, FORMAT_BERT}};
 
 /* The first in the alphabet of the folder's *.tiktoken; false where there is none. */

@@ -177,6 +177,45 @@ class PullTest(unittest.TestCase):
             self.pull(hub)
             self.check_whole(hub)
 
+    def test_what_no_pull_made_stays(self):
+        to = pathlib.Path(self.folder.name) / "mine"
+        with Hub() as hub:
+            for suffix in ["", ".pull", ".old"]:
+                there = pathlib.Path(f"{to}{suffix}")
+                there.mkdir()
+                (there / "thesis.txt").write_text("years of work")
+                self.pull(hub, code=1, words="no pull made it", flags=["--to", str(to)])
+                self.assertEqual((there / "thesis.txt").read_text(), "years of work")
+                shutil.rmtree(there)
+            self.model.parent.mkdir(parents=True)
+            self.model.symlink_to(self.folder.name)
+            self.pull(hub, code=1, words="it is no folder")
+            self.assertTrue(self.model.is_symlink())
+            self.model.unlink()
+            self.pull(hub)
+            (self.model / "deep" / "deeper").mkdir(parents=True)
+            hub.commit = OTHER
+            self.pull(hub)  # what is two levels deep keeps the old folder beside the new one
+            self.assertEqual((self.model / "model.safetensors").read_bytes(), hub.files["model.safetensors"])
+
+    def test_two_pulls_do_not_mix(self):
+        with Hub() as hub:
+            reached, go = threading.Event(), threading.Event()
+
+            def wait(handler):
+                reached.set()
+                go.wait(20 * SLOWNESS)
+                return hub.send_file(handler, hub.files["config.json"])
+
+            hub.behaviour["config.json"] = wait
+            process = subprocess.Popen([binary(), "--data", str(self.data), "models", "pull", "acme/tiny"], cwd=ROOT, env=self.environment(hub),
+                                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            self.assertTrue(reached.wait(20 * SLOWNESS))
+            self.pull(hub, code=1, words="another pull fills it")
+            go.set()
+            self.assertEqual(process.wait(timeout=30 * SLOWNESS), 0)
+            self.check_whole(hub)
+
     def test_broken_connections_are_taken_up_again(self):
         with Hub() as hub:
             hub.break_after = [100_000, 1, 200_000, 5]
@@ -279,7 +318,7 @@ class PullTest(unittest.TestCase):
             hub.behaviour["model.safetensors"] = lambda handler: hub.send(handler, 200, data[:1000]) if not handler.headers.get("Range") else hub.send(handler, 416, b"")
             self.pull(hub, code=1, words="ended after 1000 of")
             hub.behaviour.clear()
-            hub.sizes["model.safetensors"] = 1 << 49
+            hub.sizes["model.safetensors"] = 1 << 47
             self.pull(hub, code=1, words="has room for")
             self.assertFalse(self.model.exists())
 

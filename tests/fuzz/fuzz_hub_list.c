@@ -73,7 +73,7 @@ static void check_file(const lore_hub_file *file)
     for (size_t i = 0; i < file->name.len; i++) {
         char c = file->name.ptr[i];
         bool is_first = i == 0 || file->name.ptr[i - 1] == '/';
-        LORE_ASSERT((unsigned char)c > ' ' && c != '\\' && c != 0x7f);
+        LORE_ASSERT((unsigned char)c > ' ' && c != '\\' && c < 0x7f);
         LORE_ASSERT(!is_first || (c != '.' && c != '/'));
         slashes += c == '/';
     }

@@ -34,9 +34,13 @@ static void fill(int32_t rows, int32_t cols, int32_t bits, int32_t group, bool i
             S.codes[r][c] = (uint8_t)(lore_random_next(&state) & ((1u << bits) - 1));
         }
         for (int32_t g = 0; g < S.groups; g++) {
-            S.scales[r][g] = (uint16_t)(0x1000 + lore_random_next(&state) % 0x2000);
-            S.zeros[r][g] = is_symmetric ? (uint8_t)(1 << (bits - 1))
-                                         : (uint8_t)(lore_random_next(&state) & ((1u << bits) - 1));
+            uint64_t sign = lore_random_next(&state) % 4 == 0 ? 0x8000 : 0; /* AutoRound has them */
+            S.scales[r][g] = (uint16_t)(sign | (0x1000 + lore_random_next(&state) % 0x2000));
+            uint64_t zero = lore_random_next(&state) & ((1u << bits) - 1);
+            if (is_symmetric) {
+                zero = UINT64_C(1) << (bits - 1);
+            }
+            S.zeros[r][g] = (uint8_t)zero;
         }
     }
     for (int32_t c = 0; c < cols; c++) {
@@ -582,7 +586,7 @@ TEST(impossible_tensors_are_refused)
     refuse_tensor("m.scales", "F16", "65, 16", zeros, 2080, "m.scales");
     scales[5] = 0x7e00;
     refuse_tensor("m.scales", "F16", "2, 16", scales, 64, "impossible scale in row (5)");
-    scales[5] = 0xbc00;
+    scales[5] = 0xfc00; /* -inf */
     refuse_tensor("m.scales", "F16", "2, 16", scales, 64, "impossible scale in row (5)");
     refuse_tensor("m.g_idx", "I32", "63", zeros, 252, "m.g_idx");
     refuse_tensor("m.g_idx", "F32", "64", zeros, 256, "is F32");
