@@ -389,6 +389,8 @@ class InterruptionTest(Case):
                     connection.close()
                 thread = threading.Thread(target=send)
                 thread.start()
+                while not acknowledged and thread.is_alive():
+                    time.sleep(0.01)
                 time.sleep(delay)
                 served.process.kill()
                 thread.join(30)
