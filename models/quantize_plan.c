@@ -174,7 +174,8 @@ static lore_status add_item(planner *p, const lore_tensor *t)
     }
     p->plan->has_head = p->plan->has_head || (is_head(module) && item->form > LORE_ITEM_BF16);
     p->plan->item_count++;
-    p->plan->values += module.len > 0 ? (int64_t)item->rows * item->cols : 0;
+    int64_t values = module.len > 0 ? (int64_t)item->rows * item->cols : 0;
+    p->plan->values += values < INT64_MAX - p->plan->values ? values : 0; /* a hostile shape */
     return add_outputs(p, item);
 }
 

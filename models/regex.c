@@ -11,7 +11,10 @@
 
 #include <string.h>
 
-enum { PATIENCE = 2048 }; /* steps of one search before failures are marked */
+enum {
+    PATIENCE = 2048,     /* steps of one search before failures are marked */
+    FRAMES_MAX = 1 << 22 /* ways not yet tried: 64 MB; an expression that needs more is hostile */
+};
 
 typedef struct lore_regex_frame {
     int32_t pc;
@@ -76,7 +79,8 @@ static bool push(lore_regex_search *s, int32_t pc, size_t at)
 {
     if (s->depth == s->room) {
         size_t room = s->room > 0 ? 2 * s->room : 64;
-        lore_regex_frame *stack = lore_arena_push(s->arena, room * sizeof *stack);
+        lore_regex_frame *stack =
+            room > FRAMES_MAX ? NULL : lore_arena_push(s->arena, room * sizeof *stack);
         if (stack == NULL) {
             return false;
         }

@@ -120,7 +120,7 @@ lore_status lore_tokenizer_open(const char *folder, const lore_limits *limits,
     folder_reader r = {.folder = folder, .limits = limits, .err = err};
     lore_buf_init(&r.first, 0);
     lore_buf_init(&r.second, 0);
-    lore_buf_init(&r.json, 0);
+    lore_buf_init(&r.json, 4 * (size_t)limits->model_json_bytes_max); /* escapes make it longer */
     lore_status status = open_folder(&r, tokenizer);
     lore_buf_destroy(&r.json);
     lore_buf_destroy(&r.second);
