@@ -24,6 +24,7 @@ HERON = "# Herons\n\n## Nesting\n\nThe heron builds its nest in the tallest pine
 NEST = "Where does the heron build its nest?"
 PRIZE = "free-router-prizes"
 NOTES = 72
+SLOWNESS = float(os.environ.get("LORE_SLOWNESS", "1"))  # builds with sanitizers set it
 
 
 def note(i):
@@ -63,7 +64,7 @@ class Case(unittest.TestCase):
 
     def lore(self, *args, code=0, words=(), data=None, stdin=None):
         """(standard output, standard error); the exit code is as told, never a signal; standard error holds the words."""
-        done = subprocess.run([binary(), "--data", data or self.data, *args], input=stdin, capture_output=True, timeout=120, cwd=ROOT)
+        done = subprocess.run([binary(), "--data", data or self.data, *args], input=stdin, capture_output=True, timeout=120 * SLOWNESS, cwd=ROOT)
         out, err = done.stdout.decode(), done.stderr.decode()
         self.assertEqual(done.returncode, code, f"{args}\n{out}\n{err}")
         for word in [words] if isinstance(words, str) else words:
@@ -376,7 +377,7 @@ class InterruptionTest(Case):
                 acknowledged = []
 
                 def send():
-                    connection = http.client.HTTPConnection(served.host, served.port, timeout=30)
+                    connection = http.client.HTTPConnection(served.host, served.port, timeout=30 * SLOWNESS)
                     try:
                         for i in range(1000):
                             connection.request("PUT", f"/collections/default/documents/n{i}", json.dumps({"markdown": note(i)}))
@@ -418,7 +419,7 @@ class InterruptionTest(Case):
                 break
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=30 * SLOWNESS)
         self.assertEqual(process.returncode, 130, err)
         counts = json.loads(out)
         self.assertTrue(counts["interrupted"])
@@ -434,7 +435,7 @@ class InterruptionTest(Case):
             streams, begun = [], threading.Barrier(5)
 
             def ask(i):
-                connection = http.client.HTTPConnection(served.host, served.port, timeout=60)
+                connection = http.client.HTTPConnection(served.host, served.port, timeout=60 * SLOWNESS)
                 connection.request("POST", "/query", json.dumps({"question": f"Who is the keeper of shelf {i}?", "stream": True}))
                 reply = connection.getresponse()
                 begun.wait(30)  # the answer has begun, so it is to be ended
@@ -493,7 +494,7 @@ class CallTest(Case):
         self.chance = random.Random(self.seed)
 
     def run_with(self, *args, **env):
-        return subprocess.run([binary(), "--data", self.data, "--json", *args], capture_output=True, text=True, timeout=120, cwd=ROOT,
+        return subprocess.run([binary(), "--data", self.data, "--json", *args], capture_output=True, text=True, timeout=120 * SLOWNESS, cwd=ROOT,
                               env={**os.environ, "LD_PRELOAD": self.preload, **env})
 
     def count(self, *args):
