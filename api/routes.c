@@ -154,13 +154,6 @@ const lore_route lore_routes[] = {
 };
 const int32_t lore_route_count = sizeof lore_routes / sizeof lore_routes[0];
 
-static int hex_digit(char c)
-{
-    return c >= '0' && c <= '9'                 ? c - '0'
-           : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10
-                                                : -1;
-}
-
 lore_status lore_url_decode(lore_str text, lore_arena *arena, lore_str *decoded, lore_error *err)
 {
     char *out = lore_arena_push(arena, text.len + 1);
@@ -171,8 +164,8 @@ lore_status lore_url_decode(lore_str text, lore_arena *arena, lore_str *decoded,
     for (size_t i = 0; i < text.len; i++) {
         char c = text.ptr[i];
         if (c == '%') {
-            int high = i + 2 < text.len ? hex_digit(text.ptr[i + 1]) : -1;
-            int low = i + 2 < text.len ? hex_digit(text.ptr[i + 2]) : -1;
+            int high = i + 2 < text.len ? lore_hex_digit(text.ptr[i + 1]) : -1;
+            int low = i + 2 < text.len ? lore_hex_digit(text.ptr[i + 2]) : -1;
             if (high < 0 || low < 0) {
                 return lore_fail(err, LORE_ERR_INVALID, "address: broken percent escape");
             }

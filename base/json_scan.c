@@ -46,11 +46,7 @@ static int32_t scan_hex4(scan *s)
 {
     int32_t value = 0;
     for (int i = 0; i < 4; i++) {
-        char c = peek(s);
-        int digit = c >= '0' && c <= '9'   ? c - '0'
-                    : c >= 'a' && c <= 'f' ? c - 'a' + 10
-                    : c >= 'A' && c <= 'F' ? c - 'A' + 10
-                                           : -1;
+        int32_t digit = lore_hex_digit(peek(s));
         if (digit < 0) {
             return -1;
         }

@@ -174,6 +174,48 @@ bool lore_str_to_int64(lore_str s, int64_t *value)
     return true;
 }
 
+int32_t lore_hex_digit(char c)
+{
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                  : -1;
+}
+
+static int32_t sextet(char c)
+{
+    return c >= 'A' && c <= 'Z'   ? c - 'A'
+           : c >= 'a' && c <= 'z' ? c - 'a' + 26
+           : c >= '0' && c <= '9' ? c - '0' + 52
+           : c == '+'             ? 62
+           : c == '/'             ? 63
+                                  : -1;
+}
+
+bool lore_str_from_base64(lore_str s, char *out, size_t *size)
+{
+    size_t padding = 0;
+    while (padding < 2 && padding < s.len && s.ptr[s.len - 1 - padding] == '=') {
+        padding++;
+    }
+    uint32_t bits = 0;
+    *size = 0;
+    for (size_t i = 0; i < s.len; i++) {
+        int32_t value = i < s.len - padding ? sextet(s.ptr[i]) : 0;
+        if (value < 0) {
+            return false;
+        }
+        bits = bits << 6 | (uint32_t)value;
+        if (i % 4 == 3) {
+            out[(*size)++] = (char)(bits >> 16);
+            out[(*size)++] = (char)(bits >> 8);
+            out[(*size)++] = (char)bits;
+        }
+    }
+    *size -= padding <= *size ? padding : 0;
+    return s.len % 4 == 0;
+}
+
 uint64_t lore_str_hash(lore_str s)
 {
     uint64_t hash = 0xCBF29CE484222325u;

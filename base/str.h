@@ -41,6 +41,9 @@ lore_str lore_str_copy(lore_arena *arena, lore_str s);
 char *lore_str_to_c(lore_arena *arena, lore_str s);
 lore_str lore_str_printf(lore_arena *arena, const char *format, ...) LORE_PRINTF(2, 3);
 bool lore_str_to_int64(lore_str s, int64_t *value); /* whole string, decimal */
+int32_t lore_hex_digit(char c);                     /* its value, either case; -1: it is none */
+/* RFC 4648 base64 with its padding. out has room for s.len / 4 * 3 bytes. False: it is not. */
+bool lore_str_from_base64(lore_str s, char *out, size_t *size);
 
 /* FNV-1a 64, for hash tables only, never for content identity. */
 uint64_t lore_str_hash(lore_str s);

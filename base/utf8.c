@@ -319,21 +319,34 @@ static size_t combining_class(utf8proc_int32_t codepoint)
     return (size_t)utf8proc_get_property(codepoint)->combining_class;
 }
 
-/* Put the marks of one run [0, count) into the order of their classes, equal ones as they stand:
- * a counting sort through `spare`. */
-static void sort_marks(utf8proc_int32_t *marks, size_t count, utf8proc_int32_t *spare)
+static size_t class_at(const char *marks, size_t index, size_t size)
 {
-    size_t place[CLASSES + 1] = {0};
+    int32_t codepoint;
+    memcpy(&codepoint, marks + index * size, sizeof codepoint);
+    return combining_class(codepoint);
+}
+
+void lore_utf8_sort_marks(void *marks, size_t count, size_t size, void *spare)
+{
+    char *from = marks, *to = spare;
+    size_t place[CLASSES + 1], ordered = 1;
+    while (ordered < count && class_at(from, ordered - 1, size) <= class_at(from, ordered, size)) {
+        ordered++;
+    }
+    if (ordered >= count) {
+        return;
+    }
+    memset(place, 0, sizeof place);
     for (size_t i = 0; i < count; i++) {
-        place[combining_class(marks[i]) + 1]++;
+        place[class_at(from, i, size) + 1]++;
     }
     for (size_t i = 0; i < CLASSES; i++) {
         place[i + 1] += place[i];
     }
     for (size_t i = 0; i < count; i++) {
-        spare[place[combining_class(marks[i])]++] = marks[i];
+        memcpy(to + place[class_at(from, i, size)]++ * size, from + i * size, size);
     }
-    memcpy(marks, spare, count * sizeof *marks);
+    memcpy(from, to, count * size);
 }
 
 /* Canonical ordering (Unicode chapter 3.11). utf8proc_decompose would do it, too, but by exchanging
@@ -342,16 +355,11 @@ static void order_marks(scratch *work, size_t count)
 {
     utf8proc_int32_t *c = work->codepoints;
     for (size_t start = 0; start < count;) {
-        size_t before = combining_class(c[start]), end = start + 1;
-        bool is_ordered = true;
-        while (before != 0 && end < count && combining_class(c[end]) != 0) {
-            size_t class = combining_class(c[end++]);
-            is_ordered = is_ordered && before <= class;
-            before = class;
+        size_t end = start + 1;
+        while (combining_class(c[start]) != 0 && end < count && combining_class(c[end]) != 0) {
+            end++;
         }
-        if (!is_ordered) {
-            sort_marks(c + start, end - start, c + work->cap);
-        }
+        lore_utf8_sort_marks(c + start, end - start, sizeof *c, c + work->cap);
         start = end;
     }
 }
@@ -500,12 +508,26 @@ bool lore_utf8_is_nfc(lore_str s)
 
 bool lore_utf8_is_inert(int32_t codepoint)
 {
-    /* Hangul is composed by arithmetic, the tables do not show it. */
-    bool is_hangul = (codepoint >= 0x1100 && codepoint <= 0x11FF) ||
-                     (codepoint >= 0xAC00 && codepoint <= 0xD7A3);
-    const utf8proc_property_t *property = utf8proc_get_property(codepoint);
-    return property->combining_class == 0 && property->decomp_seqindex == UINT16_MAX &&
-           property->comb_index == UINT16_MAX && !is_hangul;
+    /* Starters that a composite is made of, and what lies between them (Unicode 16). utf8proc has
+     * no function that tells, and its struct tells it in another way since version 2.10. */
+    static const range joining[] = {
+        {0x003C, 0x007A},   {0x00A8, 0x0113},   {0x014C, 0x017F},   {0x01A0, 0x01B7},
+        {0x01EA, 0x01EB},   {0x0226, 0x022F},   {0x0292, 0x0292},   {0x0391, 0x03D2},
+        {0x0406, 0x0475},   {0x04D8, 0x04E9},   {0x0627, 0x0627},   {0x0648, 0x064A},
+        {0x06C1, 0x06D5},   {0x0928, 0x0933},   {0x09BE, 0x09D7},   {0x0B3E, 0x0B57},
+        {0x0B92, 0x0B92},   {0x0BBE, 0x0BD7},   {0x0C46, 0x0C46},   {0x0CBF, 0x0CD6},
+        {0x0D3E, 0x0D57},   {0x0DCF, 0x0DDF},   {0x1025, 0x102E},   {0x1100, 0x11FF},
+        {0x1B05, 0x1B11},   {0x1B35, 0x1B42},   {0x1E36, 0x1E37},   {0x1E5A, 0x1E63},
+        {0x1EA0, 0x1ECD},   {0x1F00, 0x1F7C},   {0x1FB6, 0x1FC6},   {0x1FF6, 0x1FFE},
+        {0x2190, 0x2194},   {0x21D0, 0x21D4},   {0x2203, 0x22B5},   {0x3046, 0x307B},
+        {0x309D, 0x30FD},   {0x105D2, 0x105DA}, {0x11099, 0x110A5}, {0x11127, 0x11132},
+        {0x1133E, 0x11357}, {0x11382, 0x11390}, {0x113B8, 0x113C9}, {0x114B0, 0x114BD},
+        {0x115AF, 0x115B9}, {0x11930, 0x11935}, {0x1611E, 0x16129}, {0x16D63, 0x16D69}};
+    int32_t parts[LORE_UTF8_DECOMPOSED_MAX];
+    if (IN_RANGES(codepoint, joining) || combining_class(codepoint) != 0) {
+        return false;
+    }
+    return lore_utf8_decompose(codepoint, true, parts) == 1 && parts[0] == codepoint;
 }
 
 int32_t lore_utf8_combining_class(int32_t codepoint)

@@ -51,6 +51,9 @@ enum { LORE_UTF8_DECOMPOSED_MAX = 18 }; /* U+FDFA */
 /* In all four forms itself, and nothing joins with it: a place where text can be cut. */
 bool lore_utf8_is_inert(int32_t codepoint);
 int32_t lore_utf8_combining_class(int32_t codepoint);
+/* Sort items of `size` bytes, each beginning with an int32_t code point, by its combining class;
+ * equal ones stay as they stand. O(count). spare has room for all of them. */
+void lore_utf8_sort_marks(void *marks, size_t count, size_t size, void *spare);
 /* The full decomposition, canonical or compatible; gives how many code points, 1 or more. */
 size_t lore_utf8_decompose(int32_t codepoint, bool is_compatible,
                            int32_t out[LORE_UTF8_DECOMPOSED_MAX]);

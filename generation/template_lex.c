@@ -160,20 +160,12 @@ static lore_status next_outside(lore_jinja_lexer *lexer, lore_jinja_lexeme *lexe
 
 /* ---- strings ---- */
 
-static int32_t hex_digit(char c)
-{
-    return c >= '0' && c <= '9'   ? c - '0'
-           : c >= 'a' && c <= 'f' ? c - 'a' + 10
-           : c >= 'A' && c <= 'F' ? c - 'A' + 10
-                                  : -1;
-}
-
 /* The digits of \x41, \u4e2d or \U0001f600 as UTF-8; 0 where they are wrong. */
 static size_t read_code_point(const lore_jinja_lexer *lexer, size_t at, size_t digits, char out[4])
 {
     int64_t value = 0;
     for (size_t i = 0; i < digits; i++) {
-        int32_t digit = hex_digit(byte_at(lexer, at + i));
+        int32_t digit = lore_hex_digit(byte_at(lexer, at + i));
         if (digit < 0) {
             return 0;
         }
@@ -198,8 +190,8 @@ static size_t read_escape(const lore_jinja_lexer *lexer, size_t at, char *out, s
         return count == 0 ? 0 : 2 + digits;
     }
     const char *letter = c == '\0' ? NULL : strchr(letters, c);
-    bool is_octal =
-        (c >= '0' && c <= '7' && hex_digit(byte_at(lexer, at + 2)) >= 0) || (c >= '1' && c <= '7');
+    bool is_octal = (c >= '0' && c <= '7' && lore_hex_digit(byte_at(lexer, at + 2)) >= 0) ||
+                    (c >= '1' && c <= '7');
     if (c == 'N' || is_octal) {
         return 0;
     }

@@ -7,6 +7,7 @@
  * neighbour any more, or when today's pair makes another token than the entry said. */
 #include "models/bpe_int.h"
 
+#include "base/clock.h"
 #include "base/utf8.h"
 
 #include <stdio.h>
@@ -25,14 +26,39 @@ static size_t slots_for(int32_t count)
     return slots;
 }
 
-static size_t pair_hash(int32_t left, int32_t right)
+/* The finaliser of splitmix64, keyed. A vocabulary made so that its entries meet in one bucket
+ * would make loading it quadratic; with a seed that its maker cannot know they spread like any
+ * other. */
+static uint64_t mix(uint64_t x, uint64_t seed)
 {
-    uint64_t x = (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
-    x ^= x >> 31; /* the finaliser of splitmix64 */
+    x ^= seed;
+    x ^= x >> 31;
     x *= 0x9e3779b97f4a7c15u;
     x ^= x >> 29;
     x *= 0xbf58476d1ce4e5b9u;
-    return (size_t)(x ^ x >> 32);
+    return x ^ x >> 32;
+}
+
+static size_t pair_hash(const lore_bpe *bpe, int32_t left, int32_t right)
+{
+    return (size_t)mix((uint64_t)(uint32_t)left << 32 | (uint32_t)right, bpe->seed);
+}
+
+/* Eight bytes at a time; the length is mixed in with the last ones, so zeroes behind the end are
+ * not the same as zeroes in the text. */
+static size_t text_hash(const lore_bpe *bpe, lore_str text)
+{
+    uint64_t hash = bpe->seed, word;
+    size_t at = 0;
+    for (; at + sizeof word <= text.len; at += sizeof word) {
+        memcpy(&word, text.ptr + at, sizeof word);
+        hash = mix(word, hash);
+    }
+    word = 0;
+    for (size_t i = 0; at + i < text.len; i++) {
+        word |= (uint64_t)(uint8_t)text.ptr[at + i] << (8 * i);
+    }
+    return (size_t)mix(word ^ (uint64_t)text.len << 56, hash);
 }
 
 bool lore_bpe_init(lore_bpe *bpe, lore_arena *arena, int32_t vocab, int32_t merges)
@@ -40,24 +66,38 @@ bool lore_bpe_init(lore_bpe *bpe, lore_arena *arena, int32_t vocab, int32_t merg
     size_t token_slots = slots_for(vocab), merge_slots = slots_for(merges);
     *bpe = (lore_bpe){.vocab = vocab, .token_mask = token_slots - 1, .merge_mask = merge_slots - 1};
     bpe->tokens = LORE_PUSH(arena, lore_str, vocab);
-    bpe->token_slots = LORE_PUSH(arena, int32_t, token_slots);
+    bpe->token_slots = LORE_PUSH(arena, lore_bpe_slot, token_slots);
     bpe->merge_slots = LORE_PUSH(arena, lore_bpe_merge, merge_slots);
     bpe->merge_filter = LORE_PUSH(arena, uint64_t, merge_slots / 16); /* 4 bits a slot */
     bpe->filter_mask = merge_slots * 4 - 1;
     bpe->special = LORE_PUSH(arena, bool, vocab);
     bpe->whole = lore_arena_push_zero(arena, (size_t)vocab, sizeof *bpe->whole);
     bpe->unk_id = -1;
+    lore_random_bytes(&bpe->seed, sizeof bpe->seed);
     if (bpe->tokens == NULL || bpe->token_slots == NULL || bpe->merge_slots == NULL ||
         bpe->merge_filter == NULL || bpe->special == NULL || bpe->whole == NULL) {
         return false;
     }
     for (size_t i = 0; i < token_slots; i++) {
-        bpe->token_slots[i] = -1;
+        bpe->token_slots[i].id = -1;
     }
     for (size_t i = 0; i < merge_slots; i++) {
         bpe->merge_slots[i].left = -1;
     }
     return true;
+}
+
+/* The slot of the text, or the empty one that it would take. */
+static size_t slot_of(const lore_bpe *bpe, lore_str bytes, size_t hash)
+{
+    size_t at = hash & bpe->token_mask;
+    for (;; at = (at + 1) & bpe->token_mask) {
+        lore_bpe_slot slot = bpe->token_slots[at];
+        if (slot.id < 0 ||
+            (slot.tag == (uint32_t)(hash >> 32) && lore_str_equal(bpe->tokens[slot.id], bytes))) {
+            return at;
+        }
+    }
 }
 
 bool lore_bpe_add_token(lore_bpe *bpe, int32_t id, lore_str bytes)
@@ -67,27 +107,17 @@ bool lore_bpe_add_token(lore_bpe *bpe, int32_t id, lore_str bytes)
         return false;
     }
     bpe->tokens[id] = bytes;
-    size_t slot = (size_t)lore_str_hash(bytes) & bpe->token_mask;
-    while (bpe->token_slots[slot] >= 0) {
-        if (lore_str_equal(bpe->tokens[bpe->token_slots[slot]], bytes)) {
-            return true; /* the first of equal texts is the one that is found */
-        }
-        slot = (slot + 1) & bpe->token_mask;
+    size_t hash = text_hash(bpe, bytes);
+    lore_bpe_slot *slot = &bpe->token_slots[slot_of(bpe, bytes, hash)];
+    if (slot->id < 0) { /* else the first of equal texts is the one that is found */
+        *slot = (lore_bpe_slot){id, (uint32_t)(hash >> 32)};
     }
-    bpe->token_slots[slot] = id;
     return true;
 }
 
 int32_t lore_bpe_find(const lore_bpe *bpe, lore_str bytes)
 {
-    size_t slot = (size_t)lore_str_hash(bytes) & bpe->token_mask;
-    while (bpe->token_slots[slot] >= 0) {
-        if (lore_str_equal(bpe->tokens[bpe->token_slots[slot]], bytes)) {
-            return bpe->token_slots[slot];
-        }
-        slot = (slot + 1) & bpe->token_mask;
-    }
-    return -1;
+    return bpe->token_slots[slot_of(bpe, bytes, text_hash(bpe, bytes))].id;
 }
 
 void lore_bpe_start(lore_bpe *bpe, bool is_byte_level, bool has_fallback)
@@ -111,7 +141,7 @@ void lore_bpe_start(lore_bpe *bpe, bool is_byte_level, bool has_fallback)
 
 void lore_bpe_add_merge(lore_bpe *bpe, int32_t left, int32_t right, int32_t merged)
 {
-    size_t hash = pair_hash(left, right), slot = hash & bpe->merge_mask;
+    size_t hash = pair_hash(bpe, left, right), slot = hash & bpe->merge_mask;
     size_t bit = hash >> 20 & bpe->filter_mask;
     bpe->merge_filter[bit >> 6] |= (uint64_t)1 << (bit & 63);
     while (bpe->merge_slots[slot].left >= 0 &&
@@ -124,7 +154,7 @@ void lore_bpe_add_merge(lore_bpe *bpe, int32_t left, int32_t right, int32_t merg
 /* NULL where the pair does not merge. */
 static const lore_bpe_merge *merge_of(const lore_bpe *bpe, int32_t left, int32_t right)
 {
-    size_t hash = pair_hash(left, right), slot = hash & bpe->merge_mask;
+    size_t hash = pair_hash(bpe, left, right), slot = hash & bpe->merge_mask;
     size_t bit = hash >> 20 & bpe->filter_mask;
     if ((bpe->merge_filter[bit >> 6] >> (bit & 63) & 1) == 0) {
         return NULL;

@@ -22,10 +22,16 @@ typedef struct lore_bpe_merge {
     int32_t merged; /* what they make */
 } lore_bpe_merge;
 
+typedef struct lore_bpe_slot {
+    int32_t id;   /* -1: empty */
+    uint32_t tag; /* more of the hash: most texts that are no token are told by it alone */
+} lore_bpe_slot;
+
 typedef struct lore_bpe {
     lore_str *tokens; /* [vocab] bytes of each id; ptr NULL: no such id */
     int32_t vocab;
-    int32_t *token_slots; /* hash of bytes -> id, -1 empty; power of two */
+    uint64_t seed; /* of both hashes, random: no file can know which of its entries collide */
+    lore_bpe_slot *token_slots; /* by hash of bytes; power of two */
     size_t token_mask;
     lore_bpe_merge *merge_slots; /* hash of (left, right); power of two */
     size_t merge_mask;
@@ -43,7 +49,8 @@ typedef struct lore_bpe {
     /* [vocab] lore_bpe_whole. Any thread may write, all would write the same, and nothing else
      * hangs on it: relaxed. */
     _Atomic uint8_t *whole;
-    bool *special; /* [vocab] never made of text: who wants them looks for them before */
+    bool *special; /* [vocab] never made of text, but where the text cannot be written without (a
+                    * single byte or character): who wants them looks for them before */
 } lore_bpe;
 
 /* Whether merging the bytes of a token gives that token: found out when a word is just that, and

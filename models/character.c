@@ -61,12 +61,17 @@ static bool is_since_9(int32_t c)
     return is_in(c, SINCE_9, sizeof SINCE_9 / sizeof SINCE_9[0]);
 }
 
+bool lore_character_is_ascii_punct(int32_t c)
+{
+    bool is_alphanumeric =
+        (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
+    return c > ' ' && c < 0x7F && !is_alphanumeric;
+}
+
 bool lore_character_is_punct(int32_t c)
 {
     if (c < 0x80) {
-        bool is_alphanumeric =
-            (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
-        return c > ' ' && c < 0x7F && !is_alphanumeric;
+        return lore_character_is_ascii_punct(c);
     }
     bool was_punct = c == 0x166D || c == 0x111C9;
     return (lore_utf8_is_punct(c) && !is_since_9(c)) || was_punct;

@@ -10,11 +10,12 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-bool lore_character_is_punct(int32_t c);      /* P*, and ASCII's punctuation and symbols */
-bool lore_character_is_control(int32_t c);    /* Cc, Cf, Co */
-bool lore_character_is_mark(int32_t c);       /* M* */
-bool lore_character_is_nonspacing(int32_t c); /* Mn */
-bool lore_character_is_han(int32_t c);        /* what BertNormalizer puts spaces around */
+bool lore_character_is_ascii_punct(int32_t c); /* ASCII's punctuation and symbols */
+bool lore_character_is_punct(int32_t c);       /* P*, and those */
+bool lore_character_is_control(int32_t c);     /* Cc, Cf, Co */
+bool lore_character_is_mark(int32_t c);        /* M* */
+bool lore_character_is_nonspacing(int32_t c);  /* Mn */
+bool lore_character_is_han(int32_t c);         /* what BertNormalizer puts spaces around */
 /* Never changes under normalisation, nor does anything join with it. */
 bool lore_character_is_inert(int32_t c);
 /* Lower case of one character; U+0130 gives 'i', the dot that follows it is the caller's. */

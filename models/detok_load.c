@@ -59,7 +59,7 @@ static lore_status decode_token(lore_tokenizer_loader *l, const decoder *d, int3
                                 lore_buf scratch[2])
 {
     lore_str text = l->t->bytes[id];
-    int32_t byte = d->has_fallback ? lore_loader_byte_token(text) : -1;
+    int32_t byte = d->has_fallback ? lore_piece_byte(text) : -1;
     char value = (char)byte;
     if (byte >= 0) {
         text = (lore_str){&value, 1};

@@ -12,11 +12,11 @@
 
 #include <string.h>
 
-enum { CLASSES = 256, FEW = 16 };
+enum { ROOM_MIN = 256 };
 
 typedef struct form_mark {
-    int32_t c, change;
-    int32_t class;
+    int32_t c; /* first: lore_utf8_sort_marks looks here */
+    int32_t change, class;
 } form_mark;
 
 typedef struct form_run {
@@ -33,7 +33,7 @@ static bool reserve(form_run *run)
     if (run->count < run->room) {
         return true;
     }
-    size_t room = run->room == 0 ? CLASSES : run->room * 2;
+    size_t room = run->room == 0 ? ROOM_MIN : run->room * 2;
     form_mark *marks = lore_arena_push(w->arena, 2 * room * sizeof *marks);
     if (marks == NULL) {
         w->failed = LORE_ERR_NOMEM;
@@ -45,33 +45,6 @@ static bool reserve(form_run *run)
     run->marks = marks;
     run->room = room;
     return true;
-}
-
-/* By class, equal ones as they stand: few by insertion, a hostile heap of them by counting. */
-static void sort_marks(form_mark *marks, size_t count, form_mark *spare)
-{
-    if (count <= FEW) {
-        for (size_t i = 1; i < count; i++) {
-            form_mark mark = marks[i];
-            size_t to = i;
-            for (; to > 0 && marks[to - 1].class > mark.class; to--) {
-                marks[to] = marks[to - 1];
-            }
-            marks[to] = mark;
-        }
-        return;
-    }
-    size_t place[CLASSES + 1] = {0};
-    for (size_t i = 0; i < count; i++) {
-        place[marks[i].class + 1]++;
-    }
-    for (size_t i = 0; i < CLASSES; i++) {
-        place[i + 1] += place[i];
-    }
-    for (size_t i = 0; i < count; i++) {
-        spare[place[marks[i].class]++] = marks[i];
-    }
-    memcpy(marks, spare, count * sizeof *marks);
 }
 
 static bool join(form_mark *starter, form_mark mark)
@@ -89,7 +62,8 @@ static bool join(form_mark *starter, form_mark mark)
 static void settle(form_run *run)
 {
     size_t marks_from = run->count > 0 && run->marks[0].class == 0 ? 1 : 0;
-    sort_marks(run->marks + marks_from, run->count - marks_from, run->marks + run->room);
+    lore_utf8_sort_marks(run->marks + marks_from, run->count - marks_from, sizeof *run->marks,
+                         run->marks + run->room);
     if (!run->is_composed || marks_from == 0) {
         return;
     }

@@ -186,17 +186,11 @@ void lore_normal_replace_regex(const lore_normal_stage *stage, lore_normal_write
     lore_str text = w->in.text;
     lore_regex_search search = {.regex = stage->regex, .arena = w->arena};
     size_t kept = 0, last_end = SIZE_MAX;
-    if (!lore_regex_begin(&search, text)) {
-        w->failed = LORE_ERR_NOMEM;
-        return;
-    }
-    for (size_t at = 0; at <= text.len && w->failed == LORE_OK;) {
+    lore_status searched = lore_regex_begin(&search, text);
+    for (size_t at = 0; at <= text.len && w->failed == LORE_OK && searched == LORE_OK;) {
         size_t start = 0, end = 0;
-        if (!lore_regex_find(&search, at, &start, &end)) {
-            w->failed = LORE_ERR_NOMEM;
-            return;
-        }
-        if (start == SIZE_MAX) {
+        searched = lore_regex_find(&search, at, &start, &end);
+        if (searched != LORE_OK || start == SIZE_MAX) {
             break;
         }
         at = end;
@@ -213,6 +207,10 @@ void lore_normal_replace_regex(const lore_normal_stage *stage, lore_normal_write
         }
         replace(stage, w, kept, start, end);
         kept = last_end = end;
+    }
+    if (searched != LORE_OK) {
+        w->failed = searched;
+        w->regex = stage->regex;
     }
     lore_normal_copy(w, kept, text.len - kept);
 }

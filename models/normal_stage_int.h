@@ -14,6 +14,7 @@ enum { LORE_NORMAL_DROP = INT32_MIN }; /* what a map gives for a character that 
 typedef struct lore_normal_stage lore_normal_stage;
 struct lore_normal_stage {
     void (*run)(const lore_normal_stage *stage, lore_normal_writer *w);
+    const char *kind;                         /* the type in the file that asks for it */
     int32_t (*map)(int32_t c);                /* characters */
     bool is_composed, is_compatible;          /* form */
     bool left, right;                         /* strip */

@@ -19,7 +19,7 @@ static bool reserve(lore_normal_writer *w, size_t extra)
     if (w->failed != LORE_OK) {
         return false;
     }
-    if (extra > w->cap - w->len) {
+    if (w->len > w->cap || extra > w->cap - w->len) {
         fail(w, LORE_ERR_LIMIT);
         return false;
     }
@@ -78,7 +78,7 @@ void lore_normal_copy(lore_normal_writer *w, size_t from, size_t count)
 {
     bool is_place = from == w->len && w->origin == NULL;
     if (w->text == NULL && is_place) {
-        w->len += count; /* never more than in, so never over the cap */
+        w->len += count; /* nothing is stored, so the cap does not matter */
         return;
     }
     if (count == 0 || !reserve(w, count) || (!is_place && !keep_origins(w))) {
@@ -134,9 +134,12 @@ void lore_normal_trim(lore_normal_writer *w, lore_str end)
 
 lore_status lore_normal_finish(lore_normal_writer *w, lore_normal *out, lore_error *err)
 {
+    if (w->regex != NULL) {
+        return lore_regex_explain(w->regex, w->failed, err);
+    }
     if (w->failed == LORE_ERR_LIMIT) {
         return lore_fail(err, LORE_ERR_LIMIT,
-                         "the normalizer makes text longer than its limit of %zu bytes", w->cap);
+                         "the text that it makes is longer than its limit of %zu bytes", w->cap);
     }
     if (w->failed != LORE_OK) {
         return lore_fail(err, LORE_ERR_NOMEM, "out of memory for normalised text");

@@ -7,6 +7,7 @@
 #define LORE_MODELS_NORMAL_WRITER_INT_H
 
 #include "models/normalize_int.h"
+#include "models/regex_int.h"
 
 typedef struct lore_normal_writer {
     lore_normal in; /* what the stage reads */
@@ -17,7 +18,8 @@ typedef struct lore_normal_writer {
     char *text;       /* [room], NULL: what was written is in.text's first len bytes */
     uint32_t *origin; /* [room], NULL: byte i comes from where byte i of in comes from */
     size_t len, room;
-    lore_status failed; /* a stage that is out of memory sets it */
+    lore_status failed;      /* a stage that is out of memory sets it */
+    const lore_regex *regex; /* the one whose search failed */
 } lore_normal_writer;
 
 /* Write bytes [from, from + count) of in. */

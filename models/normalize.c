@@ -7,9 +7,7 @@
 
 #include "models/normal_stage_int.h"
 
-#include <string.h>
-
-enum { DEPTH_MAX = 16, GROWTH_FREE = 4096 };
+enum { DEPTH_MAX = 16, GROWTH_FREE = 64 };
 
 struct lore_normalizer {
     lore_normal_stage stages[LORE_NORMALIZE_STAGES_MAX];
@@ -19,6 +17,7 @@ struct lore_normalizer {
 typedef struct normalizer_loader {
     lore_normalizer *n;
     lore_arena *arena;
+    const char *kind; /* of the node at hand */
     lore_error *err;
 } normalizer_loader;
 
@@ -33,6 +32,7 @@ static lore_status add(normalizer_loader *l, lore_normal_stage stage)
         return lore_fail(l->err, LORE_ERR_LIMIT, "the normalizer has more than %d stages",
                          LORE_NORMALIZE_STAGES_MAX);
     }
+    stage.kind = l->kind;
     l->n->stages[l->n->count++] = stage;
     return LORE_OK;
 }
@@ -55,39 +55,6 @@ static lore_status read_str(normalizer_loader *l, const lore_json *node, const c
         status = out->ptr == NULL ? no_memory(l->err) : LORE_OK;
     }
     return status;
-}
-
-static int32_t sextet(char c)
-{
-    static const char alphabet[] =
-        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    const char *found = c == '\0' ? NULL : strchr(alphabet, c);
-    return found == NULL ? -1 : (int32_t)(found - alphabet);
-}
-
-/* RFC 4648 base64 with its padding. False: it is not. out has room for text.len / 4 * 3 bytes. */
-static bool decode_base64(lore_str text, char *out, size_t *size)
-{
-    size_t padding = 0;
-    while (padding < 2 && padding < text.len && text.ptr[text.len - 1 - padding] == '=') {
-        padding++;
-    }
-    uint32_t bits = 0;
-    *size = 0;
-    for (size_t i = 0; i < text.len; i++) {
-        int32_t value = i < text.len - padding ? sextet(text.ptr[i]) : 0;
-        if (value < 0) {
-            return false;
-        }
-        bits = bits << 6 | (uint32_t)value;
-        if (i % 4 == 3) {
-            out[(*size)++] = (char)(bits >> 16);
-            out[(*size)++] = (char)(bits >> 8);
-            out[(*size)++] = (char)bits;
-        }
-    }
-    *size -= padding <= *size ? padding : 0;
-    return text.len % 4 == 0;
 }
 
 /* ---- types ---- */
@@ -116,7 +83,7 @@ static lore_status add_precompiled(normalizer_loader *l, const lore_json *node)
     if (blob == NULL) {
         return no_memory(l->err);
     }
-    if (decode_base64(text, blob, &size)) {
+    if (lore_str_from_base64(text, blob, &size)) {
         status = add_charsmap(l, (lore_str){blob, size},
                               (lore_normal_stage){.run = lore_normal_precompiled});
     } else {
@@ -217,28 +184,24 @@ static lore_status add_prepend(normalizer_loader *l, const lore_json *node)
     return status == LORE_OK ? add(l, stage) : status;
 }
 
-/* Types without members. False: kind is none of them. */
-static bool simple_stage(lore_str kind, lore_normal_stage *stage)
+/* Types without members; NULL: kind is none of them. */
+static const lore_normal_stage *simple_stage(lore_str kind)
 {
-    static const struct {
-        const char *kind;
-        lore_normal_stage stage;
-    } simple[] = {
-        {"NFC", {.run = lore_normal_form, .is_composed = true}},
-        {"NFD", {.run = lore_normal_form}},
-        {"NFKC", {.run = lore_normal_form, .is_composed = true, .is_compatible = true}},
-        {"NFKD", {.run = lore_normal_form, .is_compatible = true}},
-        {"Lowercase", {.run = lore_normal_characters, .map = lore_normal_map_lower}},
-        {"StripAccents", {.run = lore_normal_characters, .map = lore_normal_map_marks}},
-        {"Nmt", {.run = lore_normal_characters, .map = lore_normal_map_nmt}},
+    static const lore_normal_stage simple[] = {
+        {.kind = "NFC", .run = lore_normal_form, .is_composed = true},
+        {.kind = "NFD", .run = lore_normal_form},
+        {.kind = "NFKC", .run = lore_normal_form, .is_composed = true, .is_compatible = true},
+        {.kind = "NFKD", .run = lore_normal_form, .is_compatible = true},
+        {.kind = "Lowercase", .run = lore_normal_characters, .map = lore_normal_map_lower},
+        {.kind = "StripAccents", .run = lore_normal_characters, .map = lore_normal_map_marks},
+        {.kind = "Nmt", .run = lore_normal_characters, .map = lore_normal_map_nmt},
     };
     for (size_t i = 0; i < sizeof simple / sizeof simple[0]; i++) {
         if (lore_str_equal(kind, lore_str_from(simple[i].kind))) {
-            *stage = simple[i].stage;
-            return true;
+            return &simple[i];
         }
     }
-    return false;
+    return NULL;
 }
 
 static lore_status add_node(normalizer_loader *l, const lore_json *node, int32_t depth);
@@ -271,15 +234,17 @@ static lore_status add_node(normalizer_loader *l, const lore_json *node, int32_t
                  {"Replace", add_replace},
                  {"Strip", add_strip}};
     lore_str kind = lore_json_str(lore_json_get(node, "type"));
-    lore_normal_stage stage;
-    if (simple_stage(kind, &stage)) {
-        return add(l, stage);
+    const lore_normal_stage *simple = simple_stage(kind);
+    if (simple != NULL) {
+        l->kind = simple->kind;
+        return add(l, *simple);
     }
     if (lore_str_equal(kind, LORE_STR("Sequence"))) {
         return add_sequence(l, node, depth);
     }
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
         if (lore_str_equal(kind, lore_str_from(types[i].kind))) {
+            l->kind = types[i].kind;
             return types[i].add(l, node);
         }
     }
@@ -291,7 +256,7 @@ static lore_status add_node(normalizer_loader *l, const lore_json *node, int32_t
 
 static lore_status loader_init(normalizer_loader *l, lore_arena *arena, lore_error *err)
 {
-    *l = (normalizer_loader){LORE_PUSH(arena, lore_normalizer, 1), arena, err};
+    *l = (normalizer_loader){LORE_PUSH(arena, lore_normalizer, 1), arena, "sentencepiece", err};
     return l->n == NULL ? no_memory(err) : LORE_OK;
 }
 
@@ -340,14 +305,19 @@ lore_status lore_normalize(const lore_normalizer *normalizer, lore_str text, siz
                          text.len);
     }
     size_t cap = text.len * LORE_NORMALIZE_GROWTH_MAX + GROWTH_FREE;
+    size_t left = text.len * LORE_NORMALIZE_WORK_MAX + GROWTH_FREE;
     lore_normal all = {text, NULL};
     for (int32_t i = 0; i < normalizer->count && all.text.len > 0; i++) {
-        lore_normal_writer w = {.in = all, .base = base, .cap = cap, .arena = arena};
-        normalizer->stages[i].run(&normalizer->stages[i], &w);
+        const lore_normal_stage *stage = &normalizer->stages[i];
+        const char *before = all.text.ptr;
+        lore_normal_writer w = {
+            .in = all, .base = base, .cap = cap < left ? cap : left, .arena = arena};
+        stage->run(stage, &w);
         lore_status status = lore_normal_finish(&w, &all, err);
         if (status != LORE_OK) {
-            return status;
+            return lore_error_prefix(err, "normalizer stage %d (%s)", i + 1, stage->kind);
         }
+        left -= all.text.ptr != before ? all.text.len : 0;
     }
     *normal = all;
     return LORE_OK;

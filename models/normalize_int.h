@@ -14,7 +14,11 @@
 
 enum {
     LORE_NORMALIZE_STAGES_MAX = 64,
-    LORE_NORMALIZE_GROWTH_MAX = 32 /* text may become so many times as long (and 4 KiB more) */
+    /* A text may become so many times as long, and all that its stages write, for each of them that
+     * changes it, may be so many times as long (both and 64 bytes more). Of real ones U+FDFA grows
+     * most, by 13 with its spaces escaped. */
+    LORE_NORMALIZE_GROWTH_MAX = 32,
+    LORE_NORMALIZE_WORK_MAX = LORE_NORMALIZE_GROWTH_MAX + LORE_NORMALIZE_STAGES_MAX
 };
 
 typedef struct lore_normalizer lore_normalizer;
@@ -47,8 +51,8 @@ LORE_MUST_USE lore_status lore_normalizer_from_spec(const lore_normalizer_spec *
 bool lore_normalizer_is_empty(const lore_normalizer *normalizer);
 
 /* Run the chain. Any bytes: one that is not UTF-8 stays as it is (BertNormalizer's clean_text
- * drops it). base is added to every offset. O(n). Fails: LORE_ERR_NOMEM, LORE_ERR_LIMIT (the text
- * grew over LORE_NORMALIZE_GROWTH_MAX, or is over 4 GiB). */
+ * drops it). base is added to every offset. O(n). Fails, naming the stage: LORE_ERR_NOMEM,
+ * LORE_ERR_LIMIT (a text over 4 GiB, growth, steps of a regular expression). */
 LORE_MUST_USE lore_status lore_normalize(const lore_normalizer *normalizer, lore_str text,
                                          size_t base, lore_arena *arena, lore_normal *normal,
                                          lore_error *err);

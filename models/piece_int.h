@@ -21,6 +21,17 @@ typedef struct lore_pieces {
     int32_t count, room;
 } lore_pieces;
 
+/* The byte that a piece written "<0xE2>" stands for, or -1. */
+static inline int32_t lore_piece_byte(lore_str text)
+{
+    if (text.len != 6 || !lore_str_starts(text, LORE_STR("<0x")) || text.ptr[5] != '>') {
+        return -1;
+    }
+    bool is_upper = text.ptr[3] <= 'F' && text.ptr[4] <= 'F'; /* "<0xe2>" is just text */
+    int32_t high = lore_hex_digit(text.ptr[3]), low = lore_hex_digit(text.ptr[4]);
+    return high < 0 || low < 0 || !is_upper ? -1 : high * 16 + low;
+}
+
 /* False: out of memory. */
 static inline bool lore_pieces_push(lore_pieces *pieces, int32_t id, size_t start)
 {

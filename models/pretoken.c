@@ -17,31 +17,24 @@
 #include "models/pretoken_int.h"
 
 #include "base/utf8.h"
+#include "models/character_int.h"
 #include "models/wordpiece_int.h"
 
 #include <string.h>
 
 typedef enum char_class { CLASS_OTHER = 0, CLASS_LETTER, CLASS_NUMBER, CLASS_SPACE } char_class;
 
-#define PATTERN_GPT2 \
-    "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
-#define PATTERN_HEAD "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|"
-#define PATTERN_TAIL "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-
 static const struct {
-    lore_str regex;
+    const char *regex;
     lore_pretoken_kind kind;
-} KNOWN[] = {
-    {{PATTERN_GPT2, sizeof PATTERN_GPT2 - 1}, LORE_PRETOKEN_GPT2},
-    {{PATTERN_HEAD "\\p{N}{1,3}" PATTERN_TAIL, sizeof(PATTERN_HEAD "\\p{N}{1,3}" PATTERN_TAIL) - 1},
-     LORE_PRETOKEN_LLAMA3},
-    {{PATTERN_HEAD "\\p{N}" PATTERN_TAIL, sizeof(PATTERN_HEAD "\\p{N}" PATTERN_TAIL) - 1},
-     LORE_PRETOKEN_QWEN2}};
+} KNOWN[] = {{LORE_PATTERN_GPT2, LORE_PRETOKEN_GPT2},
+             {LORE_PATTERN_LLAMA3, LORE_PRETOKEN_LLAMA3},
+             {LORE_PATTERN_QWEN2, LORE_PRETOKEN_QWEN2}};
 
 bool lore_pretoken_of(lore_str regex, lore_pretoken_kind *kind)
 {
     for (size_t i = 0; i < sizeof KNOWN / sizeof KNOWN[0]; i++) {
-        if (lore_str_equal(regex, KNOWN[i].regex)) {
+        if (lore_str_equal(regex, lore_str_from(KNOWN[i].regex))) {
             *kind = KNOWN[i].kind;
             return true;
         }
@@ -203,12 +196,6 @@ static size_t next_llama3(lore_str text, size_t at, int digits_max)
 
 /* ---- matches of a step ---- */
 
-static bool is_ascii_punct(int32_t c)
-{
-    return (c > ' ' && c < '0') || (c > '9' && c < 'A') || (c > 'Z' && c < 'a') ||
-           (c > 'z' && c < 127);
-}
-
 static bool is_of_kind(lore_pretoken_kind kind, int32_t c)
 {
     switch (kind) {
@@ -217,7 +204,7 @@ static bool is_of_kind(lore_pretoken_kind kind, int32_t c)
     case LORE_PRETOKEN_NUMBER:
         return c < 128 ? c >= '0' && c <= '9' : lore_utf8_is_number(c);
     default:
-        return c < 128 ? is_ascii_punct(c) : lore_utf8_is_punct(c);
+        return c < 128 ? lore_character_is_ascii_punct(c) : lore_utf8_is_punct(c);
     }
 }
 
@@ -241,8 +228,8 @@ static bool find_regex(lore_pretoken_walk *walk, lore_pretoken_segment *match)
 {
     size_t from = walk->at;
     for (;;) {
-        if (!lore_regex_find(&walk->search, from, &match->start, &match->end)) {
-            walk->is_out_of_memory = true;
+        walk->failed = lore_regex_find(&walk->search, from, &match->start, &match->end);
+        if (walk->failed != LORE_OK) {
             return false;
         }
         bool is_nothing = match->start == match->end && match->start == walk->at;
@@ -280,7 +267,7 @@ static bool find_match(lore_pretoken_walk *walk, lore_pretoken_segment *match)
 /* Matches and what lies between, in turn. */
 static bool next_segment(lore_pretoken_walk *walk, lore_pretoken_segment *segment)
 {
-    if (walk->is_out_of_memory) {
+    if (walk->failed != LORE_OK) {
         return false;
     }
     if (walk->has_ahead) {
@@ -347,8 +334,8 @@ void lore_pretoken_begin(lore_pretoken_walk *walk, lore_str text)
     walk->text = text;
     walk->at = 0;
     walk->has_match = walk->has_ahead = false;
-    if (kind == LORE_PRETOKEN_REGEX && !lore_regex_begin(&walk->search, text)) {
-        walk->is_out_of_memory = true;
+    if (kind == LORE_PRETOKEN_REGEX && walk->failed == LORE_OK) {
+        walk->failed = lore_regex_begin(&walk->search, text);
     }
 }
 
@@ -383,7 +370,7 @@ static bool next_piece(lore_pretoken_walk *walk, size_t *start, size_t *end)
         piece.end = next.end;
     }
     *end = piece.end;
-    return !walk->is_out_of_memory;
+    return walk->failed == LORE_OK;
 }
 
 bool lore_pretoken_next(lore_pretoken_walk *walk, size_t *start, size_t *end)

@@ -55,7 +55,15 @@ typedef struct lore_pretoken {
 enum { LORE_BYTE_ALPHABET = 324 };
 void lore_pretoken_alphabet(int16_t code_points[256]);
 
-/* False where the expression is none of the three that are run by hand. */
+/* The expressions that are run by hand. */
+#define LORE_PATTERN_GPT2 \
+    "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
+#define LORE_PATTERN_HEAD "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|"
+#define LORE_PATTERN_TAIL "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+#define LORE_PATTERN_LLAMA3 LORE_PATTERN_HEAD "\\p{N}{1,3}" LORE_PATTERN_TAIL
+#define LORE_PATTERN_QWEN2 LORE_PATTERN_HEAD "\\p{N}" LORE_PATTERN_TAIL
+
+/* False where the expression is none of the three. */
 bool lore_pretoken_of(lore_str regex, lore_pretoken_kind *kind);
 
 typedef struct lore_pretoken_segment {
@@ -72,14 +80,14 @@ typedef struct lore_pretoken_walk {
     lore_pretoken_segment ahead; /* read too early */
     lore_regex_search search;
     int16_t code_points[256]; /* of a step that is mapped */
-    bool is_out_of_memory;
+    lore_status failed;       /* why there is no next piece; lore_regex_explain says it */
 } lore_pretoken_walk;
 
 /* A walk by a step that cuts, for one text after the other. */
 void lore_pretoken_init(lore_pretoken_walk *walk, const lore_pretoken *step, lore_arena *arena);
 /* Cut this text next: any bytes; what is not UTF-8 counts as symbols, a byte each. */
 void lore_pretoken_begin(lore_pretoken_walk *walk, lore_str text);
-/* The next piece, never empty. False: there is none, or walk->is_out_of_memory. */
+/* The next piece, never empty. False: there is none, or walk->failed. */
 bool lore_pretoken_next(lore_pretoken_walk *walk, size_t *start, size_t *end);
 
 #endif

@@ -131,7 +131,8 @@ static void find_starts(lore_regex *regex, int32_t count, bool *is_reached)
         }
         for (int32_t b = 0; b < 256 && (one->op == LORE_REGEX_SET || one->op == LORE_REGEX_RUN);
              b++) {
-            regex->starts[b] |= b >= 128 || lore_regex_set_holds(&regex->sets[one->set], b);
+            const uint64_t *ascii = regex->sets[one->set].ascii;
+            regex->starts[b] |= b >= 128 || (ascii[b >> 6] >> (b & 63) & 1) != 0;
         }
     }
     for (int32_t b = 0; b < 256 && regex->may_be_empty; b++) {
@@ -142,7 +143,7 @@ static void find_starts(lore_regex *regex, int32_t count, bool *is_reached)
 static lore_status write_program(compiler *c, const lore_regex_node *root, lore_arena *scratch,
                                  lore_regex *regex)
 {
-    c->program = LORE_PUSH(scratch, lore_regex_step, PROGRAM_MAX);
+    c->program = lore_arena_push(scratch, PROGRAM_MAX * sizeof *c->program);
     bool *is_reached = LORE_PUSH(scratch, bool, PROGRAM_MAX + 1);
     if (c->program == NULL || is_reached == NULL) {
         return no_memory(c);
@@ -181,6 +182,10 @@ lore_status lore_regex_compile(lore_str pattern, lore_arena *arena, const lore_r
         return status;
     }
     made->sets = tree.sets;
+    made->pattern = lore_str_copy(arena, pattern);
+    if (made->pattern.ptr == NULL) {
+        return no_memory(&c);
+    }
     lore_arena_init(&scratch, 0);
     status = write_program(&c, tree.root, &scratch, made);
     lore_arena_destroy(&scratch);

@@ -4,11 +4,13 @@
 
 #include "base/utf8.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 enum {
     PATTERN_BYTES_MAX = 1 << 12,
-    GROUPS_MAX = 32 /* one inside the other: the parser and the writer recurse */
+    GROUPS_MAX = 32, /* one inside the other: the parser and the writer recurse */
+    CATEGORY_ND = 9  /* in LORE_UTF8_CATEGORIES */
 };
 
 /* ---- sets ---- */
@@ -28,29 +30,35 @@ bool lore_regex_is_word(int32_t c)
            c == 0x200d;
 }
 
-static bool item_holds(const lore_regex_item *item, int32_t c)
+static bool is_in_ranges(const lore_regex_set *set, int32_t c)
 {
-    switch (item->kind) {
-    case LORE_REGEX_ITEM_RANGE:
-        return c >= item->low && c <= item->high;
-    case LORE_REGEX_ITEM_CATEGORIES:
-        return (item->categories >> lore_utf8_category(c) & 1) != 0;
-    case LORE_REGEX_ITEM_SPACE:
-        return lore_utf8_is_space(c);
-    case LORE_REGEX_ITEM_WORD:
-        return lore_regex_is_word(c);
+    int32_t low = 0, high = set->range_count;
+    while (low < high) {
+        int32_t middle = low + (high - low) / 2;
+        if (c > set->ranges[middle].high) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
     }
-    return false;
+    return low < set->range_count && c >= set->ranges[low].low;
+}
+
+static bool is_in_class(const lore_regex_set *set, lore_regex_class class, bool holds)
+{
+    return (set->classes[holds ? 0 : 1] & class) != 0;
 }
 
 bool lore_regex_set_holds(const lore_regex_set *set, int32_t c)
 {
-    for (const lore_regex_item *item = set->items; item != NULL; item = item->next) {
-        if (item_holds(item, c) != item->is_negative) {
-            return !set->is_negative;
-        }
-    }
-    return set->is_negative;
+    uint32_t classes = set->classes[0] | set->classes[1];
+    bool is_held = is_in_ranges(set, c) ||
+                   (set->categories != 0 && (set->categories >> lore_utf8_category(c) & 1) != 0) ||
+                   ((classes & LORE_REGEX_CLASS_SPACE) != 0 &&
+                    is_in_class(set, LORE_REGEX_CLASS_SPACE, lore_utf8_is_space(c))) ||
+                   ((classes & LORE_REGEX_CLASS_WORD) != 0 &&
+                    is_in_class(set, LORE_REGEX_CLASS_WORD, lore_regex_is_word(c)));
+    return is_held != set->is_negative;
 }
 
 /* ---- the tree ---- */
@@ -95,23 +103,30 @@ static bool take(parser *c, const char *text)
     return true;
 }
 
-static lore_status add_item(parser *c, lore_regex_set *set, lore_regex_item item)
+static lore_status add_plain_range(parser *c, lore_regex_set *set, int32_t low, int32_t high)
 {
-    lore_regex_item *kept = LORE_PUSH(c->arena, lore_regex_item, 1);
-    if (kept == NULL) {
+    lore_regex_range *range = LORE_PUSH(c->arena, lore_regex_range, 1);
+    if (range == NULL) {
         return no_memory(c);
     }
-    *kept = item;
-    kept->next = (lore_regex_item *)set->items;
-    set->items = kept;
+    *range = (lore_regex_range){low, high, set->ranges};
+    set->ranges = range;
+    set->range_count++;
     return LORE_OK;
+}
+
+/* Every character has one category: those without some are those with one of the others. */
+static void add_categories(lore_regex_set *set, uint32_t categories, bool is_negative)
+{
+    const uint32_t all = (1u << (sizeof LORE_UTF8_CATEGORIES / 2)) - 1;
+    set->categories |= is_negative ? all & ~categories : categories;
 }
 
 /* A range; where case does not matter, of ASCII letters the other case too, and the two characters
  * beyond ASCII that fold to one (long s, Kelvin sign). */
 static lore_status add_range(parser *c, lore_regex_set *set, int32_t low, int32_t high)
 {
-    lore_status status = add_item(c, set, (lore_regex_item){.low = low, .high = high});
+    lore_status status = add_plain_range(c, set, low, high);
     if (!c->ignores_case) {
         return status;
     }
@@ -123,10 +138,10 @@ static lore_status add_range(parser *c, lore_regex_set *set, int32_t low, int32_
         if (lower < 'a' || lower > 'z') {
             continue;
         }
-        status = add_item(c, set, (lore_regex_item){.low = x ^ 0x20, .high = x ^ 0x20});
+        status = add_plain_range(c, set, x ^ 0x20, x ^ 0x20);
         if (status == LORE_OK && (lower == 's' || lower == 'k')) {
             int32_t other = lower == 's' ? 0x17f : 0x212a;
-            status = add_item(c, set, (lore_regex_item){.low = other, .high = other});
+            status = add_plain_range(c, set, other, other);
         }
     }
     return status;
@@ -135,28 +150,29 @@ static lore_status add_range(parser *c, lore_regex_set *set, int32_t low, int32_
 /* {L}, {Lu}, {^L} behind \p; is_negative for \P. */
 static lore_status add_property(parser *c, lore_regex_set *set, bool is_negative)
 {
-    lore_regex_item item = {.kind = LORE_REGEX_ITEM_CATEGORIES, .is_negative = is_negative};
+    uint32_t categories = 0;
     size_t close = lore_str_find(c->pattern, LORE_STR("}"), c->at);
     if (!is_next(c, '{') || close == SIZE_MAX) {
         return refuse(c, "\\p without {name}");
     }
     lore_str name = lore_str_slice(c->pattern, c->at + 1, close);
     if (name.len > 0 && name.ptr[0] == '^') {
-        item.is_negative = !item.is_negative;
+        is_negative = !is_negative;
         name = lore_str_slice(name, 1, name.len);
     }
     for (int32_t i = 0; LORE_UTF8_CATEGORIES[2 * i] != '\0'; i++) {
         const char *own = &LORE_UTF8_CATEGORIES[2 * i];
         if ((name.len == 1 || name.len == 2) && name.ptr[0] == own[0] &&
             (name.len == 1 || name.ptr[1] == own[1])) {
-            item.categories |= 1u << i;
+            categories |= 1u << i;
         }
     }
-    if (item.categories == 0) {
+    if (categories == 0) {
         return refuse(c, "this \\p{name}");
     }
     c->at = close + 1;
-    return add_item(c, set, item);
+    add_categories(set, categories, is_negative);
+    return LORE_OK;
 }
 
 static bool take_hex(parser *c, size_t digits_max, int32_t *code)
@@ -164,11 +180,7 @@ static bool take_hex(parser *c, size_t digits_max, int32_t *code)
     size_t digits = 0;
     *code = 0;
     for (; digits < digits_max && c->at < c->pattern.len && *code <= 0x10ffff; digits++, c->at++) {
-        char x = c->pattern.ptr[c->at];
-        int32_t lower = x | 0x20;
-        int32_t value = x >= '0' && x <= '9'           ? x - '0'
-                        : lower >= 'a' && lower <= 'f' ? lower - 'a' + 10
-                                                       : -1;
+        int32_t value = lore_hex_digit(c->pattern.ptr[c->at]);
         if (value < 0) {
             break;
         }
@@ -192,16 +204,14 @@ static lore_status parse_escape(parser *c, lore_regex_set *set, int32_t *code, b
     *is_class = true;
     switch (lower) {
     case 's':
-        return add_item(
-            c, set, (lore_regex_item){.kind = LORE_REGEX_ITEM_SPACE, .is_negative = is_negative});
+        set->classes[is_negative] |= LORE_REGEX_CLASS_SPACE;
+        return LORE_OK;
     case 'w':
-        return add_item(
-            c, set, (lore_regex_item){.kind = LORE_REGEX_ITEM_WORD, .is_negative = is_negative});
+        set->classes[is_negative] |= LORE_REGEX_CLASS_WORD;
+        return LORE_OK;
     case 'd':
-        return add_item(c, set,
-                        (lore_regex_item){.kind = LORE_REGEX_ITEM_CATEGORIES,
-                                          .is_negative = is_negative,
-                                          .categories = 1u << 9});
+        add_categories(set, 1u << CATEGORY_ND, is_negative);
+        return LORE_OK;
     case 'p':
         return add_property(c, set, is_negative);
     default:
@@ -273,11 +283,38 @@ static lore_status parse_set(parser *c, lore_regex_set *set)
     return LORE_OK;
 }
 
-static void finish_set(lore_regex_set *set)
+static int by_low(const void *a, const void *b)
 {
+    const lore_regex_range *left = a, *right = b;
+    return (left->low > right->low) - (left->low < right->low);
+}
+
+/* The ranges as an array, those that touch joined, and the answers for ASCII. */
+static lore_status finish_set(parser *c, lore_regex_set *set)
+{
+    lore_regex_range *all = LORE_PUSH(c->arena, lore_regex_range, set->range_count + 1);
+    int32_t count = 0, kept = 0;
+    if (all == NULL) {
+        return no_memory(c);
+    }
+    for (const lore_regex_range *range = set->ranges; range != NULL; range = range->next) {
+        all[count++] = *range;
+    }
+    qsort(all, (size_t)count, sizeof *all, by_low);
+    for (int32_t i = 0; i < count; i++) {
+        if (kept > 0 && all[i].low <= all[kept - 1].high + 1) {
+            all[kept - 1].high =
+                all[i].high > all[kept - 1].high ? all[i].high : all[kept - 1].high;
+        } else {
+            all[kept++] = all[i];
+        }
+    }
+    set->ranges = all;
+    set->range_count = kept;
     for (int32_t x = 0; x < 128; x++) {
         set->ascii[x >> 6] |= (uint64_t)lore_regex_set_holds(set, x) << (x & 63);
     }
+    return LORE_OK;
 }
 
 static lore_regex_node *new_node(parser *c, lore_regex_node_kind kind, lore_regex_node *left,
@@ -302,7 +339,7 @@ static lore_status parse_leaf_set(parser *c, lore_regex_step *leaf)
         status = parse_set(c, set);
     } else if (take(c, ".")) {
         set->is_negative = true;
-        status = add_item(c, set, (lore_regex_item){.low = '\n', .high = '\n'});
+        status = add_plain_range(c, set, '\n', '\n');
     } else {
         bool is_escape = take(c, "\\");
         if (is_escape) {
@@ -314,8 +351,7 @@ static lore_status parse_leaf_set(parser *c, lore_regex_step *leaf)
             status = add_range(c, set, code, code);
         }
     }
-    finish_set(set);
-    return status;
+    return status == LORE_OK ? finish_set(c, set) : status;
 }
 
 static lore_status parse_choice(parser *c, lore_regex_node **out);

@@ -31,25 +31,24 @@ typedef struct lore_regex_step {
     int32_t run; /* of a RUN without bound: its place in search->runs */
 } lore_regex_step;
 
-typedef enum lore_regex_item_kind {
-    LORE_REGEX_ITEM_RANGE,
-    LORE_REGEX_ITEM_CATEGORIES,
-    LORE_REGEX_ITEM_SPACE,
-    LORE_REGEX_ITEM_WORD
-} lore_regex_item_kind;
-
-typedef struct lore_regex_item {
-    lore_regex_item_kind kind;
-    bool is_negative;
+typedef struct lore_regex_range {
     int32_t low, high;
-    uint32_t categories; /* bit for each of LORE_UTF8_CATEGORIES */
-    struct lore_regex_item *next;
-} lore_regex_item;
+    struct lore_regex_range *next; /* while the pattern is parsed */
+} lore_regex_range;
+
+/* What a set may hold beside ranges: classes[0], or what is not in them: classes[1]. */
+typedef enum lore_regex_class {
+    LORE_REGEX_CLASS_SPACE = 1,
+    LORE_REGEX_CLASS_WORD = 2
+} lore_regex_class;
 
 typedef struct lore_regex_set {
     uint64_t ascii[2]; /* the answer for code points below 128 */
     bool is_negative;
-    const lore_regex_item *items;
+    int32_t range_count;
+    lore_regex_range *ranges; /* [range_count], ascending and apart */
+    uint32_t categories;      /* bit for each of LORE_UTF8_CATEGORIES */
+    uint32_t classes[2];
 } lore_regex_set;
 
 typedef enum lore_regex_node_kind {
@@ -79,6 +78,7 @@ struct lore_regex {
     const lore_regex_set *sets;
     int32_t splits, runs;
     bool may_be_empty;
+    lore_str pattern;
     bool starts[256]; /* a match may start with this byte */
 };
 
@@ -86,7 +86,7 @@ LORE_MUST_USE lore_status lore_regex_parse(lore_str pattern, lore_arena *arena,
                                            lore_regex_tree *tree, lore_error *err);
 /* A leaf of one set. */
 bool lore_regex_is_one_set(const lore_regex_node *n);
-/* Whether the set holds the code point, from its items; its `ascii` says so faster below 128. */
+/* Whether the set holds the code point; its `ascii` says so faster below 128. */
 bool lore_regex_set_holds(const lore_regex_set *set, int32_t c);
 
 #endif

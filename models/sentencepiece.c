@@ -38,6 +38,7 @@ typedef struct reader {
     uint64_t model_type;
     bool has_fallback, is_suffix;
     int32_t unk_id, bos_id, eos_id;
+    int32_t mask_id; /* of fairseq's ids, else -1 */
     lore_normalizer_spec spec;
     lore_error *err;
 } reader;
@@ -240,6 +241,42 @@ static lore_status read_model(reader *r, lore_str model)
     return status;
 }
 
+/* The pieces in fairseq's order. The first three of the file are named anew, whatever they are
+ * called there. */
+static lore_status renumber(reader *r)
+{
+    static const struct {
+        lore_str text;
+        uint64_t type;
+    } FIRST[4] = {{{"<s>", 3}, PIECE_CONTROL},
+                  {{"<pad>", 5}, PIECE_CONTROL},
+                  {{"</s>", 4}, PIECE_CONTROL},
+                  {{"<unk>", 5}, PIECE_UNKNOWN}};
+    bool is_known = r->count >= 3 && r->model_type == MODEL_UNIGRAM && r->unk_id == 0 &&
+                    r->pieces[1].type == PIECE_CONTROL && r->pieces[2].type == PIECE_CONTROL;
+    if (!is_known) {
+        return lore_fail(r->err, LORE_ERR_CORRUPT,
+                         "sentencepiece model: XLM-RoBERTa's is a unigram model that begins with "
+                         "the unknown piece and two control pieces");
+    }
+    piece *pieces = LORE_PUSH(r->arena, piece, r->count + 2);
+    if (pieces == NULL) {
+        return lore_fail(r->err, LORE_ERR_NOMEM, "out of memory for a sentencepiece model");
+    }
+    for (int32_t i = 0; i < 4; i++) {
+        pieces[i] = (piece){.text = FIRST[i].text, .type = FIRST[i].type};
+    }
+    memcpy(pieces + 4, r->pieces + 3, (size_t)(r->count - 3) * sizeof *pieces);
+    r->mask_id = r->count + 1;
+    pieces[r->mask_id] = (piece){.text = LORE_STR("<mask>"), .type = PIECE_CONTROL};
+    r->pieces = pieces;
+    r->count += 2;
+    r->bos_id = 0;
+    r->eos_id = 2;
+    r->unk_id = 3;
+    return LORE_OK;
+}
+
 /* ---- as tokenizer.json ---- */
 
 /* A key for the writer, which wants them NUL-terminated. Pieces hold no NUL. */
@@ -315,6 +352,9 @@ static void write_unigram(reader *r, lore_json_writer *w)
         lore_json_array(w, NULL);
         lore_json_string(w, NULL, r->pieces[i].text);
         lore_json_float(w, NULL, r->pieces[i].score);
+        if (r->pieces[i].type == PIECE_BYTE || r->pieces[i].type == PIECE_UNUSED) {
+            lore_json_boolean(w, NULL, true); /* never matched in text */
+        }
         lore_json_end(w);
     }
     lore_json_end(w);
@@ -333,7 +373,8 @@ static lore_status write_added(reader *r, lore_json_writer *w)
         uint64_t type = r->pieces[i].type;
         bool is_special = type == PIECE_CONTROL || type == PIECE_UNKNOWN;
         if (is_special || type == PIECE_USER_DEFINED) {
-            tokens[count++] = (lore_special_token){i, r->pieces[i].text, is_special};
+            tokens[count++] =
+                (lore_special_token){i, r->pieces[i].text, is_special, i == r->mask_id};
         }
     }
     return lore_tokenizer_write_added(w, r->config, tokens, count, r->err);
@@ -398,8 +439,13 @@ static lore_status write_json(reader *r, lore_buf *json)
     lore_status status = write_added(r, &w);
     if (status == LORE_OK) {
         write_prefix(r, &w);
-        lore_tokenizer_write_template(&w, has_bos && r->bos_id < r->count ? r->bos_id : -1,
-                                      has_eos && r->eos_id < r->count ? r->eos_id : -1);
+        if (r->mask_id >= 0) {
+            lore_tokenizer_write_processing(&w, "RobertaProcessing", r->pieces[r->bos_id].text,
+                                            r->bos_id, r->pieces[r->eos_id].text, r->eos_id);
+        } else {
+            lore_tokenizer_write_template(&w, has_bos && r->bos_id < r->count ? r->bos_id : -1,
+                                          has_eos && r->eos_id < r->count ? r->eos_id : -1);
+        }
         write_decoder(r, &w, has_prefix);
         if (is_bpe) {
             status = write_bpe(r, &w);
@@ -416,7 +462,8 @@ static lore_status write_json(reader *r, lore_buf *json)
                : LORE_OK;
 }
 
-lore_status lore_sentencepiece_read(lore_str model, const lore_json *config, lore_buf *json,
+lore_status lore_sentencepiece_read(lore_str model, const lore_json *config,
+                                    lore_tokenizer_family family, lore_buf *json,
                                     lore_normalizer_spec *spec, lore_error *err)
 {
     lore_arena arena;
@@ -427,12 +474,16 @@ lore_status lore_sentencepiece_read(lore_str model, const lore_json *config, lor
                 .unk_id = -1,
                 .bos_id = 1,
                 .eos_id = 2,
+                .mask_id = -1,
                 .spec = {.add_dummy_prefix = true,
                          .remove_extra_whitespaces = true,
                          .escape_whitespaces = true},
                 .err = err};
     lore_arena_init(&arena, 0);
     lore_status status = read_model(&r, model);
+    if (status == LORE_OK && family == LORE_FAMILY_XLM_ROBERTA) {
+        status = renumber(&r);
+    }
     if (status == LORE_OK) {
         status = write_json(&r, json);
     }

@@ -1,6 +1,7 @@
 /* tiktoken's files: a line for each token, its bytes in base64 and its rank, which is its id. The
  * pattern and the special tokens are in nobody's file but in the code around tiktoken; which they
- * are is told by how many ranks there are, unless the folder's config lists the tokens. */
+ * are is told by how many ranks there are, or by the family that the folder names; the tokens are
+ * those of its config where that lists them. Where nothing tells, the file is refused. */
 #include "models/tokenizer_files_int.h"
 
 #include "base/utf8.h"
@@ -10,7 +11,13 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { RANK_MAX = 1 << 21, TOKEN_BYTES_MAX = 512, NAME_CAP = 48, LLAMA3_SPECIAL = 256 };
+enum {
+    RANK_MAX = 1 << 21,
+    TOKEN_BYTES_MAX = 512,
+    TEXT_BYTES_MAX = (TOKEN_BYTES_MAX + 2) / 3 * 4, /* of a token in base64 */
+    NAME_CAP = 48,
+    LLAMA3_SPECIAL = 256
+};
 
 typedef struct reader {
     lore_arena *arena;
@@ -23,52 +30,20 @@ typedef struct reader {
 
 /* ---- lines ---- */
 
-static int32_t base64_value(char c)
-{
-    return c >= 'A' && c <= 'Z'   ? c - 'A'
-           : c >= 'a' && c <= 'z' ? c - 'a' + 26
-           : c >= '0' && c <= '9' ? c - '0' + 52
-           : c == '+'             ? 62
-           : c == '/'             ? 63
-                                  : -1;
-}
-
-/* Decode into out; *size is how many bytes. False: no base64, none at all or too long. */
-static bool decode_base64(lore_str text, char out[TOKEN_BYTES_MAX], size_t *size)
-{
-    uint32_t bits = 0;
-    int held = 0;
-    size_t full = text.len;
-    while (text.len > 0 && full - text.len < 2 && text.ptr[text.len - 1] == '=') {
-        text.len--;
-    }
-    *size = 0;
-    for (size_t i = 0; i < text.len; i++) {
-        int32_t value = base64_value(text.ptr[i]);
-        if (value < 0 || *size == TOKEN_BYTES_MAX) {
-            return false;
-        }
-        bits = bits << 6 | (uint32_t)value;
-        held += 6;
-        if (held >= 8) {
-            held -= 8;
-            out[(*size)++] = (char)(bits >> held & 0xff);
-        }
-    }
-    return *size > 0 && full % 4 == 0 && text.len % 4 != 1;
-}
-
-static bool read_line(lore_str line, char token[TOKEN_BYTES_MAX], size_t *size, int64_t *rank)
+/* token has room for any base64 text of TEXT_BYTES_MAX. */
+static bool read_line(lore_str line, char token[TEXT_BYTES_MAX], size_t *size, int64_t *rank)
 {
     size_t space = lore_str_find(line, LORE_STR(" "), 0);
-    return space != SIZE_MAX && decode_base64(lore_str_slice(line, 0, space), token, size) &&
+    return space != SIZE_MAX && space <= TEXT_BYTES_MAX &&
+           lore_str_from_base64(lore_str_slice(line, 0, space), token, size) && *size > 0 &&
+           *size <= TOKEN_BYTES_MAX &&
            lore_str_to_int64(lore_str_slice(line, space + 1, line.len), rank) && *rank >= 0 &&
            *rank <= RANK_MAX;
 }
 
 bool lore_tiktoken_is(lore_str text)
 {
-    char token[TOKEN_BYTES_MAX];
+    char token[TEXT_BYTES_MAX];
     size_t size = 0;
     int64_t rank = 0;
     lore_str line;
@@ -81,7 +56,7 @@ static lore_status read_ranks(reader *r, lore_str text)
     for (int round = 0; round < 2; round++) {
         lore_str rest = text, line;
         int64_t rank = 0;
-        char token[TOKEN_BYTES_MAX];
+        char token[TEXT_BYTES_MAX];
         size_t size = 0;
         for (int64_t number = 1; lore_str_next_line(&rest, &line); number++) {
             if (line.len == 0) {
@@ -149,30 +124,40 @@ static void name_qwen(int32_t i, char name[NAME_CAP])
     }
 }
 
-typedef struct family {
+typedef struct rank_family {
+    lore_tokenizer_family name_given; /* by the folder, where the ranks are not as many */
     int32_t ranks, special;
     void (*name)(int32_t i, char name[NAME_CAP]);
     const char *pattern;
     bool is_nfc, has_bos; /* the first special token */
-} family;
+} rank_family;
 
-static const family FAMILIES[] = {
-    {128000, LLAMA3_SPECIAL, name_llama3, LORE_PATTERN_LLAMA3, false, true},
-    {151643, 208, name_qwen, LORE_PATTERN_QWEN2, true, false},
-    {0, 0, NULL, LORE_PATTERN_LLAMA3, false, false}}; /* any other */
+static const rank_family FAMILIES[] = {
+    {LORE_FAMILY_LLAMA, 128000, LLAMA3_SPECIAL, name_llama3, LORE_PATTERN_LLAMA3, false, true},
+    {LORE_FAMILY_QWEN, 151643, 208, name_qwen, LORE_PATTERN_QWEN2, true, false}};
 
-static const family *family_of(int32_t ranks)
+/* By how many ranks there are, else by the name that the folder gives: then the special tokens are
+ * those of the config alone. NULL: neither tells, and any pattern would be a guess. */
+static const rank_family *family_of(int32_t ranks, lore_tokenizer_family given, rank_family *room)
 {
-    const family *f = FAMILIES;
-    while (f->ranks != 0 && f->ranks != ranks) {
-        f++;
+    const rank_family *named = NULL;
+    for (size_t i = 0; i < sizeof FAMILIES / sizeof FAMILIES[0]; i++) {
+        if (FAMILIES[i].ranks == ranks) {
+            return &FAMILIES[i];
+        }
+        named = FAMILIES[i].name_given == given ? &FAMILIES[i] : named;
     }
-    return f;
+    if (named != NULL) {
+        *room = *named;
+        room->ranks = ranks;
+        room->special = 0;
+    }
+    return named != NULL ? room : NULL;
 }
 
 /* ---- as tokenizer.json ---- */
 
-static lore_status write_added(reader *r, lore_json_writer *w, const family *f)
+static lore_status write_added(reader *r, lore_json_writer *w, const rank_family *f)
 {
     lore_special_token tokens[LLAMA3_SPECIAL];
     bool is_listed = lore_json_is_object(lore_json_get(r->config, "added_tokens_decoder"));
@@ -180,8 +165,9 @@ static lore_status write_added(reader *r, lore_json_writer *w, const family *f)
     for (int32_t i = 0; i < count; i++) {
         char name[NAME_CAP];
         f->name(i, name);
-        tokens[i] =
-            (lore_special_token){f->ranks + i, lore_str_copy(r->arena, lore_str_from(name)), true};
+        tokens[i] = (lore_special_token){.id = f->ranks + i,
+                                         .content = lore_str_copy(r->arena, lore_str_from(name)),
+                                         .is_special = true};
         if (tokens[i].content.ptr == NULL) {
             return lore_fail(r->err, LORE_ERR_NOMEM, "out of memory for a tiktoken file");
         }
@@ -235,10 +221,19 @@ static lore_status write_model(reader *r, lore_json_writer *w)
     return LORE_OK;
 }
 
-static lore_status write_json(reader *r, lore_buf *json)
+static lore_status write_json(reader *r, lore_tokenizer_family given, lore_buf *json)
 {
     lore_json_writer w;
-    const family *f = family_of(r->count);
+    rank_family room;
+    const rank_family *f = family_of(r->count, given, &room);
+    if (f == NULL) {
+        return lore_fail(r->err, LORE_ERR_UNSUPPORTED,
+                         "a tiktoken file of %d ranks does not say how text is split: it needs a "
+                         "tokenizer.json beside it, or a tokenizer_config.json whose "
+                         "tokenizer_class begins with Llama or Qwen (known by their number of "
+                         "ranks are Llama 3, %d, and Qwen, %d)",
+                         r->count, FAMILIES[0].ranks, FAMILIES[1].ranks);
+    }
     bool has_bos = lore_tokenizer_flag(r->config, "add_bos_token", f->has_bos) && f->special > 0;
     lore_json_write_begin(&w, json);
     lore_json_object(&w, NULL);
@@ -260,8 +255,8 @@ static lore_status write_json(reader *r, lore_buf *json)
                : LORE_OK;
 }
 
-lore_status lore_tiktoken_read(lore_str text, const lore_json *config, lore_buf *json,
-                               lore_error *err)
+lore_status lore_tiktoken_read(lore_str text, const lore_json *config, lore_tokenizer_family family,
+                               lore_buf *json, lore_error *err)
 {
     lore_arena arena;
     reader r = {.arena = &arena, .config = config, .err = err};
@@ -269,7 +264,7 @@ lore_status lore_tiktoken_read(lore_str text, const lore_json *config, lore_buf 
     lore_pretoken_alphabet(r.alphabet);
     lore_status status = read_ranks(&r, text);
     if (status == LORE_OK) {
-        status = write_json(&r, json);
+        status = write_json(&r, family, json);
     }
     lore_arena_destroy(&arena);
     return status;

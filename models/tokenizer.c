@@ -71,9 +71,19 @@ static lore_status no_memory(lore_error *err)
     return lore_fail(err, LORE_ERR_NOMEM, "out of memory for tokens");
 }
 
+static lore_status beyond_network(const token_run *run, int32_t id)
+{
+    return lore_fail(run->err, LORE_ERR_INVALID,
+                     "'" LORE_STR_FMT "' is token %d of the tokenizer, and the model knows %d only",
+                     LORE_STR_ARG(run->t->bpe.tokens[id]), id, run->t->ids_max);
+}
+
 /* Normalising may put characters into another order; starts ascend nevertheless. */
 static lore_status emit(token_run *run, int32_t id, size_t start)
 {
+    if (id >= run->t->ids_max) {
+        return beyond_network(run, id);
+    }
     run->start = start > run->start ? start : run->start;
     if (!run->is_counting) {
         if (run->last == NULL || run->last->count == BLOCK_TOKENS) {
@@ -243,39 +253,37 @@ static lore_status encode_step(token_run *run, const token_span *span, int32_t a
             status = encode_step(run, &piece, at + 1);
         }
     }
-    return status == LORE_OK && walk->is_out_of_memory ? no_memory(run->err) : status;
+    bool has_failed = status == LORE_OK && walk->failed != LORE_OK;
+    return has_failed ? lore_regex_explain(step->regex, walk->failed, run->err) : status;
 }
 
 /* ---- added tokens ---- */
-
-/* Whether a special token may stand in these bytes of the span. */
-static bool may_be_special(const token_run *run, const token_span *span, size_t start, size_t end)
-{
-    bool is_foreign = false;
-    for (size_t i = start; i < end && run->foreign != NULL; i++) {
-        is_foreign = is_foreign || run->foreign[origin_of(span, i)] != 0;
-    }
-    return run->allow_special && !is_foreign;
-}
 
 /* The longest added token that starts at `at`, or NULL. */
 static const lore_added_token *added_at(const token_run *run, const lore_added_table *table,
                                         const token_span *span, size_t at)
 {
+    const lore_added_token *found = NULL;
     lore_str text = span->text;
-    uint8_t byte = (uint8_t)text.ptr[at];
-    for (int32_t i = table->start[byte]; i < table->start[byte + 1]; i++) {
-        const lore_added_token *token = &table->tokens[i];
-        size_t size = token->pattern.len;
-        if (token->is_held_back && !run->allow_special) {
-            continue; /* most of them, and most texts */
+    int64_t node = LORE_TRIE_ROOT;
+    bool may_be_special = run->allow_special; /* no byte so far is foreign */
+    for (size_t end = at; end < text.len; end++) {
+        node = lore_trie_step(&table->trie, node, (uint8_t)text.ptr[end]);
+        if (node == LORE_TRIE_NONE) {
+            break;
         }
-        if (size <= text.len - at && memcmp(token->pattern.ptr, text.ptr + at, size) == 0 &&
-            (!token->is_held_back || may_be_special(run, span, at, at + size))) {
-            return token;
+        may_be_special =
+            may_be_special && (run->foreign == NULL || run->foreign[origin_of(span, end)] == 0);
+        int32_t value = lore_trie_value(&table->trie, node);
+        const lore_added_token *token = value < 0 ? NULL : &table->tokens[value];
+        if (token != NULL && token->is_held_back && !may_be_special) {
+            bool has_next =
+                value + 1 < table->count && lore_str_equal(token[1].pattern, token->pattern);
+            token = has_next ? token + 1 : NULL; /* the one that is not held back */
         }
+        found = token != NULL ? token : found;
     }
-    return NULL;
+    return found;
 }
 
 static bool is_word_at(lore_str text, size_t at)
@@ -314,11 +322,11 @@ static lore_status encode_split(token_run *run, const token_span *span, bool is_
     const lore_added_table *table = &run->t->added[is_normalized];
     lore_status (*next)(token_run *, const token_span *) =
         is_normalized ? encode_normal : encode_raw;
+    const uint8_t wanted = run->allow_special ? 1 : 2;
     size_t from = 0;
     for (size_t at = 0; at < span->text.len && table->count > 0 && !is_full(run);) {
-        uint8_t byte = (uint8_t)span->text.ptr[at];
-        const lore_added_token *token =
-            table->start[byte] == table->start[byte + 1] ? NULL : added_at(run, table, span, at);
+        bool may_begin = (table->begins[(uint8_t)span->text.ptr[at]] & wanted) != 0;
+        const lore_added_token *token = may_begin ? added_at(run, table, span, at) : NULL;
         if (token == NULL) {
             at++;
             continue;
@@ -469,6 +477,34 @@ lore_status lore_tokenizer_count(const lore_tokenizer *tokenizer, lore_str text,
 }
 
 /* ---- facts ---- */
+
+static bool are_below(const int32_t *ids, int32_t count, int32_t limit)
+{
+    bool is_below = true;
+    for (int32_t i = 0; i < count; i++) {
+        is_below = is_below && ids[i] < limit;
+    }
+    return is_below;
+}
+
+lore_status lore_tokenizer_limit(lore_tokenizer *t, int32_t vocab, const char *folder,
+                                 lore_error *err)
+{
+    bool is_fine = are_below(t->prefix, t->prefix_count, vocab) &&
+                   are_below(t->suffix, t->suffix_count, vocab) &&
+                   are_below(t->middle, t->middle_count, vocab);
+    for (int32_t id = vocab; id < t->bpe.vocab; id++) {
+        is_fine = is_fine && (t->bpe.tokens[id].ptr == NULL || t->is_added[id]);
+    }
+    if (!is_fine) {
+        return lore_fail(err, LORE_ERR_CORRUPT,
+                         "model folder '%s': the tokenizer has %d ids, config.json a vocabulary of "
+                         "%d, and what lies beyond are not just added tokens",
+                         folder, t->bpe.vocab, vocab);
+    }
+    t->ids_max = vocab < t->bpe.vocab ? vocab : t->bpe.vocab;
+    return LORE_OK;
+}
 
 int32_t lore_tokenizer_vocab(const lore_tokenizer *tokenizer)
 {

@@ -31,7 +31,8 @@ typedef struct lore_encode_options {
 } lore_encode_options;
 
 /* From a folder's tokenizer.json, else tokenizer.model (sentencepiece, tiktoken), *.tiktoken,
- * vocab.json with merges.txt, or vocab.txt; the latter with its tokenizer_config.json. */
+ * sentencepiece.bpe.model, vocab.json with merges.txt, or vocab.txt; all but the first with the
+ * folder's tokenizer_config.json and config.json. */
 LORE_MUST_USE lore_status lore_tokenizer_open(const char *folder, const lore_limits *limits,
                                               lore_tokenizer **tokenizer, lore_error *err);
 /* The same from the bytes of a tokenizer.json (the fuzz target's entrance). */
@@ -39,6 +40,11 @@ LORE_MUST_USE lore_status lore_tokenizer_parse(lore_str json, const char *name,
                                                lore_tokenizer **tokenizer, lore_error *err);
 void lore_tokenizer_close(lore_tokenizer *tokenizer);
 int32_t lore_tokenizer_vocab(const lore_tokenizer *tokenizer); /* largest id + 1 */
+/* The network has rows for ids below `vocab` only. Added tokens may lie beyond: from then on a text
+ * in which one is recognised is refused (LORE_ERR_INVALID). LORE_ERR_CORRUPT where other tokens do,
+ * or those that the post-processor adds. Call it right after opening. */
+LORE_MUST_USE lore_status lore_tokenizer_limit(lore_tokenizer *tokenizer, int32_t vocab,
+                                               const char *folder, lore_error *err);
 
 /* Ids of text (any bytes; byte-level needs no valid UTF-8), arrays in the arena. O(n log n) for
  * hostile text too. */

@@ -1,11 +1,11 @@
-/* The "added_tokens" of a tokenizer.json: tokens that are looked for in the text, in tables that
- * are searched by first byte. */
+/* The "added_tokens" of a tokenizer.json: tokens that are looked for in the text, in tries, so that
+ * a place in the text costs the longest of them at most, however many there are. */
 #include "models/tokenizer_load_int.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { ADDED_MAX = 65536, CONTENT_BYTES_MAX = 4096 };
+enum { ADDED_MAX = 65536, CONTENT_BYTES_MAX = 1024 };
 
 static lore_status load_flags(lore_tokenizer_loader *l, const lore_json *node,
                               lore_added_token *token)
@@ -79,6 +79,7 @@ static lore_status load_token(lore_tokenizer_loader *l, const lore_json *node,
     }
     bool is_id = lore_loader_read_id(lore_json_get(node, "id"), &token->id);
     LORE_ASSERT(is_id); /* lore_loader_model has seen it */
+    l->t->is_added[token->id] = true;
     token->content = lore_str_copy(&l->t->arena, content);
     if (token->content.ptr == NULL) {
         return lore_loader_no_memory(l);
@@ -89,31 +90,47 @@ static lore_status load_token(lore_tokenizer_loader *l, const lore_json *node,
     return status == LORE_OK ? load_pattern(l, token) : status;
 }
 
-static int by_first_byte_longest(const void *a, const void *b)
+static int by_pattern(const void *a, const void *b)
 {
     const lore_added_token *x = a, *y = b;
-    uint8_t p = (uint8_t)x->pattern.ptr[0], q = (uint8_t)y->pattern.ptr[0];
-    if (p != q) {
-        return p < q ? -1 : 1;
-    }
-    if (x->pattern.len != y->pattern.len) {
-        return x->pattern.len > y->pattern.len ? -1 : 1;
-    }
     int order = lore_str_compare(x->pattern, y->pattern);
-    return order != 0 ? order : x->id < y->id ? -1 : x->id > y->id;
+    return order != 0 ? order : (x->id > y->id) - (x->id < y->id);
 }
 
-static void index_table(lore_added_table *table)
+/* Of tokens with the same pattern only those that can be found stay. */
+static void drop_hidden(lore_added_table *table)
 {
-    qsort(table->tokens, (size_t)table->count, sizeof *table->tokens, by_first_byte_longest);
+    int32_t kept = 0;
     for (int32_t i = 0; i < table->count; i++) {
-        table->start[(uint8_t)table->tokens[i].pattern.ptr[0] + 1] = i + 1;
-    }
-    for (int b = 1; b <= 256; b++) {
-        if (table->start[b] < table->start[b - 1]) {
-            table->start[b] = table->start[b - 1];
+        const lore_added_token *token = &table->tokens[i];
+        const lore_added_token *last = kept > 0 ? &table->tokens[kept - 1] : NULL;
+        bool is_same = last != NULL && lore_str_equal(last->pattern, token->pattern);
+        if (!is_same || (last->is_held_back && !token->is_held_back)) {
+            table->tokens[kept++] = *token;
         }
     }
+    table->count = kept;
+}
+
+static lore_status index_table(lore_tokenizer_loader *l, lore_added_table *table)
+{
+    qsort(table->tokens, (size_t)table->count, sizeof *table->tokens, by_pattern);
+    drop_hidden(table);
+    lore_trie_key *keys = lore_alloc_zero((size_t)table->count + 1, sizeof *keys);
+    size_t count = 0;
+    if (keys == NULL) {
+        return lore_loader_no_memory(l);
+    }
+    for (int32_t i = 0; i < table->count; i++) {
+        const lore_added_token *token = &table->tokens[i];
+        table->begins[(uint8_t)token->pattern.ptr[0]] |= token->is_held_back ? 1 : 3;
+        if (count == 0 || !lore_str_equal(keys[count - 1].text, token->pattern)) {
+            keys[count++] = (lore_trie_key){token->pattern, i};
+        }
+    }
+    lore_status status = lore_trie_build(&table->trie, &l->t->arena, keys, count, l->err);
+    lore_free(keys);
+    return status;
 }
 
 lore_status lore_loader_added(lore_tokenizer_loader *l, const lore_json *added)
@@ -140,7 +157,6 @@ lore_status lore_loader_added(lore_tokenizer_loader *l, const lore_json *added)
             table->tokens[table->count++] = token;
         }
     }
-    index_table(&tables[0]);
-    index_table(&tables[1]);
-    return LORE_OK;
+    lore_status status = index_table(l, &tables[0]);
+    return status == LORE_OK ? index_table(l, &tables[1]) : status;
 }

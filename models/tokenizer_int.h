@@ -28,11 +28,13 @@ typedef struct lore_added_token {
     bool takes_left, takes_right; /* white space there belongs to it */
 } lore_added_token;
 
-/* Added tokens sorted by first byte of the pattern, then longest first. */
+/* Added tokens sorted by pattern, and where a text is one: of tokens with the same pattern the
+ * first counts, and the first that is not held back where that one is. */
 typedef struct lore_added_table {
     lore_added_token *tokens;
     int32_t count;
-    int32_t start[257]; /* those that begin with byte b are start[b] .. start[b + 1] - 1 */
+    lore_trie trie;      /* pattern -> index of its first token */
+    uint8_t begins[256]; /* bytes that a pattern begins with: 1 any, | 2 one not held back */
 } lore_added_table;
 
 struct lore_tokenizer {
@@ -47,6 +49,8 @@ struct lore_tokenizer {
     int32_t step_count;
     lore_added_table added[2]; /* [is_normalized] */
     lore_str *bytes;           /* [vocab] what each token says */
+    bool *is_added;            /* [vocab] */
+    int32_t ids_max;           /* the network knows so many: lore_tokenizer_limit */
     int32_t first_spaces;      /* at most so many are dropped where a decoded text begins */
     int32_t *prefix, *suffix;
     int32_t *middle; /* between the two texts of a pair; NULL: pairs are put together otherwise */

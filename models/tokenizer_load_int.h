@@ -40,8 +40,6 @@ LORE_MUST_USE lore_status lore_loader_decoder(lore_tokenizer_loader *l, const lo
  * stands for itself, as every text does where the vocabulary is not byte-level. In the arena; ptr
  * NULL: out of memory. */
 lore_str lore_loader_bytes(lore_tokenizer_loader *l, lore_str text);
-/* "<0x1F>": the byte, else -1. */
-int32_t lore_loader_byte_token(lore_str text);
 
 /* ---- reading pieces of the file ---- */
 lore_str lore_loader_kind(const lore_json *node); /* its "type" */

@@ -46,23 +46,6 @@ lore_str lore_loader_bytes(lore_tokenizer_loader *l, lore_str text)
     return bytes;
 }
 
-int32_t lore_loader_byte_token(lore_str text)
-{
-    int32_t byte = 0;
-    if (text.len != 6 || !lore_str_starts(text, LORE_STR("<0x")) || text.ptr[5] != '>') {
-        return -1;
-    }
-    for (size_t i = 3; i < 5; i++) {
-        char x = text.ptr[i];
-        bool is_digit = x >= '0' && x <= '9';
-        if (!is_digit && !(x >= 'A' && x <= 'F')) {
-            return -1;
-        }
-        byte = byte * 16 + (is_digit ? x - '0' : x - 'A' + 10);
-    }
-    return byte;
-}
-
 /* ---- vocabulary ---- */
 
 static lore_status wrong_id(lore_tokenizer_loader *l, const char *where, lore_str token)
@@ -221,7 +204,10 @@ static lore_status load_merge(lore_tokenizer_loader *l, lore_str left, lore_str 
     if (lore_str_starts(right, mark) && !lore_str_ends(left, mark)) {
         l->t->cuts_before_space = false;
     }
-    lore_bpe_add_merge(bpe, a, b, merged);
+    /* The library would make special tokens of text so; here text never becomes one. */
+    if (!bpe->special[merged]) {
+        lore_bpe_add_merge(bpe, a, b, merged);
+    }
     return LORE_OK;
 }
 
@@ -321,11 +307,20 @@ static lore_status load_wordpiece(lore_tokenizer_loader *l, const lore_json *mod
         return status;
     }
     options.word_chars_max = (int32_t)chars_max;
-    return lore_wordpiece_init(&l->t->wordpiece, &l->t->arena, l->t->bpe.tokens, l->t->bpe.vocab,
-                               options, l->err);
+    lore_str *tokens = lore_alloc_zero((size_t)l->t->bpe.vocab + 1, sizeof *tokens);
+    if (tokens == NULL) {
+        return lore_loader_no_memory(l);
+    }
+    for (int32_t id = 0; id < l->t->bpe.vocab; id++) { /* words never become special tokens */
+        tokens[id] = l->t->bpe.special[id] ? (lore_str){0} : l->t->bpe.tokens[id];
+    }
+    status = lore_wordpiece_init(&l->t->wordpiece, &l->t->arena, tokens, l->t->bpe.vocab, options,
+                                 l->err);
+    lore_free(tokens);
+    return status;
 }
 
-/* [["piece", score], ...] */
+/* [["piece", score], ...]; a third member that is true is our own, of sentencepiece.c. */
 static lore_status load_pieces(lore_tokenizer_loader *l, const lore_json *vocab,
                                lore_unigram_piece *pieces)
 {
@@ -333,6 +328,7 @@ static lore_status load_pieces(lore_tokenizer_loader *l, const lore_json *vocab,
     for (const lore_json *n = lore_json_first(vocab); n != NULL; n = lore_json_next(n), id++) {
         const lore_json *piece = lore_json_first(n);
         const lore_json *score = piece != NULL ? lore_json_next(piece) : NULL;
+        const lore_json *is_hidden = score != NULL ? lore_json_next(score) : NULL;
         if (!lore_json_is_string(piece) || !lore_json_is_number(score)) {
             return lore_fail(l->err, LORE_ERR_CORRUPT, "model.vocab[%d] must be [\"piece\", score]",
                              id);
@@ -341,29 +337,12 @@ static lore_status load_pieces(lore_tokenizer_loader *l, const lore_json *vocab,
         if (status != LORE_OK) {
             return status;
         }
-        pieces[id] = (lore_unigram_piece){.text = l->t->bpe.tokens[id],
-                                          .score = lore_json_number(score),
-                                          .is_hidden = l->t->bpe.special[id]};
+        pieces[id] =
+            (lore_unigram_piece){.text = l->t->bpe.tokens[id],
+                                 .score = lore_json_number(score),
+                                 .is_hidden = l->t->bpe.special[id] || lore_json_bool(is_hidden)};
     }
     return LORE_OK;
-}
-
-/* Whether every way to cut a text into pieces cuts before a mark of space that follows anything
- * else. */
-static bool always_cuts_before_space(const lore_bpe *vocab)
-{
-    const lore_str mark = LORE_STR("\xe2\x96\x81");
-    for (int32_t id = 0; id < vocab->vocab; id++) {
-        lore_str token = vocab->tokens[id];
-        size_t at = 0;
-        while (lore_str_starts(lore_str_slice(token, at, token.len), mark)) {
-            at += mark.len;
-        }
-        if (token.ptr != NULL && lore_str_find(token, mark, at) != SIZE_MAX) {
-            return false;
-        }
-    }
-    return lore_bpe_find(vocab, mark) >= 0;
 }
 
 static lore_status load_unigram(lore_tokenizer_loader *l, const lore_json *model)
@@ -382,6 +361,7 @@ static lore_status load_unigram(lore_tokenizer_loader *l, const lore_json *model
         return status;
     }
     options.unk_id = (int32_t)unk_id;
+    options.is_single = l->spec != NULL;
     lore_unigram_piece *pieces = lore_alloc_zero((size_t)count + 1, sizeof *pieces);
     if (pieces == NULL) {
         return lore_loader_no_memory(l);
@@ -389,10 +369,6 @@ static lore_status load_unigram(lore_tokenizer_loader *l, const lore_json *model
     status = load_pieces(l, vocab, pieces);
     if (status == LORE_OK) {
         status = lore_unigram_init(&l->t->unigram, &l->t->arena, pieces, count, options, l->err);
-        /* Of cuts that score the same, the library takes the one that rounding favours, and that
-         * depends on the whole text: what is cut here may differ. Who wants the library's way keeps
-         * the text whole; sentencepiece itself adds in f32 and rounds otherwise anyhow. */
-        l->t->cuts_before_space = l->spec != NULL && always_cuts_before_space(&l->t->bpe);
     }
     lore_free(pieces);
     return status;
@@ -452,7 +428,9 @@ lore_status lore_loader_model(lore_tokenizer_loader *l, const lore_json *model,
         return status;
     }
     t->bytes = LORE_PUSH(&t->arena, lore_str, ids + 1);
-    if (t->bytes == NULL ||
+    t->is_added = lore_arena_push_zero(&t->arena, (size_t)ids + 1, sizeof *t->is_added);
+    t->ids_max = ids;
+    if (t->bytes == NULL || t->is_added == NULL ||
         !lore_bpe_init(&t->bpe, &t->arena, ids, is_bpe ? lore_json_count(merges) : 0)) {
         return lore_loader_no_memory(l);
     }

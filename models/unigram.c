@@ -3,8 +3,10 @@
  * Every character is reached, by its own piece or as an unknown one. So where no piece that begins
  * earlier reaches farther than this character, all paths go through here: what lies before is
  * settled, its pieces are emitted and the nodes are used again. The score is carried along, so sums
- * are rounded as if the text had been one stretch, and ties fall as they do in `tokenizers`: the
- * path found first stays, starts ascending, then lengths.
+ * are rounded as if the text had been one stretch, and ties fall as they do in the libraries: the
+ * path found first stays, starts ascending, then lengths. One text in a thousand has a tie that
+ * only rounding decides, and sentencepiece rounds more: it adds in f32, and takes 100,000 off sums
+ * that have grown so far.
  *
  * A text that is a piece, the best path of its own, is most words of a natural text cut at spaces;
  * which pieces are is found out once, at loading, by the same search.
@@ -23,6 +25,7 @@ enum {
 };
 
 static const double UNK_PENALTY = 10.0;
+static const double SINGLE_SUM_MAX = 100000.0;
 static const uint32_t NOWHERE = UINT32_MAX;
 
 typedef struct lore_unigram_node {
@@ -49,21 +52,6 @@ static lore_status no_memory(lore_error *err)
 
 /* ---- loading ---- */
 
-static int32_t hex_digit(char c)
-{
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-}
-
-/* The byte that a piece "<0xE2>" stands for, or -1. */
-static int32_t byte_of(lore_str text)
-{
-    if (text.len != 6 || !lore_str_starts(text, LORE_STR("<0x")) || text.ptr[5] != '>') {
-        return -1;
-    }
-    int32_t high = hex_digit(text.ptr[3]), low = hex_digit(text.ptr[4]);
-    return high < 0 || low < 0 ? -1 : high * 16 + low;
-}
-
 /* Byte pieces and the keys of the trie. */
 static lore_status take_pieces(lore_unigram *u, const lore_unigram_piece *pieces, int32_t count,
                                lore_trie_key *keys, size_t *keys_count, lore_error *err)
@@ -79,8 +67,9 @@ static lore_status take_pieces(lore_unigram *u, const lore_unigram_piece *pieces
             return lore_fail(err, LORE_ERR_LIMIT, "piece %d has %zu bytes, over the limit of %d",
                              id, text.len, LORE_UNIGRAM_PIECE_BYTES_MAX);
         }
-        least = pieces[id].score < least ? pieces[id].score : least;
-        int32_t byte = byte_of(text);
+        bool counts = !u->is_single || !pieces[id].is_hidden;
+        least = counts && pieces[id].score < least ? pieces[id].score : least;
+        int32_t byte = lore_piece_byte(text);
         if (byte >= 0) {
             u->byte_ids[byte] = id;
         }
@@ -89,7 +78,8 @@ static lore_status take_pieces(lore_unigram *u, const lore_unigram_piece *pieces
             u->piece_bytes_max = text.len > u->piece_bytes_max ? text.len : u->piece_bytes_max;
         }
     }
-    u->unk_score = least - UNK_PENALTY;
+    u->unk_score = isfinite(least) ? least - UNK_PENALTY : -UNK_PENALTY;
+    u->unk_score = u->is_single ? (double)(float)u->unk_score : u->unk_score;
     *keys_count = kept;
     return LORE_OK;
 }
@@ -203,12 +193,32 @@ static inline bool offer(unigram_run *run, size_t at, size_t end, double score, 
     return true;
 }
 
+static inline double add(const lore_unigram *u, double sum, double score)
+{
+    return u->is_single ? (double)((float)sum + (float)score) : sum + score;
+}
+
+/* Sums from node `at` on become small again. */
+static void rebase(unigram_run *run, size_t at)
+{
+    node *nodes = run->scratch->nodes;
+    double offset = nodes[at].score;
+    for (size_t i = at; i <= run->reach; i++) {
+        if (i == at || nodes[i].start != NOWHERE) {
+            nodes[i].score = add(run->u, nodes[i].score, -offset);
+        }
+    }
+}
+
 /* Offer all pieces that begin at node `at`, whose character has `size` bytes. */
 static lore_status search(unigram_run *run, size_t at, size_t size)
 {
     const lore_unigram *u = run->u;
     const uint8_t *bytes = (const uint8_t *)run->text.ptr + run->from + at;
     size_t left = run->text.len - run->from - at;
+    if (u->is_single && fabs(run->scratch->nodes[at].score) > SINGLE_SUM_MAX) {
+        rebase(run, at);
+    }
     double score = run->scratch->nodes[at].score;
     bool has_single = false;
     int64_t unit = LORE_TRIE_ROOT;
@@ -220,11 +230,11 @@ static lore_status search(unigram_run *run, size_t at, size_t size)
         int32_t found = lore_trie_value(&u->trie, unit);
         if (found >= 0) {
             const lore_unigram_entry *entry = &u->entries[found];
-            offer(run, at, at + i, score + entry->score, entry->id);
+            offer(run, at, at + i, add(u, score, entry->score), entry->id);
             has_single = has_single || i == size;
         }
     }
-    if (!has_single && offer(run, at, at + size, score + u->unk_score, u->unk_id) &&
+    if (!has_single && offer(run, at, at + size, add(u, score, u->unk_score), u->unk_id) &&
         u->unk_id < 0) {
         return lore_fail(run->err, LORE_ERR_INVALID,
                          "a character is no piece, and the model has none for unknown text");
@@ -334,8 +344,9 @@ lore_status lore_unigram_init(lore_unigram *unigram, lore_arena *arena,
         return lore_fail(err, LORE_ERR_INVALID, "the unknown piece %d is not one of %d pieces",
                          options.unk_id, count);
     }
-    *unigram =
-        (lore_unigram){.unk_id = options.unk_id, .has_byte_fallback = options.has_byte_fallback};
+    *unigram = (lore_unigram){.unk_id = options.unk_id,
+                              .has_byte_fallback = options.has_byte_fallback,
+                              .is_single = options.is_single};
     for (int32_t byte = 0; byte < 256; byte++) {
         unigram->byte_ids[byte] = -1;
     }

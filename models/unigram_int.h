@@ -5,7 +5,8 @@
  * works on normalised text: who normalises also turns ' ' into U+2581 (the chain in normalize_int.h
  * or the Metaspace pre-tokenizer), here no character is special. Thread: any, once filled; scratch
  * belongs to one thread.
- * Source: Kudo 2018 (arXiv 1804.10959); order and ties as in `tokenizers`, models/unigram. */
+ * Source: Kudo 2018 (arXiv 1804.10959); order and ties as in `tokenizers`, models/unigram, or as in
+ * sentencepiece, unigram_model.cc (EncodeOptimized). */
 #ifndef LORE_MODELS_UNIGRAM_INT_H
 #define LORE_MODELS_UNIGRAM_INT_H
 
@@ -23,6 +24,10 @@ typedef struct lore_unigram_piece {
 typedef struct lore_unigram_options {
     int32_t unk_id;         /* -1: none, then a text that needs it is refused */
     bool has_byte_fallback; /* characters without a piece become pieces <0x00> .. <0xFF> */
+    /* Add scores in f32 as the library `sentencepiece` does (0.2.3), and take the score of unknown
+     * text from pieces that are not hidden, so that of sums that are equal but for rounding the
+     * same one wins. Else as `tokenizers`: f64, all pieces. */
+    bool is_single;
 } lore_unigram_options;
 
 /* In the order of the trie, so that the pieces met on one walk are neighbours in memory. */
@@ -37,7 +42,7 @@ typedef struct lore_unigram {
     lore_unigram_entry *entries;
     double unk_score;
     int32_t unk_id;
-    bool has_byte_fallback;
+    bool has_byte_fallback, is_single;
     int32_t byte_ids[256];  /* -1: none */
     size_t piece_bytes_max; /* of the longest piece that is matched */
 } lore_unigram;

@@ -99,13 +99,14 @@ void lore_tokenizer_write_template(lore_json_writer *w, int32_t before, int32_t 
     lore_json_end(w);
 }
 
-static void write_token(lore_json_writer *w, int32_t id, lore_str content, bool is_special)
+static void write_token(lore_json_writer *w, const lore_special_token *token)
 {
     lore_json_object(w, NULL);
-    lore_json_int(w, "id", id);
-    lore_json_string(w, "content", content);
-    lore_json_boolean(w, "special", is_special);
+    lore_json_int(w, "id", token->id);
+    lore_json_string(w, "content", token->content);
+    lore_json_boolean(w, "special", token->is_special);
     lore_json_boolean(w, "normalized", false);
+    lore_json_boolean(w, "lstrip", token->takes_left);
     lore_json_end(w);
 }
 
@@ -165,7 +166,7 @@ lore_status lore_tokenizer_write_added(lore_json_writer *w, const lore_json *con
     for (int32_t i = 0; i < count && status == LORE_OK; i++) {
         if (!seen[tokens[i].id]) {
             seen[tokens[i].id] = true;
-            write_token(w, tokens[i].id, tokens[i].content, tokens[i].is_special);
+            write_token(w, &tokens[i]);
         }
     }
     lore_json_end(w);
@@ -183,7 +184,7 @@ static int32_t find_specials(const lore_bpe *vocab, const lore_json *config,
         lore_str content = lore_tokenizer_token(config, names[i][0], names[i][1]);
         int32_t id = content.len > 0 ? lore_bpe_find(vocab, content) : -1;
         if (id >= 0) {
-            tokens[found++] = (lore_special_token){id, content, true};
+            tokens[found++] = (lore_special_token){id, content, true, false};
         }
     }
     return found;
@@ -197,19 +198,24 @@ static void write_named_id(lore_json_writer *w, const char *key, lore_str token,
     lore_json_end(w);
 }
 
+void lore_tokenizer_write_processing(lore_json_writer *w, const char *type, lore_str cls,
+                                     int32_t cls_id, lore_str sep, int32_t sep_id)
+{
+    lore_json_object(w, "post_processor");
+    lore_json_string(w, "type", lore_str_from(type));
+    write_named_id(w, "cls", cls, cls_id);
+    write_named_id(w, "sep", sep, sep_id);
+    lore_json_end(w);
+}
+
 /* cls before the text and sep behind it, where the vocabulary has both. */
 static void write_processing(lore_json_writer *w, const char *type, const lore_bpe *vocab,
                              lore_str cls, lore_str sep)
 {
     int32_t before = lore_bpe_find(vocab, cls), behind = lore_bpe_find(vocab, sep);
-    if (before < 0 || behind < 0) {
-        return;
+    if (before >= 0 && behind >= 0) {
+        lore_tokenizer_write_processing(w, type, cls, before, sep, behind);
     }
-    lore_json_object(w, "post_processor");
-    lore_json_string(w, "type", lore_str_from(type));
-    write_named_id(w, "cls", cls, before);
-    write_named_id(w, "sep", sep, behind);
-    lore_json_end(w);
 }
 
 static lore_status finish(lore_json_writer *w, lore_status status, lore_error *err)
@@ -371,20 +377,32 @@ static void write_merge_lines(lore_json_writer *w, lore_str merges)
 }
 
 static lore_status write_gpt2(const lore_json *root, const lore_bpe *vocab, lore_str merges,
-                              const lore_json *config, lore_buf *json, lore_error *err)
+                              const lore_json *config, lore_tokenizer_family family, lore_buf *json,
+                              lore_error *err)
 {
-    static const char *const NAMES[6][2] = {{"bos_token", "<|endoftext|>"},
-                                            {"eos_token", "<|endoftext|>"},
-                                            {"unk_token", ""},
-                                            {"pad_token", ""},
-                                            {"cls_token", ""},
-                                            {"sep_token", ""}};
-    lore_special_token specials[6];
+    /* RoBERTa's have their names whatever the config says. */
+    static const char *const NAMES[2][7][2] = {{{"bos_token", "<|endoftext|>"},
+                                                {"eos_token", "<|endoftext|>"},
+                                                {"unk_token", ""},
+                                                {"pad_token", ""},
+                                                {"cls_token", ""},
+                                                {"sep_token", ""},
+                                                {"mask_token", ""}},
+                                               {{"bos_token", "<s>"},
+                                                {"eos_token", "</s>"},
+                                                {"unk_token", "<unk>"},
+                                                {"pad_token", "<pad>"},
+                                                {"cls_token", "<s>"},
+                                                {"sep_token", "</s>"},
+                                                {"mask_token", "<mask>"}}};
+    lore_special_token specials[7];
     lore_json_writer w;
-    lore_str class = lore_json_str(lore_json_get(config, "tokenizer_class"));
-    bool is_qwen2 = lore_str_starts(class, LORE_STR("Qwen2"));
-    bool is_roberta = lore_str_starts(class, LORE_STR("Roberta"));
-    int32_t count = find_specials(vocab, config, NAMES, 6, specials);
+    bool is_qwen2 = family == LORE_FAMILY_QWEN, is_roberta = family == LORE_FAMILY_ROBERTA;
+    int32_t count = find_specials(vocab, config, NAMES[is_roberta], 7, specials);
+    lore_str mask = lore_tokenizer_token(config, "mask_token", "<mask>");
+    for (int32_t i = 0; i < count && is_roberta; i++) {
+        specials[i].takes_left = lore_str_equal(specials[i].content, mask);
+    }
     lore_json_write_begin(&w, json);
     lore_json_object(&w, NULL);
     lore_status status = lore_tokenizer_write_added(&w, config, specials, count, err);
@@ -412,7 +430,7 @@ static lore_status write_gpt2(const lore_json *root, const lore_bpe *vocab, lore
 }
 
 lore_status lore_gpt2_vocab_read(lore_str vocab, lore_str merges, const lore_json *config,
-                                 lore_buf *json, lore_error *err)
+                                 lore_tokenizer_family family, lore_buf *json, lore_error *err)
 {
     lore_arena arena;
     lore_bpe index;
@@ -423,7 +441,7 @@ lore_status lore_gpt2_vocab_read(lore_str vocab, lore_str merges, const lore_jso
         status = index_vocab(root, &arena, &index, err);
     }
     if (status == LORE_OK) {
-        status = write_gpt2(root, &index, merges, config, json, err);
+        status = write_gpt2(root, &index, merges, config, family, json, err);
     }
     lore_json_free(root);
     lore_arena_destroy(&arena);

@@ -37,8 +37,8 @@ static void check_unigram(lore_str text, lore_arena *arena)
         double score = pieces[i].len == 0 ? 0 : -(double)(pieces[i].ptr[0] & 7);
         scored[i] = (lore_unigram_piece){pieces[i], score, i == 0};
     }
-    lore_status status =
-        lore_unigram_init(&u, arena, scored, count, (lore_unigram_options){0, false}, &err);
+    lore_unigram_options options = {.is_single = (count & 1) != 0};
+    lore_status status = lore_unigram_init(&u, arena, scored, count, options, &err);
     if (status != LORE_OK) {
         fuzz_check_refusal(status, &err);
         return;

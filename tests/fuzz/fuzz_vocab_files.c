@@ -15,7 +15,7 @@ static lore_status read_as(int kind, lore_str text, const lore_json *config, lor
                            lore_error *err)
 {
     if (kind == 0) {
-        return lore_tiktoken_read(text, config, json, err);
+        return lore_tiktoken_read(text, config, LORE_FAMILY_LLAMA, json, err);
     }
     if (kind == 1) {
         return lore_bert_vocab_read(text, config, json, err);
@@ -23,7 +23,8 @@ static lore_status read_as(int kind, lore_str text, const lore_json *config, lor
     size_t edge = lore_str_find(text, LORE_STR("\0"), 0);
     edge = edge == SIZE_MAX ? text.len : edge;
     lore_str merges = lore_str_slice(text, edge < text.len ? edge + 1 : edge, text.len);
-    return lore_gpt2_vocab_read(lore_str_slice(text, 0, edge), merges, config, json, err);
+    return lore_gpt2_vocab_read(lore_str_slice(text, 0, edge), merges, config,
+                                config != NULL ? LORE_FAMILY_QWEN : LORE_FAMILY_ROBERTA, json, err);
 }
 
 static void check(int kind, lore_str text, const lore_json *config)

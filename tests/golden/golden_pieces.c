@@ -174,7 +174,7 @@ static void unigram_line(const lore_json *node, const lore_json *cases, lore_are
         all[count++].score = lore_json_number(at(child, 1));
     }
     lore_unigram_options options = {(int32_t)lore_json_number(lore_json_get(node, "unk")),
-                                    lore_json_bool(lore_json_get(node, "byte_fallback"))};
+                                    lore_json_bool(lore_json_get(node, "byte_fallback")), false};
     CHECK_OK(lore_unigram_init(&u, arena, all, count, options, &err), &err);
     lore_pieces pieces = {.arena = arena};
     lore_unigram_scratch scratch = {.arena = arena};

@@ -1,7 +1,9 @@
 /* Ids and decoded texts equal those of the `tokenizers` package: for every kind of tokenizer that
  * we run, trained for the purpose, on 10,000 random texts each
- * (tests/golden/models/tokenizer_kinds.py makes them). With arguments: for the folders named, each
- * with a tokenizer and its vectors.jsonl. */
+ * (tests/golden/models/tokenizer_kinds.py makes them). Ids equal the published vectors of
+ * ../shared/data/tokenizers for the vocabularies that llama.cpp's sources carry, where
+ * LORE_GGUF_VOCABULARIES names their folder (docs/models.md says how to get it). With arguments:
+ * for the folders named, each with a tokenizer and its vectors.jsonl. */
 #include "tests/unit/models_fixture.h"
 
 #include "models/tokenizer.h"
@@ -99,12 +101,30 @@ static void check_folder(const char *folder)
     lore_tokenizer_close(t);
 }
 
+/* Every folder in the folder; gives how many. */
+static int32_t check_folders(const char *base)
+{
+    char path[2048];
+    int32_t count = 0;
+    DIR *dir = opendir(base);
+    CHECK(dir != NULL);
+    for (const struct dirent *entry = readdir(dir); entry != NULL; entry = readdir(dir)) {
+        snprintf(path, sizeof path, "%s/%s", base, entry->d_name);
+        if (entry->d_name[0] != '.') {
+            check_folder(path);
+            count++;
+        }
+    }
+    closedir(dir);
+    return count;
+}
+
 static char *const *arguments;
 static int argument_count;
 
 TEST(every_kind_agrees)
 {
-    char command[1024], path[2048];
+    char command[1024];
     const char *base = check_temp_dir();
     for (int i = 0; i < argument_count; i++) {
         check_folder(arguments[i]);
@@ -117,24 +137,32 @@ TEST(every_kind_agrees)
     if (status != 0) {
         CHECK_SKIP("python3 cannot run tokenizer_kinds.py (does it have `tokenizers`?)");
     }
-    int32_t kinds = 0;
-    DIR *dir = opendir(base);
-    CHECK(dir != NULL);
-    for (const struct dirent *entry = readdir(dir); entry != NULL; entry = readdir(dir)) {
-        snprintf(path, sizeof path, "%s/%s", base, entry->d_name);
-        if (entry->d_name[0] != '.') {
-            check_folder(path);
-            kinds++;
-        }
+    CHECK(check_folders(base) >= 10);
+}
+
+TEST(published_vocabularies_agree)
+{
+    char command[4096], out[1024];
+    const char *models = getenv("LORE_GGUF_VOCABULARIES");
+    const char *vectors = SHARED "/data/tokenizers/vectors.jsonl";
+    if (argument_count > 0) {
+        return;
     }
-    closedir(dir);
-    CHECK(kinds >= 10);
+    if (models == NULL || !lore_file_exists(vectors)) {
+        CHECK_SKIP("LORE_GGUF_VOCABULARIES must name the folder of llama.cpp's ggml-vocab-*.gguf "
+                   "(docs/models.md), and ../shared/data/tokenizers be there");
+    }
+    snprintf(out, sizeof out, "%s/published", check_temp_dir());
+    snprintf(command, sizeof command, "python3 '%s/gguf_tokenizers.py' '%s' '%s' '%s'", GOLDEN,
+             models, vectors, out);
+    CHECK_INT(system(command), 0);
+    CHECK(check_folders(out) >= 7);
 }
 
 int main(int argc, char **argv)
 {
-    static const check_case *const cases[] = {every_kind_agrees};
+    static const check_case *const cases[] = {every_kind_agrees, published_vocabularies_agree};
     arguments = argv + 1;
     argument_count = argc - 1;
-    return check_all(cases, 1, NULL);
+    return check_all(cases, 2, NULL);
 }

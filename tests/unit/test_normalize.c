@@ -143,8 +143,72 @@ TEST(growth_is_limited)
     lore_buf_append(&text, LORE_STR("{\"type\":\"NFC\"}]}"));
     CHECK_OK(parse(lore_buf_c(&text), &n, &err), &err);
     CHECK_FAILS(lore_normalize(n, LORE_STR("aaaa"), 0, &arena, &out, &err), LORE_ERR_LIMIT, &err,
-                "longer than its limit");
+                "normalizer stage 6 (Replace)");
     lore_buf_destroy(&text);
+    lore_arena_destroy(&arena);
+}
+
+static void append_replace(lore_buf *out, const char *pattern, const char *content)
+{
+    char node[256];
+    snprintf(node, sizeof node,
+             "{\"type\":\"Replace\",\"pattern\":{\"String\":\"%s\"},\"content\":\"%s\"},", pattern,
+             content);
+    lore_buf_append(out, lore_str_from(node));
+}
+
+/* As many stages as there may be rewrite a text of the ordinary length, and one that is sixteen
+ * times as long is not rewritten by all of them. */
+TEST(work_is_limited)
+{
+    static char source[1000];
+    static const char *const contents[] = {"b", "bbbbbbbbbbbbbbbb"};
+    lore_error err;
+    lore_normal out;
+    memset(source, 'a', sizeof source);
+    for (int k = 0; k < 2; k++) {
+        lore_normalizer *n;
+        lore_buf text;
+        lore_arena_init(&arena, 0);
+        lore_buf_init(&text, 0);
+        lore_buf_append(&text, LORE_STR("{\"type\":\"Sequence\",\"normalizers\":["));
+        append_replace(&text, "a", contents[k]);
+        for (int i = 0; i < LORE_NORMALIZE_STAGES_MAX - 2; i++) {
+            append_replace(&text, i % 2 == 0 ? "b" : "c", i % 2 == 0 ? "c" : "b");
+        }
+        lore_buf_append(&text, LORE_STR("{\"type\":\"NFC\"}]}"));
+        CHECK_OK(parse(lore_buf_c(&text), &n, &err), &err);
+        lore_status status =
+            lore_normalize(n, (lore_str){source, sizeof source}, 0, &arena, &out, &err);
+        if (k == 0) {
+            CHECK_OK(status, &err);
+            CHECK_INT(out.text.len, sizeof source);
+        } else {
+            CHECK_FAILS(status, LORE_ERR_LIMIT, &err, "normalizer stage 7 (Replace)");
+            CHECK(arena.used_bytes < 1000 * sizeof source);
+        }
+        lore_buf_destroy(&text);
+        lore_arena_destroy(&arena);
+    }
+}
+
+TEST(a_hostile_expression_is_named)
+{
+    enum { SIZE = 1 << 20 };
+    lore_error err;
+    lore_normalizer *n;
+    lore_normal out;
+    lore_arena_init(&arena, 0);
+    char *text = lore_arena_push(&arena, SIZE);
+    CHECK(text != NULL);
+    memset(text, 'a', SIZE);
+    CHECK_OK(parse("{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"a{0,900}a{0,900}b\"},"
+                   "\"content\":\"\"}",
+                   &n, &err),
+             &err);
+    CHECK_FAILS(lore_normalize(n, (lore_str){text, SIZE}, 0, &arena, &out, &err), LORE_ERR_LIMIT,
+                &err,
+                "stage 1 (Replace): the regular expression 'a{0,900}a{0,900}b' takes too long");
     lore_arena_destroy(&arena);
 }
 
@@ -196,4 +260,4 @@ TEST(memory_runs_out)
 }
 
 CHECK_MAIN(stages_run_in_order, bert_flags, nothing_to_do, bad_nodes_are_refused, growth_is_limited,
-           from_a_spec, memory_runs_out)
+           work_is_limited, a_hostile_expression_is_named, from_a_spec, memory_runs_out)

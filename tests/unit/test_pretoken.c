@@ -31,7 +31,7 @@ static void cut_by(const lore_pretoken *step, const char *text, const char *want
         used += end - start;
         joined[used++] = '|';
     }
-    CHECK(!walk.is_out_of_memory);
+    CHECK(walk.failed == LORE_OK);
     lore_arena_destroy(&arena);
     CHECK_STR(((lore_str){joined, used > 0 ? used - 1 : 0}), wanted);
 }

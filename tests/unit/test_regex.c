@@ -21,9 +21,9 @@ static void matches(const char *pattern, const char *text, const char *wanted)
     lore_buf_init(&joined, 0);
     CHECK_OK(lore_regex_compile(lore_str_from(pattern), &arena, &regex, &err), &err);
     lore_regex_search search = {.regex = regex, .arena = &arena};
-    CHECK(lore_regex_begin(&search, s));
+    CHECK(lore_regex_begin(&search, s) == LORE_OK);
     while (from <= s.len) {
-        CHECK(lore_regex_find(&search, from, &start, &end));
+        CHECK(lore_regex_find(&search, from, &start, &end) == LORE_OK);
         if (start == SIZE_MAX) {
             break;
         }
@@ -129,8 +129,8 @@ TEST(hostile_text_takes_no_time)
         CHECK_OK(lore_regex_compile(lore_str_from(CASES[i].pattern), &arena, &regex, &err), &err);
         lore_regex_search search = {.regex = regex, .arena = &arena};
         int64_t began = lore_clock_ns();
-        CHECK(lore_regex_begin(&search, (lore_str){text, SIZE}));
-        CHECK(lore_regex_find(&search, 0, &start, &end));
+        CHECK(lore_regex_begin(&search, (lore_str){text, SIZE}) == LORE_OK);
+        CHECK(lore_regex_find(&search, 0, &start, &end) == LORE_OK);
         CHECK(start == SIZE_MAX);
         CHECK(lore_clock_ns() - began < (int64_t)3e9);
         lore_arena_destroy(&arena);
@@ -138,4 +138,56 @@ TEST(hostile_text_takes_no_time)
     free(text);
 }
 
-CHECK_MAIN(what_matches, what_is_refused, hostile_text_takes_no_time)
+/* What is too much is refused with the pattern, whether it comes in one text or in many; neither
+ * takes a second or more memory than some dozen bytes a byte. */
+TEST(hostile_patterns_are_stopped)
+{
+    static const char *const PATTERNS[] = {
+        "a{0,1000}a{0,1000}b",
+        "(?:a|a|a|a|a|a|a|a){150}c",
+        "(?:a{10}|a{11}){20}a{9}b",
+        "(?:[ab]{1,40}b?){40}c",
+        "(?:a+b?)+c",
+        "(?:a|b|(?:a*b)+)+d",
+        "a{1000}b",
+        "(?:[^b]{1,900}){1,2}c",
+        "\\w+?\\w+?\\w+?\\w+?c",
+    };
+    enum { SIZE = 1 << 20, PIECE = 64 };
+    char *text = malloc(SIZE);
+    CHECK(text != NULL);
+    memset(text, 'a', SIZE);
+    for (size_t i = 0; i < 2 * sizeof PATTERNS / sizeof PATTERNS[0]; i++) {
+        lore_str pattern = lore_str_from(PATTERNS[i / 2]);
+        size_t start = 0, end = 0, piece = i % 2 == 0 ? SIZE : PIECE;
+        lore_arena arena;
+        lore_error err = {0};
+        const lore_regex *regex = NULL;
+        lore_arena_init(&arena, 0);
+        CHECK_OK(lore_regex_compile(pattern, &arena, &regex, &err), &err);
+        lore_regex_search search = {.regex = regex, .arena = &arena};
+        lore_status status = LORE_OK;
+        int64_t began = lore_clock_ns();
+        for (size_t at = 0; at < SIZE && status == LORE_OK; at += piece) {
+            CHECK(lore_regex_begin(&search, (lore_str){text + at, piece}) == LORE_OK);
+            status = lore_regex_find(&search, 0, &start, &end);
+            CHECK(status != LORE_OK || start == SIZE_MAX);
+        }
+        int64_t took_ms = (lore_clock_ns() - began) / 1000000;
+        if (took_ms > 1000) {
+            fprintf(stderr, "%s: %lld ms\n", PATTERNS[i / 2], (long long)took_ms);
+        }
+        CHECK(took_ms < 3000); /* sanitizers, a busy machine */
+        CHECK(arena.used_bytes < 64 * SIZE);
+        if (status != LORE_OK) {
+            CHECK_FAILS(lore_regex_explain(regex, status, &err), LORE_ERR_LIMIT, &err,
+                        PATTERNS[i / 2]);
+        } else {
+            CHECK(i > 1); /* the first one is too much for certain */
+        }
+        lore_arena_destroy(&arena);
+    }
+    free(text);
+}
+
+CHECK_MAIN(hostile_patterns_are_stopped, what_matches, what_is_refused, hostile_text_takes_no_time)

@@ -181,5 +181,25 @@ TEST(buffer_survives_failures)
     check_alloc_sweep(fill_buffer, NULL);
 }
 
-CHECK_MAIN(compares, finds, slices_and_trims, takes_lines, reads_integers, copies, buffer_grows,
-           buffer_stops_at_its_cap, buffer_survives_failures)
+TEST(reads_digits_and_base64)
+{
+    static const char *const REFUSED[] = {"Y", "YQ", "YQ=", "Y===", "=", "====", "Yg=1", "Y!=="};
+    char out[16];
+    size_t size = 0;
+    CHECK_INT(lore_hex_digit('0'), 0);
+    CHECK_INT(lore_hex_digit('f'), 15);
+    CHECK_INT(lore_hex_digit('A'), 10);
+    CHECK(lore_hex_digit('g') < 0 && lore_hex_digit('@') < 0 && lore_hex_digit('\0') < 0);
+    CHECK(lore_str_from_base64(LORE_STR("aGVsbG8="), out, &size)); /* RFC 4648, section 10's way */
+    CHECK_STR(((lore_str){out, size}), "hello");
+    CHECK(lore_str_from_base64(LORE_STR("+/8B"), out, &size));
+    CHECK_STR(((lore_str){out, size}), "\xfb\xff\x01");
+    CHECK(lore_str_from_base64(empty, out, &size));
+    CHECK_INT(size, 0);
+    for (size_t i = 0; i < sizeof REFUSED / sizeof REFUSED[0]; i++) {
+        CHECK(!lore_str_from_base64(lore_str_from(REFUSED[i]), out, &size));
+    }
+}
+
+CHECK_MAIN(compares, finds, slices_and_trims, takes_lines, reads_integers, copies,
+           reads_digits_and_base64, buffer_grows, buffer_stops_at_its_cap, buffer_survives_failures)

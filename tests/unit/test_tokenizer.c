@@ -8,6 +8,8 @@
 #include "base/utf8.h"
 #include "models/tokenizer.h"
 
+#include <time.h>
+
 #define MODEL LORE_SOURCE_DIR "/weights/decoder"
 #define TOKENIZERS SHARED "/data/tokenizers"
 
@@ -475,6 +477,213 @@ TEST(what_we_cannot_do_is_named)
            "", LORE_ERR_CORRUPT, "'x'");
 }
 
+static void encodes_as(const lore_tokenizer *t, const char *text, bool allow_special,
+                       const char *wanted)
+{
+    lore_error err = {0};
+    lore_arena arena;
+    lore_tokens tokens;
+    lore_buf joined;
+    lore_arena_init(&arena, 0);
+    lore_buf_init(&joined, 0);
+    CHECK_OK(lore_tokenizer_encode(t, lore_str_from(text),
+                                   (lore_encode_options){.allow_special = allow_special}, &arena,
+                                   &tokens, &err),
+             &err);
+    for (int32_t i = 0; i < tokens.count; i++) {
+        lore_buf_printf(&joined, "%s%d", i > 0 ? " " : "", tokens.ids[i]);
+    }
+    CHECK_STR(lore_buf_str(&joined), wanted);
+    lore_buf_destroy(&joined);
+    lore_arena_destroy(&arena);
+}
+
+/* The longest added token that may stand there counts; of those that become the same text the one
+ * with the smallest id. */
+TEST(added_tokens_are_found)
+{
+    lore_error err = {0};
+    lore_status status;
+    lore_tokenizer *t =
+        parse_with("{\"id\": 301, \"content\": \"<x>\", \"special\": true}, "
+                   "{\"id\": 302, \"content\": \"<x>y\", \"special\": false, "
+                   "\"normalized\": false}, "
+                   "{\"id\": 303, \"content\": \"<x>yz\", \"special\": true}, "
+                   "{\"id\": 305, \"content\": \"Q\", \"special\": false}, "
+                   "{\"id\": 304, \"content\": \"q\", \"special\": false}, "
+                   "{\"id\": 306, \"content\": \"R\", \"special\": true, "
+                   "\"normalized\": true}, "
+                   "{\"id\": 307, \"content\": \"r\", \"special\": false}",
+                   "{\"type\": \"Lowercase\"}", BYTE_LEVEL, "null", "", &status, &err);
+    CHECK_OK(status, &err);
+    encodes_as(t, "<x>", false, "60 120 62");
+    encodes_as(t, "<x>", true, "301");
+    encodes_as(t, "<x>y<x><x>y", true, "302 301 302");
+    encodes_as(t, "<x>yz", false, "302 122");
+    encodes_as(t, "<x>yz<x>y", true, "303 302");
+    encodes_as(t, "qQ", false, "304 304");
+    encodes_as(t, "rR", true, "306 306");
+    encodes_as(t, "rR", false, "307 307");
+    lore_tokenizer_close(t);
+}
+
+/* Neither merges nor a look at the whole word make a special token of plain text, though the
+ * vocabulary has it and merges lead there; `tokenizers` would, with encode_special_tokens. */
+TEST(merges_make_no_special_token)
+{
+    static const char *const MODELS[] = {"", "\"ignore_merges\": true,"};
+    for (size_t i = 0; i < 2; i++) {
+        lore_error err = {0};
+        lore_status status;
+        lore_tokenizer *t = parse_with("{\"id\": 300, \"content\": \"ab\", \"special\": true}",
+                                       "null", BYTE_LEVEL, "null", MODELS[i], &status, &err);
+        CHECK_OK(status, &err);
+        encodes_as(t, "ab cab", false, "97 98 32 99 97 98");
+        encodes_as(t, "ab cab", true, "300 32 99 300");
+        lore_tokenizer_close(t);
+    }
+    lore_error err = {0};
+    lore_tokenizer *t = NULL;
+    CHECK_OK(lore_tokenizer_parse(
+                 LORE_STR("{\"added_tokens\": [{\"id\": 1, \"content\": \"SEP\", \"special\": "
+                          "true}], \"pre_tokenizer\": {\"type\": \"Whitespace\"}, \"model\": "
+                          "{\"type\": \"WordPiece\", \"unk_token\": \"u\", \"vocab\": "
+                          "{\"u\": 0, \"SEP\": 1, \"S\": 2, \"##E\": 3, \"##P\": 4}}}"),
+                 "t.json", &t, &err),
+             &err);
+    encodes_as(t, "SEP x", false, "2 3 4 0");
+    encodes_as(t, "SEP", true, "1");
+    lore_tokenizer_close(t);
+}
+
+/* A network may lack rows for added tokens: that is an error where one occurs. It may not lack
+ * those of the vocabulary. */
+TEST(ids_beyond_the_network)
+{
+    lore_error err = {0};
+    lore_status status;
+    lore_arena arena;
+    lore_tokens tokens;
+    lore_tokenizer *t = parse_with("{\"id\": 301, \"content\": \"zz\", \"special\": false}", "null",
+                                   BYTE_LEVEL, "null", "", &status, &err);
+    CHECK_OK(status, &err);
+    lore_arena_init(&arena, 0);
+    CHECK_OK(lore_tokenizer_limit(t, 400, "m", &err), &err);
+    encodes_as(t, "zz", false, "301");
+    CHECK_OK(lore_tokenizer_limit(t, 301, "m", &err), &err);
+    encodes_as(t, "ab", false, "300");
+    CHECK_FAILS(
+        lore_tokenizer_encode(t, LORE_STR("a zz"), (lore_encode_options){0}, &arena, &tokens, &err),
+        LORE_ERR_INVALID, &err, "'zz' is token 301");
+    CHECK_FAILS(lore_tokenizer_limit(t, 300, "m", &err), LORE_ERR_CORRUPT, &err, "302 ids");
+    lore_tokenizer_close(t);
+    t = parse_with("{\"id\": 301, \"content\": \"</s>\", \"special\": true}", "null", BYTE_LEVEL,
+                   "{\"type\": \"BertProcessing\", \"cls\": [\"a\", 97], \"sep\": [\"</s>\", 301]}",
+                   "", &status, &err);
+    CHECK_OK(status, &err);
+    CHECK_FAILS(lore_tokenizer_limit(t, 301, "m", &err), LORE_ERR_CORRUPT, &err, "302 ids");
+    lore_tokenizer_close(t);
+    lore_arena_destroy(&arena);
+}
+
+/* ---- hostile files ---- */
+
+/* The number as a word of four letters. */
+static void spell(int32_t number, char word[5])
+{
+    for (int i = 0; i < 4; i++, number /= 26) {
+        word[i] = (char)('a' + number % 26);
+    }
+    word[4] = '\0';
+}
+
+/* Two words that take FNV-1a from `hash` to the same low 20 bits. */
+static void find_collision(uint64_t *hash, char words[2][5])
+{
+    enum { LOW = 1 << 20 };
+    static int32_t seen[LOW];
+    memset(seen, -1, sizeof seen);
+    for (int32_t n = 0; n < 26 * 26 * 26 * 26; n++) {
+        uint64_t h = *hash;
+        spell(n, words[0]);
+        for (int i = 0; i < 4; i++) {
+            h = (h ^ (uint64_t)words[0][i]) * 0x100000001B3u;
+        }
+        if (seen[h % LOW] >= 0) {
+            spell(seen[h % LOW], words[1]);
+            *hash = h;
+            return;
+        }
+        seen[h % LOW] = n;
+    }
+    CHECK_STOP("no two words collide from %llx", (unsigned long long)*hash);
+}
+
+/* 2^17 tokens that would meet in one bucket of a table by FNV-1a (Joux 2004: 17 collisions one
+ * behind the other): the hash has a key that their maker cannot know, and loading stays linear. */
+TEST(colliding_tokens_take_no_time)
+{
+    enum { BLOCKS = 17 };
+    char words[BLOCKS][2][5] = {{{0}}};
+    uint64_t hash = 0xCBF29CE484222325u;
+    lore_error err = {0};
+    lore_tokenizer *t = NULL;
+    lore_buf json;
+    for (int i = 0; i < BLOCKS; i++) {
+        find_collision(&hash, words[i]);
+    }
+    lore_buf_init(&json, 0);
+    lore_buf_printf(&json, "{\"model\": {\"type\": \"BPE\", \"merges\": [], \"vocab\": {");
+    for (int32_t n = 0; n < 1 << BLOCKS; n++) {
+        lore_buf_printf(&json, n > 0 ? ", \"" : "\"");
+        for (int i = 0; i < BLOCKS; i++) {
+            lore_buf_append(&json, lore_str_from(words[i][n >> i & 1]));
+        }
+        lore_buf_printf(&json, "\": %d", n);
+    }
+    lore_buf_printf(&json, "}}}");
+    clock_t start = clock();
+    CHECK_OK(lore_tokenizer_parse(lore_buf_str(&json), "t.json", &t, &err), &err);
+    CHECK((double)(clock() - start) / CLOCKS_PER_SEC < 1);
+    lore_tokenizer_close(t);
+    lore_buf_destroy(&json);
+}
+
+/* 60,000 added tokens with one beginning, and a text that is nothing but that. */
+TEST(many_added_tokens_take_no_time)
+{
+    enum { TOKENS = 60000, SIZE = 1 << 20 };
+    lore_error err = {0};
+    lore_status status;
+    lore_arena arena;
+    lore_tokens tokens;
+    lore_buf added, text;
+    lore_buf_init(&added, 0);
+    lore_buf_init(&text, 0);
+    for (int32_t i = 0; i < TOKENS; i++) {
+        lore_buf_printf(&added, "%s{\"id\": %d, \"content\": \"<unused%d>\", \"special\": true}",
+                        i > 0 ? ", " : "", 301 + i, i);
+    }
+    while (text.len < SIZE) {
+        lore_buf_append(&text, LORE_STR("<unused<unused59999x<"));
+    }
+    clock_t start = clock();
+    lore_tokenizer *t =
+        parse_with(lore_buf_c(&added), "null", BYTE_LEVEL, "null", "", &status, &err);
+    CHECK_OK(status, &err);
+    lore_arena_init(&arena, 0);
+    CHECK_OK(lore_tokenizer_encode(t, lore_buf_str(&text),
+                                   (lore_encode_options){.allow_special = true}, &arena, &tokens,
+                                   &err),
+             &err);
+    CHECK((double)(clock() - start) / CLOCKS_PER_SEC < 2);
+    encodes_as(t, "<unused59999><unused1>", true, "60300 302");
+    lore_tokenizer_close(t);
+    lore_arena_destroy(&arena);
+    lore_buf_destroy(&text);
+    lore_buf_destroy(&added);
+}
+
 static lore_status parse_and_encode(void *self)
 {
     lore_str text = *(lore_str *)self;
@@ -524,4 +733,5 @@ CHECK_MAIN(golden_ids, gpt2_vectors, roberta_is_gpt2_renumbered, llama3_vectors,
            llama2_vectors, bert_vectors, tokens_tile_the_text, specials_only_when_asked,
            post_processor_surrounds, hostile_text_takes_no_time, pieces_join_to_the_whole,
            broken_bytes_become_replacement, small_files_work, what_we_cannot_do_is_named,
-           out_of_memory_is_an_error)
+           added_tokens_are_found, merges_make_no_special_token, ids_beyond_the_network,
+           colliding_tokens_take_no_time, many_added_tokens_take_no_time, out_of_memory_is_an_error)

@@ -301,6 +301,27 @@ TEST(parts_of_forms)
     CHECK(lore_utf8_is_grapheme_break('e', 'f', &state));
 }
 
-CHECK_MAIN(parts_of_forms, orders_long_runs_of_marks, round_trips_every_code_point,
-           finds_what_is_invalid, walks_any_bytes, classifies, folds_for_search, composes,
-           quick_check_is_right, works_in_pieces, survives_failures)
+/* The table of what joins holds every starter that the library's composites are made of. */
+TEST(what_composes_is_not_inert)
+{
+    int32_t composites = 0;
+    for (int32_t c = 0; c <= 0x10FFFF; c++) {
+        int32_t parts[LORE_UTF8_DECOMPOSED_MAX];
+        size_t count = lore_utf8_decompose(c, false, parts);
+        int32_t whole = parts[0];
+        for (size_t i = 1; i < count && whole >= 0; i++) {
+            whole = lore_utf8_compose(whole, parts[i]);
+        }
+        bool is_changed = count > 1 || parts[0] != c;
+        CHECK(!is_changed || !lore_utf8_is_inert(c));
+        for (size_t i = 0; i < count && count > 1 && whole == c; i++) {
+            CHECK(!lore_utf8_is_inert(parts[i]));
+        }
+        composites += count > 1 && whole == c;
+    }
+    CHECK(composites > 12000); /* Hangul and some 940 */
+}
+
+CHECK_MAIN(what_composes_is_not_inert, parts_of_forms, orders_long_runs_of_marks,
+           round_trips_every_code_point, finds_what_is_invalid, walks_any_bytes, classifies,
+           folds_for_search, composes, quick_check_is_right, works_in_pieces, survives_failures)

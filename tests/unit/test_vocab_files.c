@@ -87,6 +87,15 @@ TEST(gpt2)
         "{\"tokenizer_class\": \"RobertaTokenizer\", \"add_prefix_space\": true, \"eos_token\": "
         "{\"content\": \"</s>\"}}");
     ids_are(folder, "ab</s>", "5 4 6 6");
+    /* Without a config the network's type says that the tokenizer is RoBERTa's. */
+    const char *roberta = make_folder();
+    put_file(roberta, "vocab.json",
+             "{\"a\": 0, \"b\": 1, \"ab\": 2, \"<s>\": 5, \"</s>\": 6, \"<mask>\": 7}");
+    put_file(roberta, "merges.txt", "a b\n");
+    put_file(roberta, "config.json", "{\"model_type\": \"roberta\"}");
+    ids_are(roberta, "ab <mask>b", "5 2 7 1 6");
+    put_file(roberta, "tokenizer_config.json", "{\"tokenizer_class\": \"GPT2Tokenizer\"}");
+    ids_are(roberta, "ab", "2");
     put_file(folder, "merges.txt", "a b\nb zz\n");
     refused(folder, LORE_ERR_CORRUPT, "merges[1]");
     put_file(folder, "vocab.json", "{\"a\": 0, \"b\": 0}");
@@ -99,11 +108,14 @@ TEST(tiktoken)
 {
     const char *folder = make_folder();
     put_file(folder, "x.tiktoken", "YQ== 0\nYg== 1\nYWI= 2\nIGFi 3\nIA== 4\n\n");
+    refused(folder, LORE_ERR_UNSUPPORTED, "5 ranks does not say how text is split");
+    put_file(folder, "tokenizer_config.json", "{\"tokenizer_class\": \"LlamaTokenizer\"}");
     ids_are(folder, "ab ab b", "2 3 4 1");
     put_file(folder, "tokenizer.model", "YQ== 5\n"); /* comes before *.tiktoken */
     ids_are(folder, "aa", "5 5");
     put_file(folder, "tokenizer_config.json",
-             "{\"added_tokens_decoder\": {\"6\": {\"content\": \"<|end|>\", \"special\": true}}}");
+             "{\"tokenizer_class\": \"QWenTokenizer\", \"added_tokens_decoder\": {\"6\": "
+             "{\"content\": \"<|end|>\", \"special\": true}}}");
     ids_are(folder, "a<|end|>", "5 6");
     static const char *const BROKEN[] = {
         "YQ== 0\nYg==\n",   "YQ== 0\nY 1\n",          "YQ== 0\nYg== -1\n",  "YQ== 0\nYg== 0\n",
@@ -112,6 +124,59 @@ TEST(tiktoken)
         put_file(folder, "tokenizer.model", BROKEN[i]);
         refused(folder, LORE_ERR_CORRUPT, "line 2");
     }
+}
+
+/* <unk>, <s>, </s>, "a" and a mark of space, without scores, as a protocol buffer. */
+static const char PIECES[] = "\x0a\x09\x0a\x05<unk>\x18\x02\x0a\x07\x0a\x03<s>\x18\x03"
+                             "\x0a\x08\x0a\x04</s>\x18\x03\x0a\x03\x0a\x01\x61"
+                             "\x0a\x05\x0a\x03\xe2\x96\x81";
+
+TEST(xlm_roberta)
+{
+    const char *folder = make_folder();
+    put_file(folder, "sentencepiece.bpe.model", PIECES);
+    refused(folder, LORE_ERR_UNSUPPORTED, "xlm-roberta");
+    put_file(folder, "config.json", "{\"model_type\": \"camembert\"}");
+    refused(folder, LORE_ERR_UNSUPPORTED, "xlm-roberta");
+    put_file(folder, "config.json", "{\"model_type\": \"xlm-roberta\"}");
+    ids_are(folder, "a a", "0 5 4 5 4 2");
+    put_file(folder, "config.json", "{");
+    refused(folder, LORE_ERR_CORRUPT, "config.json");
+}
+
+static void hash_of(const char *folder, uint8_t digest[32])
+{
+    lore_error err = {0};
+    lore_sha256 sha;
+    lore_sha256_init(&sha);
+    CHECK_OK(lore_tokenizer_hash(folder, &LIMITS, &sha, &err), &err);
+    lore_sha256_final(&sha, digest);
+}
+
+/* Whatever changes the ids changes the hash, which is part of an encoder's fingerprint. */
+TEST(hash_is_of_all_files)
+{
+    static const char *const STEPS[][2] = {
+        {"vocab.txt", BERT},
+        {"x.tiktoken", "YQ== 0\n"},
+        {"x.tiktoken", "Yg== 0\n"},
+        {"vocab.json", "{}"},
+        {"config.json", "{\"model_type\": \"roberta\"}"},
+        {"tokenizer_config.json", "{\"tokenizer_class\": \"GPT2Tokenizer\"}"},
+        {"sentencepiece.bpe.model", PIECES},
+        {"tokenizer.json", "{}"}};
+    const char *folder = make_folder();
+    uint8_t before[32], now[32];
+    hash_of(folder, before);
+    for (size_t i = 0; i < sizeof STEPS / sizeof STEPS[0]; i++) {
+        put_file(folder, STEPS[i][0], STEPS[i][1]);
+        hash_of(folder, now);
+        CHECK(memcmp(before, now, sizeof now) != 0);
+        memcpy(before, now, sizeof now);
+    }
+    put_file(folder, "x.tiktoken", "YQ== 0\n"); /* tokenizer.json says it all */
+    hash_of(folder, now);
+    CHECK(memcmp(before, now, sizeof now) == 0);
 }
 
 TEST(which_file_counts)
@@ -124,4 +189,4 @@ TEST(which_file_counts)
     CHECK(lore_tiktoken_is(LORE_STR("YQ== 0\n")) && !lore_tiktoken_is(LORE_STR("\n\x0e\n")));
 }
 
-CHECK_MAIN(bert, gpt2, tiktoken, which_file_counts)
+CHECK_MAIN(bert, gpt2, tiktoken, xlm_roberta, hash_is_of_all_files, which_file_counts)

@@ -4,6 +4,8 @@
     python gguf_tokenizers.py llama_cpp_python-*/vendor/llama.cpp/models VECTORS.jsonl OUT
     build/tests/tokenizer_agreement_long OUT/*
 
+(the latter runs this itself where LORE_GGUF_VOCABULARIES names that models folder).
+
 VECTORS.jsonl is ../shared/data/tokenizers/vectors.jsonl. Each folder gets tokenizer.json and the
 vectors of that tokenizer. Only vocabularies whose pre-tokenizer is written down here are taken; the
 pre-tokenizers are those of the models' own tokenizer.json.

@@ -15,10 +15,10 @@ tests/long/tokenizer_agreement_long.c runs this and compares.
 
 import argparse
 import glob
+import io
 import json
 import os
 import random
-import shutil
 import unicodedata
 
 from make_tokenizer_golden import ROOT, SNIPPETS, TEXTS, random_char
@@ -119,6 +119,14 @@ def charsmap():
     return bytes(dict(fields(spec))[2])
 
 
+def published(model_type, *files):
+    """A model out of vocabularies of ../shared/data, or None."""
+    paths = [os.path.join(DATA, file) for file in files]
+    if not all(map(os.path.exists, paths)):
+        return None
+    return json.loads(Tokenizer(model_type.from_file(*paths)).to_str())["model"]
+
+
 # ---- pipelines ----
 
 
@@ -173,6 +181,9 @@ def byte_level_kinds():
     sequence = pre_tokenizers.Sequence
     digits = pre_tokenizers.Digits(individual_digits=True)
     yield "gpt2", assemble(model, None, byte_level(), level, None, end)
+    real = published(models.BPE, "gpt2/encoder.json", "gpt2/vocab.bpe")
+    if real is not None:
+        yield "gpt2-real", assemble(real, None, byte_level(), level, None, end)
     roberta = [special("<s>"), special("</s>"), special("<mask>", lstrip=True)]
     yield "roberta", assemble(
         model, None, byte_level(prefix=True), level, lambda t: processors.RobertaProcessing(("</s>", t.token_to_id("</s>")), ("<s>", t.token_to_id("<s>"))), roberta
@@ -225,6 +236,11 @@ def wordpiece_kinds():
         if not lowercase:
             post = lambda t: processors.BertProcessing(("[SEP]", t.token_to_id("[SEP]")), ("[CLS]", t.token_to_id("[CLS]")))
         yield name, assemble(wordpiece_model(lowercase), normalizer, bert, decoders.WordPiece(), post, specials + [AddedToken("New York", normalized=True)])
+    for name, lowercase in (("uncased", True), ("multilingual-cased", False), ("chinese", True)):
+        real = published(models.WordPiece, f"bert/bert-base-{name}-vocab.txt")
+        if real is not None:
+            normalizer = normalizers.BertNormalizer(lowercase=lowercase, strip_accents=None)
+            yield f"bert-base-{name}", assemble(dict(real, unk_token="[UNK]"), normalizer, bert, decoders.WordPiece(), template("[CLS]", "[SEP]"), specials)
     yield "words", assemble(wordpiece_model(False), None, pre_tokenizers.Whitespace(), decoders.WordPiece(), None, specials)
 
 
@@ -253,7 +269,7 @@ def unigram_kinds():
 MORE = SNIPPETS + [
     "<s>", "</s>", "<unk>", "<mask>", "[MASK]", "[CLS]", " [SEP] ", "<|x|>", "<|end|>", "<|assistant|>\n ", "<think>", "  x", "[INST]", "<bos>", "\n\n\n",
     SPACE, SPACE * 2, "New York", "new york", "``", "''", "ab", "abab", "zz", "12.", "x\n", "it's n't", " ' ", "ﬁ", "①", "Ⅷ", "㎏", "ﾊﾞ", "각", "が",
-    "é", "e\u0301", "İ", "ß", "\u00ad", "\u200d", "\ufffd", "#", "##ing", "reset the router", "Hold the button for 10 seconds.", "如何重置路由器", "日本語の",
+    "é", "e\u0301", "İ", "ß", "\u00ad", "\u200d", "\ufffd", "#", "##ing", "<0x41>", "reset the router", "Hold the button for 10 seconds.", "如何重置路由器", "日本語の",
 ]
 
 
@@ -284,23 +300,44 @@ def write_kind(out, name, tokenizer, texts):
     write_vectors(folder, texts, encode)
 
 
-def write_sentencepiece(out, texts):
-    """sentencepiece's own files, against its own library. (Its Unigram models are not among
-    them: the library adds scores in f32, so one text in some thousands has a tie that falls the other way.)"""
+def sentencepiece_models(sentencepiece):
+    """Its own files, and models that it trains: with and without a charsmap and bytes of unknown text."""
+    files = {"sp-llama2": "llama2/tokenizer.model", "sp-mistral": "mistral/tokenizer.model.v1",
+             "sp-unigram": "sentencepiece/test_model.model", "sp-unigram-ja": "sentencepiece/test_ja_model.model"}
+    for name, path in files.items():
+        if os.path.exists(os.path.join(DATA, path)):
+            with open(os.path.join(DATA, path), "rb") as file:
+                yield name, file.read()
+    lines = [line for text in corpus() for line in text.splitlines() if 0 < len(line) < 4000]
+    for name, rule, fallback, more in (
+        ("sp-trained", "nmt_nfkc", False, {}),
+        ("sp-trained-bytes", "nmt_nfkc_cf", True, {}),
+        ("sp-trained-plain", "identity", False, {"remove_extra_whitespaces": False, "add_dummy_prefix": False}),
+        ("sp-trained-plain-bytes", "identity", True, {"split_by_whitespace": False}),
+        ("sp-trained-bpe", "nfkc", True, {"model_type": "bpe"}),
+    ):
+        model = io.BytesIO()
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(lines), model_writer=model, vocab_size=3000, hard_vocab_limit=False,
+            normalization_rule_name=rule, byte_fallback=fallback, minloglevel=2, num_threads=1, **more)
+        yield name, model.getvalue()
+
+
+def write_sentencepiece(out, texts, only):
+    """Files of sentencepiece against its own library."""
     try:
         import sentencepiece
     except ImportError:
         return
-    files = {"sp-llama2": "llama2/tokenizer.model", "sp-mistral": "mistral/tokenizer.model.v1"}
-    for name, path in files.items():
-        path = os.path.join(DATA, path)
-        if not os.path.exists(path):
+    for name, model in sentencepiece_models(sentencepiece):
+        if only not in (None, name):
             continue
         folder = os.path.join(out, name)
         os.makedirs(folder, exist_ok=True)
-        shutil.copyfile(path, os.path.join(folder, "tokenizer.model"))
-        model = sentencepiece.SentencePieceProcessor(model_file=path)
-        write_vectors(folder, texts, lambda text: {"ids": model.encode(text)})
+        with open(os.path.join(folder, "tokenizer.model"), "wb") as file:
+            file.write(model)
+        library = sentencepiece.SentencePieceProcessor(model_proto=model)
+        write_vectors(folder, texts, lambda text: {"ids": library.encode(text)})
 
 
 def main():
@@ -316,8 +353,8 @@ def main():
         for name, tokenizer in kinds():
             if args.only in (None, name):
                 write_kind(args.out, name, tokenizer, texts)
-    if args.only is None:
-        write_sentencepiece(args.out, texts)
+    if args.only is None or args.only.startswith("sp-"):
+        write_sentencepiece(args.out, texts, args.only)
 
 
 if __name__ == "__main__":
