@@ -12,8 +12,9 @@ int64_t lore_bench_now_ns(const lore_pool *pool);
  * precision, all threads together; 0 where that is not known (plain C, int8 on AVX2). */
 double lore_bench_peak(lore_pool *pool, const char *description, lore_precision precision);
 
-/* Bytes a second that all threads together read from memory: the best of many passes, and their
- * median, which is what a median of something else is to be compared with. */
+/* Bytes a second that all threads together read from memory, in the fastest of several ways of
+ * reading: the best of many passes, and their median, which is what a median of something else is
+ * to be compared with. */
 LORE_MUST_USE lore_status lore_bench_read_peak(lore_pool *pool, double *best, double *median,
                                                lore_error *err);
 

@@ -297,9 +297,10 @@ static void rotate_row(const rotation *work, int32_t sequence, int32_t row)
     const lore_rope *rope = work->rope;
     const int32_t size = work->head_dim, past = pages != NULL ? work->batch->past[sequence] : 0;
     const int32_t position = past + row - work->row_start[sequence];
-    LORE_ASSERT(position < rope->positions_max);
-    const float *cosine = rope->cosine + (int64_t)position * (rope->dim / 2);
-    const float *sine = rope->sine + (int64_t)position * (rope->dim / 2);
+    const int32_t start = pages != NULL && rope->starts != NULL ? rope->starts[sequence] : 0;
+    LORE_ASSERT(start + position < rope->positions_max);
+    const int64_t angles = (int64_t)(start + position) * (rope->dim / 2);
+    const float *cosine = rope->cosine + angles, *sine = rope->sine + angles;
     float *head = work->qkv.data + row * work->qkv.stride;
     for (int32_t j = 0; j < rope->heads; j++, head += size) {
         work->loops->rotate(head, LORE_F32, head, rope->q_norm, rope->eps, cosine, sine, rope->dim,

@@ -41,6 +41,7 @@ static const lore_ops cpu_ops = {
     .attend_packed = lore_cpu_attend_packed,
     .pool = lore_cpu_pool,
     .gather = lore_cpu_gather,
+    .penalise = lore_host_penalise,
     .sample = lore_cpu_sample,
     .scan = lore_cpu_scan,
 };

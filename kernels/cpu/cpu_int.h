@@ -27,8 +27,9 @@ lore_isa lore_cpu_best_isa(uint32_t features);
 typedef enum lore_packing {
     LORE_PACKED_F32,
     LORE_PACKED_BF16,
-    LORE_PACKED_I8,
-    LORE_PACKED_I4 /* from LORE_I4 alone; multiplied with rows quantised in units of columns */
+    LORE_PACKED_I8,       /* from LORE_I8 alone: one scale a row, as it came */
+    LORE_PACKED_I8_UNITS, /* what is rounded to int8 here: one scale a row and unit of columns */
+    LORE_PACKED_I4        /* from LORE_I4 alone; multiplied with rows quantised in units */
 } lore_packing;
 
 /* What a row of activations is turned into before it meets the weights. */
@@ -39,7 +40,7 @@ typedef enum lore_row_kind {
     LORE_ROW_U8,        /* quantised, plus 128 */
     LORE_ROW_S8,        /* quantised */
     LORE_ROW_S16,       /* quantised, widened */
-    LORE_ROW_UNITS      /* quantised, each unit of columns for itself, then their lore_unit */
+    LORE_ROW_UNITS      /* quantised, each unit of columns for itself: lore_unit_row */
 } lore_row_kind;
 
 /* Write one row as `kind` (not F32), zeros behind it up to `depth` elements. Returns the scale of
@@ -49,16 +50,29 @@ typedef float (*lore_prepare_row)(lore_row_kind kind, void *to, const float *x, 
 
 /* What the sums over one unit of a quantised row need besides its integers. */
 typedef struct lore_unit {
-    float scale;
+    float scale; /* NaN where one of the inputs is not finite */
     int32_t sum; /* of the integers: what a zero point is multiplied with */
 } lore_unit;
 
-enum { LORE_UNIT_MAX = 128 }; /* columns of a unit: 32, 64 or 128 */
+enum {
+    LORE_UNIT_MAX = 128,    /* columns of a unit: 32, 64 or 128 */
+    LORE_INT8_UNIT = 64,    /* of I8_UNITS */
+    LORE_INT8_ZERO = 128,   /* zero points of I8_UNITS, */
+    LORE_INT4_ZERO = 8,     /* and of I4 where the parts say none */
+    LORE_LOW_PARTS = 254,   /* of a step of int8, in the low plane: its half is 127 */
+    LORE_OUTLIER_FACTOR = 6 /* beyond so many times the RMS of its row, a unit is an outlier */
+};
 
-/* Quantise x[columns[k]] (x[k] where columns is NULL), k < cols, in units of `unit` columns; zeros
- * behind the last one to the end of its unit. */
-typedef void (*lore_prepare_units)(int8_t *to, lore_unit *units, const float *x,
-                                   const int32_t *columns, int32_t cols, int32_t unit);
+/* A row in units: x[columns[k]] (x[k] where columns is NULL) for k < cols, zeros behind them to
+ * `depth`. A plane is `depth` int8, then the lore_unit of each unit. With `low` there is a second
+ * plane `low` bytes behind the first: what rounding left over in the units that hold outliers; the
+ * scales of the others are 0 there. */
+typedef struct lore_unit_row {
+    int32_t cols, depth, unit;
+    const int32_t *columns;
+    int64_t low; /* 0: none */
+} lore_unit_row;
+typedef void (*lore_prepare_units)(char *to, const float *x, const lore_unit_row *row);
 
 /* Sums of one tile on their way to the output: out (+)= act(sum * row_scale * scale + bias). */
 typedef struct lore_finish {
@@ -75,12 +89,16 @@ typedef struct lore_finish {
     bool is_accumulating;
 } lore_finish;
 
-/* Rows against one packed panel: sums[r][j] = start[j] + sum over groups of a[r] b[j]. For I4, f32:
- * sums[r][j] = sum over units of (a[r].scale * b[j].scale) * (a[r] - a[r].sum * zero[j]) b[j]. */
+/* Rows against one packed panel: sums[r][j] = start[j] + sum over groups of a[r] b[j]. In units,
+ * f32: sums[r][j] = sum over planes and units of (a[r].scale * b[j].scale) * (sum over groups of
+ * a[r] b[j] - a[r].sum * zero[j]). */
 typedef struct lore_tile {
     int32_t rows, groups;
-    int32_t unit_groups;  /* I4: groups of a unit; else 0 */
-    bool has_zeros;       /* I4: zero points lie behind the scales; else all are 8 */
+    int32_t unit_groups; /* groups of a unit; 0: no units */
+    int32_t units_at;    /* where the lore_unit of a row begin, */
+    int64_t low;         /* and its low plane */
+    bool has_zeros;      /* zero points lie behind the scales; else all are `zero` */
+    int32_t zero;
     const void *a;        /* turned rows, */
     int64_t a_stride;     /* so many bytes apart */
     const void *b;        /* the panel */
@@ -90,6 +108,23 @@ typedef struct lore_tile {
     const char *ahead;
     int32_t ahead_lines; /* 0 to 5 */
 } lore_tile;
+
+static inline const lore_unit *lore_tile_unit(const lore_tile *tile, const char *plane, int32_t row,
+                                              int32_t index)
+{
+    const char *units = plane + row * tile->a_stride + tile->units_at;
+    return (const lore_unit *)(const void *)units + index;
+}
+
+/* Whether a row of the tile has something in its low plane there. */
+static inline bool lore_tile_has_low(const lore_tile *tile, int32_t index)
+{
+    bool has = false;
+    for (int32_t r = 0; tile->low > 0 && r < tile->rows; r++) {
+        has |= lore_tile_unit(tile, (const char *)tile->a + tile->low, r, index)->scale != 0.0f;
+    }
+    return has;
+}
 
 /* One way to multiply rows with packed panels. */
 typedef struct lore_matmul_form {
@@ -105,9 +140,10 @@ typedef struct lore_matmul_form {
 /* A packing on an instruction set: one layout and the forms that read it.
  * Layout: [o / panel][depth / group][panel][group], depth padded to depth_step and o to panel with
  * zeros.
- * I4: depth is padded to units instead, and a panel is one unit after the other, each
- * [unit / 8][panel] words of 32 bits, scales f32 [panel], and where one part has them zero points
- * u8 [panel]. Byte j of a word holds columns j (low half) and j + 4 of its group of 8. */
+ * In units: depth is padded to units instead, and a panel is one unit after the other, each
+ * [unit / group][panel][group], scales f32 [panel], and where one part has them zero points u8
+ * [panel]. I8_UNITS: bytes plus 128, which is their zero point. I4: a group is 8 columns in 32
+ * bits, byte j holds columns j (low half) and j + 4. */
 typedef struct lore_matmul_kernel {
     const char *name;
     lore_isa isa;
@@ -122,7 +158,7 @@ typedef struct lore_matmul_kernel {
 } lore_matmul_kernel;
 
 enum {
-    LORE_MATMUL_KERNELS = 4,    /* per instruction set: one for each packing */
+    LORE_MATMUL_KERNELS = 5,    /* per instruction set: one for each packing */
     LORE_MATMUL_PANEL_MAX = 64, /* outputs of one panel, */
     LORE_MATMUL_ROWS_MAX = 32   /* rows of one tile: bounds of the sums buffer on the stack */
 };
@@ -133,15 +169,15 @@ extern const lore_matmul_kernel
     lore_matmul_amx[LORE_MATMUL_KERNELS]; /* last entries empty: those of avx512 serve */
 
 /* The forms that AMX shares with AVX-512 for few rows, and its row loops. */
-extern const lore_matmul_form lore_form_avx512_bf16, lore_form_avx512_int8, lore_form_avx512_int4;
+extern const lore_matmul_form lore_form_avx512_bf16, lore_form_avx512_int8,
+    lore_form_avx512_int8_units, lore_form_avx512_int4;
 float lore_prepare_row_avx512(lore_row_kind kind, void *to, const float *x, int32_t cols,
                               int32_t depth);
-void lore_prepare_units_avx512(int8_t *to, lore_unit *units, const float *x, const int32_t *columns,
-                               int32_t cols, int32_t unit);
-/* Multiply the integer sums [rows, 64] of unit `index` with its scales, which lie with the zero
- * points at `scales`, and add them to tile->sums. */
-void lore_add_unit_avx512(const lore_tile *tile, int32_t index, const void *scales,
-                          const int32_t *sums);
+void lore_prepare_units_avx512(char *to, const float *x, const lore_unit_row *row);
+/* Multiply the integer sums [rows, 64] of unit `index` of the plane at a with its scales, which lie
+ * with the zero points at `scales`, and add them to tile->sums, or begin those. */
+void lore_add_unit_avx512(const lore_tile *tile, const char *a, int32_t index, const void *scales,
+                          const int32_t *sums, bool is_first);
 void lore_finish_avx512(const lore_finish *tile);
 
 typedef struct lore_cpu_weight {
@@ -152,7 +188,7 @@ typedef struct lore_cpu_weight {
     int32_t panel_count;
     size_t panel_bytes;
     float *scales;    /* [rows], NULL: all 1 */
-    int32_t unit;     /* I4: columns of a unit; else 0 */
+    int32_t unit;     /* columns of a unit; 0: no units */
     bool has_zeros;   /* I4 */
     int32_t *columns; /* I4: [cols], which element of x a stored column multiplies; NULL: its own */
     int32_t
@@ -166,12 +202,12 @@ lore_status lore_cpu_weight_pack(lore_backend *backend, const lore_matrix *parts
 void lore_cpu_weight_free(lore_weight *weight);
 /* Whether parts can be stacked as I4: all of that dtype, with the same groups and columns. */
 bool lore_cpu_int4_fits(const lore_matrix *parts, int32_t count);
-/* Columns of a unit of such parts, and bytes of a panel of `depth` columns. */
+/* Columns of a unit of such parts, and bytes of a panel of `depth` columns in units. */
 int32_t lore_cpu_int4_unit(const lore_matrix *part);
-size_t lore_cpu_int4_panel_bytes(const lore_cpu_weight *w);
-/* Write the panels; elements [depth] is scratch. */
-void lore_cpu_int4_fill(lore_cpu_weight *w, const lore_matrix *parts, int32_t count,
-                        uint8_t *elements);
+size_t lore_cpu_units_panel_bytes(const lore_cpu_weight *w);
+/* Write the panels of a weight in units; elements [depth] and wide [depth] are scratch. */
+void lore_cpu_units_fill(lore_cpu_weight *w, const lore_matrix *parts, int32_t count,
+                         uint8_t *elements, float *wide);
 void lore_cpu_matmul(lore_queue *queue, lore_view out, lore_view x, const lore_weight *w,
                      lore_epilogue epilogue);
 

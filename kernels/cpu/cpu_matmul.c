@@ -47,7 +47,10 @@ static size_t weight_element_size(lore_packing packing)
 }
 
 /* int8 rows meet I4 weights as they are: keeping them costs half of the memory that rounding them
- * to int8 would. */
+ * to int8 would. Weights that come in int8 stay what they are, with one scale a row, and so do the
+ * rows they meet: what a finer one for rows alone would save is small beside what their makers
+ * rounded away, and a decoder's speed is the bytes it reads. What is rounded here is rounded in
+ * units of columns; cpu_matmul_units.c says what that buys. */
 static lore_packing choose_packing(const lore_cpu_backend *backend, const lore_matrix *parts,
                                    int32_t count)
 {
@@ -60,8 +63,11 @@ static lore_packing choose_packing(const lore_cpu_backend *backend, const lore_m
     if (may_quantise && lore_cpu_int4_fits(parts, count)) {
         return LORE_PACKED_I4;
     }
-    if (asked == LORE_PRECISION_INT8 || (asked == LORE_PRECISION_AUTO && is_int8)) {
+    if (may_quantise && is_int8) {
         return LORE_PACKED_I8;
+    }
+    if (asked == LORE_PRECISION_INT8) {
+        return LORE_PACKED_I8_UNITS;
     }
     const bool has_bf16 =
         backend->isa >= LORE_ISA_AVX512 && (backend->features & LORE_CPU_AVX512_BF16) != 0;
@@ -78,7 +84,8 @@ static float convert_row(lore_packing packing, const lore_matrix *part, int32_t 
     const size_t cols = (size_t)part->cols;
     const bool is_int8 = part->dtype == LORE_I8;
     const int8_t *bytes = (const int8_t *)part->data + (is_int8 ? (size_t)row * cols : 0);
-    if (packing == LORE_PACKED_I8 && is_int8) {
+    if (packing == LORE_PACKED_I8) {
+        LORE_ASSERT(is_int8);
         memcpy(to, bytes, cols);
         return part->scales[row];
     }
@@ -89,9 +96,6 @@ static float convert_row(lore_packing packing, const lore_matrix *part, int32_t 
         return part->scales[row];
     }
     lore_matrix_read_row(part, row, wide);
-    if (packing == LORE_PACKED_I8) {
-        return lore_quantize_row(to, wide, part->cols);
-    }
     if (packing == LORE_PACKED_BF16) {
         for (size_t k = 0; k < cols; k++) {
             ((uint16_t *)to)[k] = lore_f32_to_bf16(wide[k]);
@@ -147,18 +151,19 @@ static void measure(lore_cpu_weight *w, const lore_matrix *parts)
 {
     const lore_matmul_kernel *kernel = w->kernel;
     w->panel_count = (int32_t)(round_up(w->base.rows, kernel->panel) / kernel->panel);
-    if (kernel->packing != LORE_PACKED_I4) {
+    if (kernel->prepare_units == NULL) {
         w->depth = (int32_t)round_up(w->base.cols, kernel->depth_step);
         w->panel_bytes =
             (size_t)w->depth * (size_t)kernel->panel * weight_element_size(kernel->packing);
         return;
     }
-    w->unit = lore_cpu_int4_unit(&parts[0]);
+    w->unit = kernel->packing == LORE_PACKED_I4 ? lore_cpu_int4_unit(&parts[0]) : LORE_INT8_UNIT;
     for (int32_t i = 0; i < w->part_count; i++) {
-        w->has_zeros = w->has_zeros || parts[i].zeros != NULL;
+        w->has_zeros =
+            w->has_zeros || (kernel->packing == LORE_PACKED_I4 && parts[i].zeros != NULL);
     }
     w->depth = (int32_t)round_up(w->base.cols, w->unit);
-    w->panel_bytes = lore_cpu_int4_panel_bytes(w);
+    w->panel_bytes = lore_cpu_units_panel_bytes(w);
 }
 
 /* Memory of a measured one; what was allocated is in w even on failure. */
@@ -171,7 +176,7 @@ static lore_status allocate(lore_cpu_weight *w, const int32_t *columns, bool is_
         w->panels = lore_alloc_aligned(panels_bytes);
     }
     const bool has_start = kernel->few->row_kind == LORE_ROW_U8;
-    const bool has_scales = kernel->packing != LORE_PACKED_I4; /* those lie in the panels */
+    const bool has_scales = w->unit == 0; /* those of units lie in the panels */
     if (has_scales) {
         w->scales = lore_alloc_zero((size_t)w->base.rows, sizeof *w->scales);
     }
@@ -252,16 +257,16 @@ lore_status lore_cpu_weight_pack(lore_backend *backend, const lore_matrix *parts
     }
     w->kernel = lore_cpu_find_kernel(cpu, packing);
     measure(w, parts);
-    const bool is_int4 = packing == LORE_PACKED_I4;
-    lore_status status = allocate(w, is_int4 ? parts[0].columns : NULL, use == LORE_USE_BOTH, err);
+    lore_status status =
+        allocate(w, packing == LORE_PACKED_I4 ? parts[0].columns : NULL, use == LORE_USE_BOTH, err);
     float *wide = lore_alloc_zero((size_t)w->depth, sizeof *wide);
     char *row = lore_alloc_zero((size_t)w->depth, sizeof(float)); /* stays zero behind cols */
     if (status == LORE_OK && (wide == NULL || row == NULL)) {
         status = lore_fail(err, LORE_ERR_NOMEM, "out of memory for packing a weight");
     }
     if (status == LORE_OK) {
-        if (is_int4) {
-            lore_cpu_int4_fill(w, parts, count, (uint8_t *)row);
+        if (w->unit > 0) {
+            lore_cpu_units_fill(w, parts, count, (uint8_t *)row, wide);
         } else {
             fill(w, parts, count, row, wide);
             drop_unit_scales(w);
@@ -299,6 +304,7 @@ typedef struct product {
     const char *rows;  /* turned, or x itself where the form takes f32 */
     float *row_scales; /* one a turned row */
     int64_t row_bytes; /* from one row to the next */
+    int64_t low;       /* in units: from a row to its low plane, or 0 */
     int32_t block_rows, blocks;
     int32_t run_panels;
 } product;
@@ -314,8 +320,8 @@ static void prepare_row(const product *job, int32_t row, char *to)
     const lore_cpu_weight *w = job->w;
     const float *x = job->x.data + row * job->x.stride;
     if (job->form->row_kind == LORE_ROW_UNITS) {
-        w->kernel->prepare_units((int8_t *)to, (lore_unit *)(void *)(to + w->depth), x, w->columns,
-                                 job->x.cols, w->unit);
+        const lore_unit_row turn = {job->x.cols, w->depth, w->unit, w->columns, job->low};
+        w->kernel->prepare_units(to, x, &turn);
     } else {
         job->row_scales[row] =
             w->kernel->prepare(job->form->row_kind, to, x, job->x.cols, w->depth);
@@ -363,7 +369,11 @@ static void multiply_tiles(const product *job, int32_t first, int32_t rows, int3
         const char *b = (const char *)w->panels + (size_t)p * w->panel_bytes;
         lore_tile tile = {.groups = groups,
                           .unit_groups = w->unit / w->kernel->group,
+                          .units_at = w->depth,
+                          .low = job->low,
                           .has_zeros = w->has_zeros,
+                          .zero = w->kernel->packing == LORE_PACKED_I4 ? LORE_INT4_ZERO
+                                                                       : LORE_INT8_ZERO,
                           .a_stride = job->row_bytes,
                           .b = b,
                           .start = w->start != NULL ? w->start + col : NULL,
@@ -469,9 +479,10 @@ static bool prepare(lore_queue *queue, product *job, int32_t threads)
     }
     const int32_t rows = job->x.rows;
     const int64_t units = job->w->unit > 0 ? job->w->depth / job->w->unit : 0;
-    job->row_bytes = round_up((int64_t)job->w->depth * (int64_t)row_element_size(form->row_kind) +
-                                  units * (int64_t)sizeof(lore_unit),
-                              ALIGN_BYTES);
+    const int64_t plane = (int64_t)job->w->depth * (int64_t)row_element_size(form->row_kind) +
+                          units * (int64_t)sizeof(lore_unit);
+    job->low = job->w->kernel->packing == LORE_PACKED_I8_UNITS ? plane : 0;
+    job->row_bytes = round_up(plane + job->low, ALIGN_BYTES);
     const int64_t padded = round_up(rows, form->rows_max);
     const size_t rows_bytes = (size_t)(padded * job->row_bytes);
     char *memory = lore_host_scratch(queue, rows_bytes + (size_t)padded * sizeof(float));

@@ -7,8 +7,9 @@
  * the tile unit busy from the first-level cache. bf16 and int8 differ in one instruction. Few
  * rows go to the AVX-512 forms, which read the same panels: memory is the bound there.
  *
- * int4 is unpacked a unit at a time into bytes that stay in the first-level cache, multiplied as
- * unsigned int8, and the sums of the unit go through its scales into f32.
+ * In units, the weights are unsigned bytes, and the sums of each unit go through its scales into
+ * f32. A unit of int8 is 64 columns: one tile. int4 is unpacked a unit at a time into bytes that
+ * stay in the first-level cache.
  *
  * The configuration is a static aligned object behind our own asm, because gcc 12's
  * _tile_loadconfig declares 8 of its 64 bytes as read and drops the stores of the rest. It is
@@ -32,6 +33,7 @@ enum {
     HALF_BYTES = PANEL_BYTES / 2,
     SUMS_BYTES = PANEL_AMX * 4 /* of a row of sums, f32 or int32 */
 };
+_Static_assert((int)LORE_INT8_UNIT == 4 * GROUPS, "a unit of int8 is one tile deep");
 _Static_assert((int)ROWS_MAX <= (int)LORE_MATMUL_ROWS_MAX, "sums buffer of the driver");
 
 static void load_configuration(void)
@@ -112,7 +114,7 @@ static void sum_bf16(const lore_tile *tile)
     }
 }
 
-/* ---- int4 ---- */
+/* ---- int8 and int4 in units ---- */
 
 enum {
     INT4_COLUMNS = 8,
@@ -137,6 +139,33 @@ static void unpack_unit(const char *words, int32_t groups, char *bytes)
     }
 }
 
+/* All rows of the tile in one plane, times the bytes of one unit. */
+static void sum_unit(const lore_tile *tile, const char *plane, int32_t column, int32_t groups,
+                     const char *bytes, int32_t *sums)
+{
+    for (int32_t half = 0; half < PANEL_BYTES; half += HALF_BYTES) {
+        sum_half(PRODUCT_INT8_UINT8, tile->rows > TILE_ROWS_AMX, groups, plane + column,
+                 tile->a_stride, bytes + half, (char *)sums + half);
+    }
+}
+
+static void sum_int8_units(const lore_tile *tile)
+{
+    int32_t sums[ROWS_MAX * PANEL_AMX] __attribute__((aligned(TILE_BYTES)));
+    const char *a = tile->a, *low = a + tile->low, *b = tile->b;
+    const int32_t groups = tile->unit_groups, units = tile->groups / groups;
+    for (int32_t u = 0; u < units; u++) {
+        const char *scales = b + groups * PANEL_BYTES;
+        sum_unit(tile, a, u * LORE_INT8_UNIT, groups, b, sums);
+        lore_add_unit_avx512(tile, a, u, scales, sums, u == 0);
+        if (lore_tile_has_low(tile, u)) {
+            sum_unit(tile, low, u * LORE_INT8_UNIT, groups, b, sums);
+            lore_add_unit_avx512(tile, low, u, scales, sums, false);
+        }
+        b = scales + PANEL_BYTES;
+    }
+}
+
 /* A unit of 32 columns fills half a tile: its products with the next unit's inputs are with zeros.
  * Behind the last unit the row's facts lie, so no row is read beyond its end. */
 static void sum_int4(const lore_tile *tile)
@@ -147,19 +176,17 @@ static void sum_int4(const lore_tile *tile)
     const int32_t groups = tile->unit_groups, units = tile->groups / groups;
     for (int32_t u = 0; u < units; u++) {
         unpack_unit(b, groups, bytes);
-        for (int32_t half = 0; half < PANEL_BYTES; half += HALF_BYTES) {
-            sum_half(PRODUCT_INT8_UINT8, tile->rows > TILE_ROWS_AMX, 2 * groups, a, tile->a_stride,
-                     bytes + half, (char *)sums + half);
-        }
+        sum_unit(tile, a, u * groups * INT4_COLUMNS, 2 * groups, bytes, sums);
         b += groups * PANEL_BYTES;
-        lore_add_unit_avx512(tile, u, b, sums);
+        lore_add_unit_avx512(tile, a, u, b, sums, u == 0);
         b += PANEL_BYTES + (tile->has_zeros ? PANEL_AMX : 0);
-        a += groups * INT4_COLUMNS;
     }
 }
 
 static const lore_matmul_form form_int8 = {LORE_ROW_S8,        ROWS_MAX,    true,    true,
                                            load_configuration, amx_release, sum_int8};
+static const lore_matmul_form form_int8_units = {
+    LORE_ROW_UNITS, ROWS_MAX, false, true, load_configuration, amx_release, sum_int8_units};
 static const lore_matmul_form form_int4 = {LORE_ROW_UNITS,     ROWS_MAX,    false,   true,
                                            load_configuration, amx_release, sum_int4};
 static const lore_matmul_form form_bf16 = {LORE_ROW_BF16,      ROWS_MAX,    false,   true,
@@ -171,6 +198,9 @@ const lore_matmul_kernel lore_matmul_amx[LORE_MATMUL_KERNELS] = {
      &lore_form_avx512_bf16, &form_bf16, lore_prepare_row_avx512, NULL, lore_finish_avx512},
     {"amx-int8", LORE_ISA_AMX, LORE_PACKED_I8, LORE_CPU_AVX512 | LORE_CPU_AMX_INT8, PANEL_AMX, 4,
      64, 3, &lore_form_avx512_int8, &form_int8, lore_prepare_row_avx512, NULL, lore_finish_avx512},
+    {"amx-int8-units", LORE_ISA_AMX, LORE_PACKED_I8_UNITS, LORE_CPU_AVX512 | LORE_CPU_AMX_INT8,
+     PANEL_AMX, 4, 0, 3, &lore_form_avx512_int8_units, &form_int8_units, NULL,
+     lore_prepare_units_avx512, lore_finish_avx512},
     {"amx-int4", LORE_ISA_AMX, LORE_PACKED_I4, LORE_CPU_AVX512 | LORE_CPU_AMX_INT8, PANEL_AMX,
      INT4_COLUMNS, 0, 6, &lore_form_avx512_int4, &form_int4, NULL, lore_prepare_units_avx512,
      lore_finish_avx512},

@@ -82,7 +82,7 @@ static void sum_int8(const lore_tile *tile)
 
 static const lore_matmul_form form_int8 = {LORE_ROW_S16, 6, true, false, NULL, NULL, sum_int8};
 
-/* ---- int4 ---- */
+/* ---- int8 and int4 in units ---- */
 
 enum { INT4_COLUMNS = 8, INT4_ROWS = 4, WIDEN_GROUPS = 4, INT4_LINE = 4 * INT8_PANEL };
 
@@ -123,50 +123,90 @@ LORE_INLINE void sum_four_groups(const int32_t rows, const char *a, int64_t a_st
     }
 }
 
+/* Two bytes of a row as two words, in all lanes. */
+LORE_INLINE __m256i set_byte_pair(const char *p)
+{
+    int16_t pair;
+    memcpy(&pair, p, sizeof pair);
+    return _mm256_cvtepi8_epi16(_mm_set1_epi16(pair));
+}
+
+/* The integer sums of `groups` pairs of columns; the weights are unsigned bytes. */
+LORE_INLINE void sum_pairs(const int32_t rows, int32_t groups, const char *a, int64_t a_stride,
+                           const char *b, __m256i sum[INT4_ROWS][2])
+{
+    for (int32_t g = 0; g < groups; g++, a += 2, b += 2 * INT8_PANEL) {
+        const __m256i low = _mm256_cvtepu8_epi16(_mm_loadu_si128((const void *)b));
+        const __m256i high = _mm256_cvtepu8_epi16(_mm_loadu_si128((const void *)(b + INT8_PANEL)));
+#pragma GCC unroll 4
+        for (int32_t r = 0; r < rows; r++) {
+            const __m256i x = set_byte_pair(a + r * a_stride);
+            sum[r][0] = add_pairs(sum[r][0], x, low);
+            sum[r][1] = add_pairs(sum[r][1], x, high);
+        }
+    }
+}
+
 /* Multiply the sums of a unit with its scales and add them to those before it. */
-LORE_INLINE void add_unit(const int32_t rows, const lore_tile *tile, int32_t index, const char *b,
+LORE_INLINE void add_unit(const int32_t rows, const lore_tile *tile, const char *plane,
+                          int32_t index, const char *scales, bool is_first,
                           __m256i sum[INT4_ROWS][2])
 {
-    const char *units = (const char *)tile->a + (int64_t)tile->groups * INT4_COLUMNS;
 #pragma GCC unroll 2
     for (int32_t v = 0; v < 2; v++) {
-        const vf scale = vf_load((const float *)(const void *)b + v * VF_WIDTH);
-        const char *zeros = b + INT8_PANEL * sizeof(float) + 8 * (size_t)v;
-        __m256i zero = _mm256_set1_epi32(8);
+        const vf scale = vf_load((const float *)(const void *)scales + v * VF_WIDTH);
+        const char *zeros = scales + INT8_PANEL * sizeof(float) + 8 * (size_t)v;
+        __m256i zero = _mm256_set1_epi32(tile->zero);
         if (tile->has_zeros) { /* else nothing lies there */
             zero = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)zeros));
         }
 #pragma GCC unroll 4
         for (int32_t r = 0; r < rows; r++) {
-            const lore_unit *unit =
-                (const lore_unit *)(const void *)(units + r * tile->a_stride) + index;
+            const lore_unit *unit = lore_tile_unit(tile, plane, r, index);
             float *out = (float *)tile->sums + r * INT8_PANEL + v * VF_WIDTH;
             const __m256i centred =
                 _mm256_sub_epi32(sum[r][v], _mm256_mullo_epi32(zero, _mm256_set1_epi32(unit->sum)));
             vf_store(out, vf_fma(_mm256_cvtepi32_ps(centred), vf_mul(scale, vf_set(unit->scale)),
-                                 index == 0 ? vf_zero() : vf_load(out)));
+                                 is_first ? vf_zero() : vf_load(out)));
         }
     }
 }
 
-LORE_INLINE void sum_rows_int4(const int32_t rows, const lore_tile *tile)
+/* One unit of a plane. */
+LORE_INLINE void sum_unit(const int32_t rows, const bool is_int4, const lore_tile *tile,
+                          const char *plane, int32_t index, const char *b, const char *scales,
+                          bool is_first)
 {
-    const char *a = tile->a, *b = tile->b;
-    const int32_t units = tile->groups / tile->unit_groups;
-    for (int32_t u = 0; u < units; u++) {
-        __m256i sum[INT4_ROWS][2];
+    const int32_t groups = tile->unit_groups;
+    const char *a = plane + (int64_t)index * groups * (is_int4 ? INT4_COLUMNS : 2);
+    __m256i sum[INT4_ROWS][2];
 #pragma GCC unroll 4
-        for (int32_t r = 0; r < rows; r++) {
-            sum[r][0] = _mm256_setzero_si256();
-            sum[r][1] = _mm256_setzero_si256();
-        }
-        for (int32_t g = 0; g < tile->unit_groups; g += WIDEN_GROUPS) {
+    for (int32_t r = 0; r < rows; r++) {
+        sum[r][0] = _mm256_setzero_si256();
+        sum[r][1] = _mm256_setzero_si256();
+    }
+    if (is_int4) {
+        for (int32_t g = 0; g < groups; g += WIDEN_GROUPS) {
             sum_four_groups(rows, a, tile->a_stride, b, sum);
             a += WIDEN_GROUPS * INT4_COLUMNS;
             b += WIDEN_GROUPS * INT4_LINE;
         }
-        add_unit(rows, tile, u, b, sum);
-        b += (size_t)INT8_PANEL * (sizeof(float) + (tile->has_zeros ? 1 : 0));
+    } else {
+        sum_pairs(rows, groups, a, tile->a_stride, b, sum);
+    }
+    add_unit(rows, tile, plane, index, scales, is_first, sum);
+}
+
+LORE_INLINE void sum_rows_units(const int32_t rows, const bool is_int4, const lore_tile *tile)
+{
+    const char *a = tile->a, *b = tile->b;
+    for (int32_t u = 0; u < tile->groups / tile->unit_groups; u++) {
+        const char *scales = b + tile->unit_groups * (is_int4 ? INT4_LINE : 2 * INT8_PANEL);
+        sum_unit(rows, is_int4, tile, a, u, b, scales, u == 0);
+        if (!is_int4 && lore_tile_has_low(tile, u)) {
+            sum_unit(rows, is_int4, tile, a + tile->low, u, b, scales, false);
+        }
+        b = scales + (size_t)INT8_PANEL * (sizeof(float) + (tile->has_zeros ? 1 : 0));
     }
 }
 
@@ -174,20 +214,40 @@ static void sum_int4(const lore_tile *tile)
 {
     switch (tile->rows) {
     case 1:
-        sum_rows_int4(1, tile);
+        sum_rows_units(1, true, tile);
         return;
     case 2:
-        sum_rows_int4(2, tile);
+        sum_rows_units(2, true, tile);
         return;
     case 3:
-        sum_rows_int4(3, tile);
+        sum_rows_units(3, true, tile);
         return;
     default:
-        sum_rows_int4(4, tile);
+        sum_rows_units(4, true, tile);
         return;
     }
 }
 
+static void sum_int8_units(const lore_tile *tile)
+{
+    switch (tile->rows) {
+    case 1:
+        sum_rows_units(1, false, tile);
+        return;
+    case 2:
+        sum_rows_units(2, false, tile);
+        return;
+    case 3:
+        sum_rows_units(3, false, tile);
+        return;
+    default:
+        sum_rows_units(4, false, tile);
+        return;
+    }
+}
+
+static const lore_matmul_form form_int8_units = {LORE_ROW_UNITS, INT4_ROWS, false,         false,
+                                                 NULL,           NULL,      sum_int8_units};
 static const lore_matmul_form form_int4 = {LORE_ROW_UNITS, INT4_ROWS, false,   false,
                                            NULL,           NULL,      sum_int4};
 
@@ -198,6 +258,8 @@ const lore_matmul_kernel lore_matmul_avx2[LORE_MATMUL_KERNELS] = {
      &form_bf16, prepare_row, NULL, finish},
     {"avx2-int8", LORE_ISA_AVX2, LORE_PACKED_I8, LORE_CPU_AVX2, INT8_PANEL, 2, 2, 0, &form_int8,
      &form_int8, prepare_row, NULL, finish},
+    {"avx2-int8-units", LORE_ISA_AVX2, LORE_PACKED_I8_UNITS, LORE_CPU_AVX2, INT8_PANEL, 2, 0, 0,
+     &form_int8_units, &form_int8_units, NULL, prepare_units, finish},
     {"avx2-int4", LORE_ISA_AVX2, LORE_PACKED_I4, LORE_CPU_AVX2, INT8_PANEL, INT4_COLUMNS, 0, 0,
      &form_int4, &form_int4, NULL, prepare_units, finish},
 };

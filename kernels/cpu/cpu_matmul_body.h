@@ -12,16 +12,19 @@ static float largest(const float *x, int32_t cols)
     return vf_top(top);
 }
 
-/* The same two operations as lore_quantize_row, so the same integers. */
+/* The same two operations as lore_quantize_row, so the same integers. An input that is not finite
+ * makes the sum of all a NaN, and that is then the scale: the largest may miss a NaN. */
 static float quantize(lore_row_kind kind, void *to, const float *x, int32_t cols, int32_t depth)
 {
     const float top = largest(x, cols);
     const bool is_zero = top < 1e-30f;
     const vf inverse = vf_set(is_zero ? 0.0f : 127.0f / top);
+    vf total = vf_zero();
     const size_t size = kind == LORE_ROW_S16 ? 2 : 1;
     int32_t c = 0;
     for (; c + VF_WIDTH <= cols; c += VF_WIDTH) {
         const vf scaled = vf_mul(vf_load(x + c), inverse);
+        total = vf_add(total, scaled);
         if (kind == LORE_ROW_S16) {
             vf_store_i16((int16_t *)to + c, scaled);
         } else if (kind == LORE_ROW_U8) {
@@ -34,6 +37,7 @@ static float quantize(lore_row_kind kind, void *to, const float *x, int32_t cols
         int16_t words[VF_WIDTH];
         uint8_t bytes[VF_WIDTH];
         const vf scaled = vf_mul(vf_load_part(x + c, cols - c), inverse);
+        total = vf_add(total, scaled);
         vf_store_i16(words, scaled);
         if (kind == LORE_ROW_U8) {
             vf_store_u8(bytes, scaled);
@@ -45,49 +49,71 @@ static float quantize(lore_row_kind kind, void *to, const float *x, int32_t cols
     }
     memset((char *)to + (size_t)cols * size, kind == LORE_ROW_U8 ? 0x80 : 0,
            (size_t)(depth - cols) * size);
-    return is_zero ? 1.0f : top / 127.0f;
+    const float sum = vf_sum(total);
+    return sum - sum != 0.0f ? NAN : is_zero ? 1.0f : top / 127.0f;
 }
 
-/* Up to LORE_UNIT_MAX elements; *sum of the integers is exact in f32. Returns the scale. */
-static float quantize_unit(int8_t *to, const float *x, int32_t cols, int32_t *sum)
+/* One unit: `cols` inputs into the integers of a plane and of the one below it (NULL: none), which
+ * holds what is left over. Both are written to the end of the last vector, inside of the unit.
+ * `largest` may miss a NaN, but an input that is not finite leaves no number of steps that could be
+ * a sum: the scale is then made a NaN, and so is every output of the row. Sums are exact in f32. */
+static void quantize_unit(int8_t *to, int8_t *low, const float *x, int32_t cols, float top,
+                          lore_unit *unit, lore_unit *low_unit)
 {
-    const float top = largest(x, cols);
     const bool is_zero = top < 1e-30f;
     const vf inverse = vf_set(is_zero ? 0.0f : 127.0f / top);
-    vf total = vf_zero();
-    int32_t c = 0;
-    for (; c + VF_WIDTH <= cols; c += VF_WIDTH) {
-        const vf scaled = vf_mul(vf_load(x + c), inverse);
-        total = vf_add(total, vf_round(scaled));
-        vf_store_i8(to + c, scaled);
+    vf total = vf_zero(), low_total = vf_zero();
+    for (int32_t c = 0; c < cols; c += VF_WIDTH) {
+        const vf scaled = vf_mul(vf_load_some(x + c, cols - c), inverse);
+        const vf steps = vf_round(scaled);
+        total = vf_add(total, steps);
+        vf_store_i8(to + c, steps);
+        if (low != NULL) {
+            const vf rest = vf_mul(vf_sub(scaled, steps), vf_set((float)LORE_LOW_PARTS));
+            low_total = vf_add(low_total, vf_round(rest));
+            vf_store_i8(low + c, rest);
+        }
     }
-    if (c < cols) {
-        int8_t bytes[VF_WIDTH];
-        const vf scaled = vf_mul(vf_load_part(x + c, cols - c), inverse);
-        total = vf_add(total, vf_round(scaled));
-        vf_store_i8(bytes, scaled);
-        memcpy(to + c, bytes, (size_t)(cols - c));
-    }
-    const float all = vf_sum(total);
-    *sum = fabsf(all) <= 127.0f * LORE_UNIT_MAX ? (int32_t)all : 0; /* no number: the scale tells */
-    return is_zero ? 1.0f : top / 127.0f;
+    const float sum = vf_sum(total);
+    const bool is_finite = fabsf(sum) <= 127.0f * LORE_UNIT_MAX;
+    unit->scale = !is_finite ? NAN : is_zero ? 1.0f : top / 127.0f;
+    unit->sum = is_finite ? (int32_t)sum : 0;
+    low_unit->scale = low != NULL && is_finite ? unit->scale / (float)LORE_LOW_PARTS : 0.0f;
+    low_unit->sum = low != NULL && is_finite ? (int32_t)vf_sum(low_total) : 0;
 }
 
-static void prepare_units(int8_t *to, lore_unit *units, const float *x, const int32_t *columns,
-                          int32_t cols, int32_t unit)
+static float root_mean_square(const float *x, int32_t cols)
+{
+    vf sum = vf_zero();
+    for (int32_t c = 0; c < cols; c += VF_WIDTH) {
+        const vf some = vf_load_some(x + c, cols - c);
+        sum = vf_fma(some, some, sum);
+    }
+    return sqrtf(vf_sum(sum) / (float)cols);
+}
+
+static void prepare_units(char *to, const float *x, const lore_unit_row *row)
 {
     float gathered[LORE_UNIT_MAX];
-    for (int32_t c = 0; c < cols; c += unit, to += unit, units++) {
-        const int32_t count = cols - c < unit ? cols - c : unit;
+    lore_unit *units = (void *)(to + row->depth), *low_units = (void *)(to + row->low + row->depth);
+    const float limit =
+        row->low > 0 ? (float)LORE_OUTLIER_FACTOR * root_mean_square(x, row->cols) : 0.0f;
+    memset(to, 0, (size_t)row->depth);
+    memset(to + row->low, 0, (size_t)row->depth); /* the same bytes where there is no low plane */
+    for (int32_t c = 0, u = 0; c < row->cols; c += row->unit, u++) {
+        const int32_t count = row->cols - c < row->unit ? row->cols - c : row->unit;
         const float *from = x + c;
-        if (columns != NULL) {
+        if (row->columns != NULL) {
             for (int32_t k = 0; k < count; k++) {
-                gathered[k] = x[columns[c + k]];
+                gathered[k] = x[row->columns[c + k]];
             }
             from = gathered;
         }
-        units->scale = quantize_unit(to, from, count, &units->sum);
-        memset(to + count, 0, (size_t)(unit - count));
+        const float top = largest(from, count);
+        const bool has_low = row->low > 0 && top > limit;
+        lore_unit none;
+        quantize_unit((int8_t *)to + c, has_low ? (int8_t *)to + row->low + c : NULL, from, count,
+                      top, &units[u], row->low > 0 ? &low_units[u] : &none);
     }
 }
 

@@ -6,7 +6,7 @@
 #ifndef LORE_TESTS_INT4_CASES_H
 #define LORE_TESTS_INT4_CASES_H
 
-#include "tests/ops/ops_cases.h"
+#include "tests/ops/matmul_cases.h"
 
 typedef struct int4_shape {
     int32_t rows, depth, outs, parts, group;
@@ -135,16 +135,7 @@ static source int4_rounded(const subject *on, float *dense, int32_t rows, int32_
         made.effective.dtype = LORE_BF16;
         made.effective.data = made.rounded;
     } else if (on->precision == LORE_PRECISION_INT8 && !is_kept) {
-        made.rounded = host_new(count);
-        made.own_scales = host_new((size_t)rows * sizeof(float));
-        for (int32_t r = 0; r < rows; r++) {
-            const size_t first = (size_t)r * (size_t)cols;
-            made.own_scales[r] =
-                lore_quantize_row((int8_t *)made.rounded + first, dense + first, cols);
-        }
-        made.effective.dtype = LORE_I8;
-        made.effective.data = made.rounded;
-        made.effective.scales = made.own_scales;
+        round_units(dense, rows, cols, false);
     }
     return made;
 }
@@ -183,8 +174,9 @@ static void check_int4(const subject *on, const int4_shape *shape)
     if (shape->rows > 2) {
         memset(x + shape->depth, 0, (size_t)shape->depth * sizeof *x);
     }
-    float *inputs = is_kept ? int4_inputs(shape, x, columns)
-                            : effective_inputs(on->precision, x, shape->rows, shape->depth);
+    float *inputs = is_kept
+                        ? int4_inputs(shape, x, columns)
+                        : effective_inputs(on->precision, LORE_I4, x, shape->rows, shape->depth);
     float *bias = random_floats((size_t)outs);
     float *old = random_floats((size_t)shape->rows * (size_t)outs);
     float *want = run_matmul(&on->ref, &run, effective, inputs, bias, old);

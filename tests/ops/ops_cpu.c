@@ -25,6 +25,7 @@ static void run_isa(lore_isa isa)
         subject_open(&on, options, i < 3 ? 0 : 3, name);
         cases_matmul(&on);
         cases_int4(&on);
+        cases_matmul_not_finite(&on);
         if (i % 3 == 0) {
             cases_small(&on);
         } else if (i % 3 == 1) { /* attention is the other op that may round */

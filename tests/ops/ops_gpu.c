@@ -27,6 +27,7 @@ static void run(lore_precision precision, bool has_small_ops)
              lore_precision_name(precision));
     subject_open(&on, (lore_backend_options){.kind = kind, .precision = precision}, 0, name);
     cases_matmul(&on);
+    cases_matmul_not_finite(&on);
     if (has_small_ops) {
         cases_small(&on);
     }

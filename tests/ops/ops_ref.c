@@ -145,7 +145,9 @@ TEST(ref_rope_append)
     const int32_t row_start[2] = {0, 1}, past[1] = {5}, page_start[2] = {0, 2}, pages[2] = {1, 0};
     const lore_batch batch = {1, 1, row_start, past, page_start, pages, 1, 6};
     const lore_pages held = {keys, values, LORE_F32, 2, 4, 1, 4};
-    const lore_rope rope = {cosine, sine, 8, 1, 4, NULL, k_norm, 0.0f};
+    float same[12];
+    memcpy(same, qkv, sizeof same);
+    const lore_rope rope = {cosine, sine, 8, NULL, 1, 4, NULL, k_norm, 0.0f};
     lore_op_rope_append(ref.queue, lore_view_of(qkv, 1, 12), &rope, &held, &batch);
     const float query[4] = {-3.0f, 2.0f, 1.0f, 4.0f}, key[4] = {3.0f, 10.0f, 1.0f, 100.0f};
     for (int i = 0; i < 4; i++) {
@@ -153,6 +155,18 @@ TEST(ref_rope_append)
         CHECK_NEAR(keys[4 + i], key[i], 1e-4); /* token 1 of page 0 */
         CHECK_NEAR(values[4 + i], qkv[8 + i], 0.0);
         CHECK_NEAR(keys[i], 0.0, 0.0);
+    }
+    /* The same row of the tables, as position 5 of a table that starts 2 rows further on. */
+    float longer[20] = {0}, longer_sine[20] = {0};
+    const int32_t starts[1] = {2};
+    memcpy(longer + 4, cosine, sizeof cosine);
+    memcpy(longer_sine + 4, sine, sizeof sine);
+    const lore_rope shifted = {longer, longer_sine, 10, starts, 1, 4, NULL, k_norm, 0.0f};
+    memset(keys, 0, sizeof keys);
+    lore_op_rope_append(ref.queue, lore_view_of(same, 1, 12), &shifted, &held, &batch);
+    CHECK(memcmp(same, qkv, 4 * sizeof *qkv) == 0);
+    for (int i = 0; i < 4; i++) {
+        CHECK_NEAR(keys[4 + i], key[i], 1e-4); /* in its place */
     }
     close_ref();
 }
@@ -310,7 +324,7 @@ TEST(ref_rope_packed)
         want[i + 2] = first;
     }
     const int32_t starts[3] = {0, 2, 2};
-    const lore_rope rope = {cosine, sine, 2, 1, 4, NULL, norm, 0.0f};
+    const lore_rope rope = {cosine, sine, 2, NULL, 1, 4, NULL, norm, 0.0f};
     lore_op_rope_packed(ref.queue, lore_view_of(x, 2, 18), &rope, 1, 6, 2, starts);
     for (int i = 0; i < 36; i++) {
         CHECK_NEAR(x[i], want[i], 1e-6);
@@ -377,6 +391,31 @@ TEST(ref_sample_greedy)
     CHECK_INT(
         draw((float[]){NAN, NAN}, 2, (lore_sample){.temperature = 1.0f, .top_p = 0.5f}, &logprob),
         0);
+    close_ref();
+}
+
+/* By hand: a positive logit is divided, another one multiplied, each once however often its token
+ * is named; rows are penalised by themselves; NaN and infinities stay what they are. */
+TEST(ref_penalise)
+{
+    open_ref();
+    float x[2][10] = {{3.0f, -2.0f, 0.0f, 5.0f, 1.0f, NAN, -INFINITY, INFINITY, 8.0f, -8.0f},
+                      {3.0f, -2.0f, 0.0f, 5.0f, 1.0f, NAN, -INFINITY, INFINITY, 8.0f, -8.0f}};
+    static const int32_t ids[] = {3, 0, 3, 1, 3, 2, 5, 6, 7, 9, 9};
+    const lore_penalty penalties[2] = {{2.0f, ids, 11}, {0.5f, ids, 2}};
+    const float want[2][10] = {
+        {1.5f, -4.0f, 0, 2.5f, 1.0f, NAN, -INFINITY, INFINITY, 8.0f, -16.0f},
+        {6.0f, -2.0f, 0, 10.0f, 1.0f, NAN, -INFINITY, INFINITY, 8.0f, -8.0f}};
+    lore_op_penalise(ref.queue, lore_view_of(x[0], 2, 10), penalties);
+    for (int r = 0; r < 2; r++) {
+        for (int c = 0; c < 10; c++) {
+            CHECK(x[r][c] == want[r][c] || (isnan(want[r][c]) && isnan(x[r][c])));
+        }
+    }
+    const lore_penalty none[1] = {{1.0f, ids, 11}};
+    lore_op_penalise(ref.queue, lore_view_of(x[0], 1, 10), none);
+    CHECK_NEAR(x[0][0], 1.5, 0.0);
+    lore_op_penalise(ref.queue, lore_view_of(x[0], 0, 10), NULL); /* an empty batch is legal */
     close_ref();
 }
 
@@ -455,5 +494,5 @@ TEST(ref_cases)
 
 CHECK_MAIN(ref_rmsnorm, ref_layernorm, ref_matmul, ref_embed, ref_glu, ref_add_and_softcap,
            ref_rope_append, ref_attention, ref_attention_masks, ref_rope_packed,
-           ref_pool_and_gather, ref_scan, ref_sample_greedy, ref_sample_frequencies,
+           ref_pool_and_gather, ref_scan, ref_sample_greedy, ref_penalise, ref_sample_frequencies,
            ref_sample_repeats, ref_cases)
