@@ -8,7 +8,9 @@
  * What does not fit is left out: the oldest turns of the history first, then the last passages.
  * So the optional parts stand in a row, passages first, then turns, newest first, and a prompt
  * keeps a number of them from its beginning: the largest that fits is found by halving, with a
- * prompt written and counted for each guess. Mostly all fit, and that is the first guess. */
+ * prompt written and counted for each guess. Mostly all fit, and that is the first guess. A guess
+ * over a limit (bytes, memory, a word too long for the tokenizer) is too large like one over the
+ * budget; only where nothing optional is left is the limit the caller's error. */
 #include "generation/prompt.h"
 
 #include "generation/prompt_int.h"
@@ -38,19 +40,37 @@ typedef struct builder {
     lore_tokens tokens;
 } builder;
 
+/* The machine has no more, or the guess is larger than a guess may be. */
 static lore_status out_of_memory(const builder *b)
 {
-    return lore_fail(b->err, LORE_ERR_NOMEM, "out of memory for a prompt");
+    return b->scratch.is_over_cap
+               ? lore_fail(b->err, LORE_ERR_LIMIT, "a prompt that needs more than %d MiB of memory",
+                           (int)(SCRATCH_BYTES_MAX >> 20))
+               : lore_fail(b->err, LORE_ERR_NOMEM, "out of memory for a prompt");
+}
+
+static lore_status too_long(const builder *b, size_t len)
+{
+    return lore_fail(b->err, LORE_ERR_LIMIT, "a prompt of %zu bytes, at most %d may be", len,
+                     (int)TEXT_BYTES_MAX);
 }
 
 /* ---- messages ---- */
+
+static lore_status append(builder *b, lore_str text)
+{
+    if (b->text.len + text.len > TEXT_BYTES_MAX) {
+        return too_long(b, b->text.len + text.len);
+    }
+    lore_buf_append(&b->text, text);
+    return lore_buf_failed(&b->text) ? out_of_memory(b) : LORE_OK;
+}
 
 static lore_status append_variable(builder *b, lore_str name)
 {
     for (int32_t i = 0; i < b->slots->variable_count; i++) {
         if (lore_str_equal(b->slots->variables[i].name, name)) {
-            lore_buf_append(&b->text, b->slots->variables[i].value);
-            return LORE_OK;
+            return append(b, b->slots->variables[i].value);
         }
     }
     return lore_fail(b->err, LORE_ERR_INVALID,
@@ -58,12 +78,14 @@ static lore_status append_variable(builder *b, lore_str name)
                      LORE_STR_ARG(name));
 }
 
-static void append_passages(builder *b)
+static lore_status append_passages(builder *b)
 {
-    for (int32_t i = 0; i < b->passages_used; i++) {
+    lore_status status = LORE_OK;
+    for (int32_t i = 0; i < b->passages_used && status == LORE_OK; i++) {
         lore_buf_printf(&b->text, "%s[%d] ", i == 0 ? "" : "\n\n", i + 1);
-        lore_buf_append(&b->text, b->slots->passages[i]);
+        status = append(b, b->slots->passages[i]);
     }
+    return status;
 }
 
 /* The text of one message of the template, slots filled in. */
@@ -75,13 +97,13 @@ static lore_status write_section(builder *b, const lore_prompt_section *section,
         const lore_prompt_piece *piece = &b->template->pieces[section->first_piece + i];
         switch (piece->kind) {
         case LORE_PIECE_TEXT:
-            lore_buf_append(&b->text, piece->text);
+            status = append(b, piece->text);
             break;
         case LORE_PIECE_QUESTION:
-            lore_buf_append(&b->text, b->slots->question);
+            status = append(b, b->slots->question);
             break;
         case LORE_PIECE_PASSAGES:
-            append_passages(b);
+            status = append_passages(b);
             break;
         case LORE_PIECE_VARIABLE:
             status = append_variable(b, piece->text);
@@ -92,7 +114,7 @@ static lore_status write_section(builder *b, const lore_prompt_section *section,
         return status;
     }
     *out = lore_str_copy(&b->scratch, lore_buf_str(&b->text));
-    return lore_buf_failed(&b->text) || out->ptr == NULL ? out_of_memory(b) : LORE_OK;
+    return out->ptr == NULL ? out_of_memory(b) : LORE_OK;
 }
 
 /* All messages but the last, which is open. The array has room for them. */
@@ -127,13 +149,17 @@ static lore_status fold_system(builder *b, lore_template_message *messages, int3
         first++; /* there is one: the parser saw to it */
         LORE_ASSERT(first < *count);
     }
+    const lore_str parts[] = {system, LORE_STR("\n\n"), messages[first].content};
+    lore_status status = LORE_OK;
     lore_buf_reset(&b->text);
-    lore_buf_append(&b->text, system);
-    lore_buf_append(&b->text, LORE_STR("\n\n"));
-    lore_buf_append(&b->text, messages[first].content);
-    lore_str folded = lore_str_copy(&b->scratch, lore_buf_str(&b->text));
-    messages[first].content = folded;
-    return lore_buf_failed(&b->text) || folded.ptr == NULL ? out_of_memory(b) : LORE_OK;
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0] && status == LORE_OK; i++) {
+        status = append(b, parts[i]);
+    }
+    if (status != LORE_OK) {
+        return status;
+    }
+    messages[first].content = lore_str_copy(&b->scratch, lore_buf_str(&b->text));
+    return messages[first].content.ptr == NULL ? out_of_memory(b) : LORE_OK;
 }
 
 /* ---- one guess ---- */
@@ -143,8 +169,7 @@ static lore_status encode(builder *b, const lore_template_output *output, lore_s
 {
     size_t len = output->text.len + answer.len;
     if (len > TEXT_BYTES_MAX) {
-        return lore_fail(b->err, LORE_ERR_LIMIT, "a prompt of %zu bytes, at most %d may be", len,
-                         (int)TEXT_BYTES_MAX);
+        return too_long(b, len);
     }
     char *text = lore_arena_push(&b->scratch, len);
     uint8_t *foreign = lore_arena_push(&b->scratch, len);
@@ -190,10 +215,21 @@ static lore_status guess(builder *b, int32_t kept, int32_t passages)
         const lore_template_chat chat = {.messages = messages, .count = count, .is_open = true};
         status = lore_template_render(b->chat, &chat, &b->scratch, &output, b->err);
     }
-    return status == LORE_OK ? encode(b, &output, answer) : status;
+    if (status == LORE_OK) {
+        status = encode(b, &output, answer);
+    }
+    return status == LORE_ERR_NOMEM ? out_of_memory(b) : status; /* whoever ran out of it */
 }
 
 /* ---- budget ---- */
+
+/* *is_small: it fits. What is over a limit does not, and is no failure. */
+static lore_status try_guess(builder *b, int32_t kept, int32_t passages, bool *is_small)
+{
+    lore_status status = guess(b, kept, passages);
+    *is_small = status == LORE_OK && b->tokens.count <= b->slots->tokens_max;
+    return status == LORE_ERR_LIMIT ? LORE_OK : status;
+}
 
 /* The guess that keeps as much as fits is in hand afterwards. */
 static lore_status fit(builder *b)
@@ -201,8 +237,9 @@ static lore_status fit(builder *b)
     int32_t passages = b->template->has_passages ? b->slots->passage_count : 0;
     int32_t turns = b->template->has_history ? b->slots->history_count : 0;
     int32_t fits = 0, too_many = passages + turns, guessed = too_many;
-    lore_status status = guess(b, guessed, passages);
-    if (status != LORE_OK || b->tokens.count <= b->slots->tokens_max) {
+    bool is_small = false;
+    lore_status status = too_many > 0 ? try_guess(b, guessed, passages, &is_small) : LORE_OK;
+    if (status != LORE_OK || is_small) {
         return status;
     }
     status = guess(b, guessed = 0, passages);
@@ -213,8 +250,7 @@ static lore_status fit(builder *b)
     }
     while (status == LORE_OK && too_many - fits > 1) {
         guessed = fits + (too_many - fits) / 2;
-        status = guess(b, guessed, passages);
-        bool is_small = status == LORE_OK && b->tokens.count <= b->slots->tokens_max;
+        status = try_guess(b, guessed, passages, &is_small);
         fits = is_small ? guessed : fits;
         too_many = is_small ? too_many : guessed;
     }
@@ -263,12 +299,13 @@ lore_status lore_prompt_build(const lore_prompt_template *prompt_template,
                               const lore_prompt_slots *slots, lore_arena *arena,
                               lore_prompt *prompt, lore_error *err)
 {
+    lore_error failure = {.status = LORE_OK}; /* also of guesses that are not the last word */
     builder b = {.template = prompt_template,
                  .chat = chat_template,
                  .tokenizer = tokenizer,
                  .slots = slots,
-                 .err = err};
-    lore_buf_init(&b.text, TEXT_BYTES_MAX);
+                 .err = &failure};
+    lore_buf_init(&b.text, 0); /* append() bounds it */
     lore_arena_init(&b.scratch, SCRATCH_BYTES_MAX);
     lore_status status = check_roles(&b);
     if (status == LORE_OK) {
@@ -279,5 +316,8 @@ lore_status lore_prompt_build(const lore_prompt_template *prompt_template,
     }
     lore_arena_destroy(&b.scratch);
     lore_buf_destroy(&b.text);
+    if (status != LORE_OK && err != NULL) {
+        *err = failure;
+    }
     return status;
 }

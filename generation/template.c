@@ -58,12 +58,16 @@ static const builtin BUILTINS[] = {
      "{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}",
      {"<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"}},
     {"mistral",
+     "{% set system = messages[0].content if messages[0].role == 'system' else none %}"
+     "{% set turns = messages if system is none else messages[1:] %}"
      "{{ bos_token }}"
-     "{% for message in messages %}"
-     "{% if message.role == 'system' or (message.role == 'user') != (loop.index0 % 2 == 0) %}"
+     "{% for turn in turns %}"
+     "{% if (turn.role == 'user') != (loop.index0 % 2 == 0) or turn.role == 'system' %}"
      "{{ raise_exception('roles must alternate user, assistant, user, ...') }}{% endif %}"
-     "{% if message.role == 'user' %}{{ '[INST] ' + message.content + ' [/INST]' }}"
-     "{% else %}{{ ' ' + message.content ~ eos_token }}{% endif %}"
+     "{% if turn.role == 'user' %}"
+     "{% set before = system + '\\n\\n' if loop.first and system is not none else '' %}"
+     "{{ ' [INST] ' + before + turn.content + ' [/INST]' }}"
+     "{% else %}{{ ' ' + turn.content ~ eos_token }}{% endif %}"
      "{% endfor %}",
      {NULL}},
     /* With a system message that is the instruction and the user's words are its input. */
@@ -71,14 +75,15 @@ static const builtin BUILTINS[] = {
      "{% set has_system = messages[0].role == 'system' %}"
      "{{ bos_token ~ 'Below is an instruction that describes a task' }}"
      "{{ ', paired with an input that provides further context' if has_system }}"
-     "{{ '. Write a response that appropriately completes the request.' }}"
+     "{{ '. Write a response that appropriately completes the request.\\n\\n' }}"
      "{% for message in messages %}"
-     "{% if message.role == 'system' %}{{ '\\n\\n### Instruction:\\n' + message.content }}"
+     "{% if message.role == 'system' %}{{ '### Instruction:\\n' + message.content }}"
      "{% elif message.role == 'user' %}"
-     "{{ '\\n\\n### ' + ('Input' if has_system else 'Instruction') + ':\\n' + message.content }}"
-     "{% else %}{{ '\\n\\n### Response:\\n' + message.content ~ eos_token }}{% endif %}"
+     "{{ '### ' + ('Input' if has_system else 'Instruction') + ':\\n' + message.content }}"
+     "{% else %}{{ '### Response:\\n' + message.content ~ eos_token }}{% endif %}"
+     "{{ '\\n\\n' }}"
      "{% endfor %}"
-     "{% if add_generation_prompt %}{{ '\\n\\n### Response:\\n' }}{% endif %}",
+     "{% if add_generation_prompt %}{{ '### Response:\\n' }}{% endif %}",
      {NULL}},
 };
 
@@ -113,7 +118,18 @@ static const lore_template_message SYSTEM_TURN = {{"system", 6}, {PROBE_SYSTEM, 
 static const lore_template_message USER_TURN = {{"user", 4}, {PROBE_USER, 8}};
 static const lore_template_message ASSISTANT_TURN = {{"assistant", 9}, {"Dies.", 5}};
 
-/* has_text: the output holds `text`. */
+/* Where a message's text begins in the output, SIZE_MAX: nowhere. What the template itself says in
+ * the same words is passed over. */
+static size_t find_content(const lore_template_output *output, lore_str text)
+{
+    size_t at = lore_str_find(output->text, text, 0);
+    while (at != SIZE_MAX && (output->foreign == NULL || output->foreign[at] == 0)) {
+        at = lore_str_find(output->text, text, at + 1);
+    }
+    return at;
+}
+
+/* has_text: the output holds `text`, from a message. */
 static lore_status probe(const lore_template *template, const lore_template_message *messages,
                          int32_t count, const char *text, bool *has_text, lore_error *err)
 {
@@ -122,7 +138,7 @@ static lore_status probe(const lore_template *template, const lore_template_mess
     lore_template_output output = {0};
     lore_template_chat chat = {.messages = messages, .count = count, .is_open = true};
     lore_status status = lore_template_render(template, &chat, &arena, &output, err);
-    *has_text = status == LORE_OK && lore_str_find(output.text, lore_str_from(text), 0) != SIZE_MAX;
+    *has_text = status == LORE_OK && find_content(&output, lore_str_from(text)) != SIZE_MAX;
     lore_arena_destroy(&arena);
     return status;
 }
@@ -211,8 +227,8 @@ lore_status lore_template_parse(lore_str source, const char *name,
 lore_status lore_template_render(const lore_template *template, const lore_template_chat *chat,
                                  lore_arena *arena, lore_template_output *output, lore_error *err)
 {
-    return lore_jinja_execute(template->name, template->body, &template->tokens, chat, arena,
-                              output, err);
+    return lore_jinja_execute(template->name, template->body, LORE_JINJA_STEPS, &template->tokens,
+                              chat, arena, output, err);
 }
 
 void lore_template_close(lore_template *template)
@@ -243,19 +259,34 @@ int32_t lore_template_end_id(const lore_template *template)
     return template->end_id;
 }
 
+/* A conversation that ends with an answer; where the template takes no such one, one that goes on
+ * after it and was tried before. In both, what follows the answer is the end of its turn. */
+static lore_status render_answer(const lore_template *template, lore_arena *arena,
+                                 lore_template_output *output, lore_error *err)
+{
+    const lore_template_message turns[] = {USER_TURN, ASSISTANT_TURN, USER_TURN};
+    lore_template_chat chat = {.messages = turns, .count = 2};
+    lore_error refusal = {.status = LORE_OK};
+    lore_status status = lore_template_render(template, &chat, arena, output, &refusal);
+    if (status == LORE_ERR_INVALID) {
+        chat.count = 3;
+        chat.is_open = true;
+        return lore_template_render(template, &chat, arena, output, err);
+    }
+    return status == LORE_OK ? status : lore_fail(err, status, "%s", refusal.message);
+}
+
 /* The token that follows what the assistant says: special, or none of ours. */
 static lore_status find_end(lore_template *template, const lore_tokenizer *tokenizer,
                             lore_error *err)
 {
-    const lore_template_message turns[] = {USER_TURN, ASSISTANT_TURN};
-    lore_template_chat chat = {.messages = turns, .count = 2};
     lore_template_output output = {0};
     lore_tokens tokens = {0};
     lore_arena arena;
     lore_arena_init(&arena, 0);
-    lore_status status = lore_template_render(template, &chat, &arena, &output, err);
-    size_t at = lore_str_find(output.text, ASSISTANT_TURN.content, 0);
-    if (status == LORE_OK && at != SIZE_MAX) {
+    lore_status status = render_answer(template, &arena, &output, err);
+    size_t at = status == LORE_OK ? find_content(&output, ASSISTANT_TURN.content) : SIZE_MAX;
+    if (at != SIZE_MAX) {
         lore_str rest =
             lore_str_slice(output.text, at + ASSISTANT_TURN.content.len, output.text.len);
         status = lore_tokenizer_encode(tokenizer, lore_str_trim(rest),

@@ -451,8 +451,7 @@ lore_status lore_jinja_run_eval(lore_jinja_run *run, const lore_jinja_node *node
         *out = node->value;
         return LORE_OK;
     case LORE_JINJA_NODE_NAME:
-        *out = lore_jinja_run_find(run, node->name);
-        return LORE_OK;
+        return lore_jinja_run_find(run, node->name, out);
     case LORE_JINJA_NODE_LIST:
         return eval_list(run, node, out);
     case LORE_JINJA_NODE_NOT:

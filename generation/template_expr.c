@@ -67,6 +67,24 @@ static lore_status join_nodes(lore_jinja_parser *p, lore_jinja_node_kind kind,
     return status;
 }
 
+static bool is_text_or_list(const lore_jinja_node *node)
+{
+    return node->kind == LORE_JINJA_NODE_LIST ||
+           (node->kind == LORE_JINJA_NODE_CONSTANT && node->value.kind == LORE_JINJA_VALUE_TEXT);
+}
+
+/* Texts and lists are only added and joined: no 'a' * 3, no '%d' % x. */
+static lore_status check_product(lore_jinja_parser *p, const operator_row *row,
+                                 const lore_jinja_node *first, const lore_jinja_node *second)
+{
+    bool is_product = row >= PRODUCTS && row < PRODUCTS + sizeof PRODUCTS / sizeof PRODUCTS[0];
+    return is_product && (is_text_or_list(first) || is_text_or_list(second))
+               ? lore_jinja_fail(p, LORE_ERR_UNSUPPORTED,
+                                 "the operator '%s' of a text or a list is not supported",
+                                 row->text)
+               : LORE_OK;
+}
+
 static lore_status parse_level(lore_jinja_parser *p, int32_t level, const lore_jinja_node **out)
 {
     if (level == LEVEL_COUNT) {
@@ -80,6 +98,9 @@ static lore_status parse_level(lore_jinja_parser *p, int32_t level, const lore_j
         status = lore_jinja_advance(p);
         if (status == LORE_OK) {
             status = parse_level(p, level + 1, &second);
+        }
+        if (status == LORE_OK) {
+            status = check_product(p, row, *out, second);
         }
         if (status == LORE_OK) {
             status = join_nodes(p, LORE_JINJA_NODE_BINARY, row->op, *out, second, out);

@@ -1,4 +1,5 @@
 /* Filters and tests: one function each, and the tables in which the parser finds them. */
+#include "base/utf8.h"
 #include "generation/template_int.h"
 
 #include <string.h>
@@ -64,28 +65,47 @@ static lore_status run_length(lore_jinja_run *run, const lore_jinja_value *argum
                               lore_jinja_value *out)
 {
     lore_jinja_value list = {0};
+    if (arguments[0].kind == LORE_JINJA_VALUE_TEXT) {
+        lore_str text = lore_jinja_text_str(arguments[0].as.text);
+        *out = lore_jinja_value_int((int64_t)lore_utf8_count(text));
+        return lore_jinja_run_spend_bytes(run, text.len);
+    }
     lore_status status = lore_jinja_value_items(run, &arguments[0], &list);
     *out = lore_jinja_value_int(list.count);
+    return status;
+}
+
+/* The first item or the last; of a text, that character alone is looked at. */
+static lore_status take_end(lore_jinja_run *run, const lore_jinja_value *value, bool is_last,
+                            lore_jinja_value *out)
+{
+    lore_jinja_value list = {0};
+    *out = (lore_jinja_value){0};
+    if (value->kind == LORE_JINJA_VALUE_TEXT && value->as.text.len > 0) {
+        lore_str text = lore_jinja_text_str(value->as.text);
+        size_t start = is_last ? text.len : 0;
+        size_t end = start;
+        (void)(is_last ? lore_utf8_prev(text, &start) : lore_utf8_next(text, &end));
+        *out = lore_jinja_value_text(lore_jinja_text_slice(value->as.text, start, end));
+        return LORE_OK;
+    }
+    lore_status status = lore_jinja_value_items(run, value, &list);
+    if (status == LORE_OK && list.count > 0) {
+        *out = list.as.items[is_last ? list.count - 1 : 0];
+    }
     return status;
 }
 
 static lore_status run_first(lore_jinja_run *run, const lore_jinja_value *arguments,
                              lore_jinja_value *out)
 {
-    lore_jinja_value list = {0};
-    lore_status status = lore_jinja_value_items(run, &arguments[0], &list);
-    *out = status == LORE_OK && list.count > 0 ? list.as.items[0] : (lore_jinja_value){0};
-    return status;
+    return take_end(run, &arguments[0], false, out);
 }
 
 static lore_status run_last(lore_jinja_run *run, const lore_jinja_value *arguments,
                             lore_jinja_value *out)
 {
-    lore_jinja_value list = {0};
-    lore_status status = lore_jinja_value_items(run, &arguments[0], &list);
-    *out =
-        status == LORE_OK && list.count > 0 ? list.as.items[list.count - 1] : (lore_jinja_value){0};
-    return status;
+    return take_end(run, &arguments[0], true, out);
 }
 
 static lore_status run_join(lore_jinja_run *run, const lore_jinja_value *arguments,

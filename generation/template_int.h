@@ -22,6 +22,7 @@ enum {
     LORE_JINJA_STEPS = 100000,             /* of a run: nodes, list items, ... */
     LORE_JINJA_STEPS_MESSAGE = 1000,       /* ... and so many more for each message */
     LORE_JINJA_STEP_BYTES = 64,            /* bytes of text that count as a step */
+    LORE_JINJA_STEP_NAMES = 16,            /* names looked through, likewise */
     LORE_JINJA_READINGS = 64,              /* of each content that a run may make besides */
     LORE_JINJA_RUN_BYTES_MAX = 128 << 20,  /* memory of a run: all values, no value is freed */
     LORE_JINJA_OUTPUT_BYTES_MAX = 16 << 20 /* beyond any context */
@@ -238,9 +239,10 @@ typedef struct lore_jinja_run {
     lore_error *err;
 } lore_jinja_run;
 
-/* A whole run of a parsed template. */
+/* A whole run of a parsed template. steps: LORE_JINJA_STEPS, or fewer where many runs are tried;
+ * more come with each message. */
 LORE_MUST_USE lore_status lore_jinja_execute(const char *name, const lore_jinja_node *body,
-                                             const lore_template_tokens *tokens,
+                                             int64_t steps, const lore_template_tokens *tokens,
                                              const lore_template_chat *chat, lore_arena *arena,
                                              lore_template_output *output, lore_error *err);
 lore_status lore_jinja_run_fail(lore_jinja_run *run, lore_status status, const char *format, ...)
@@ -252,7 +254,8 @@ LORE_MUST_USE lore_status lore_jinja_run_eval(lore_jinja_run *run, const lore_ji
                                               lore_jinja_value *out);
 LORE_MUST_USE lore_status lore_jinja_run_body(lore_jinja_run *run, const lore_jinja_node *body);
 /* Of the innermost scope that has it; a function of the language; or undefined. */
-lore_jinja_value lore_jinja_run_find(const lore_jinja_run *run, lore_str name);
+LORE_MUST_USE lore_status lore_jinja_run_find(lore_jinja_run *run, lore_str name,
+                                              lore_jinja_value *out);
 
 /* ---- words ---- */
 

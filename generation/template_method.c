@@ -208,25 +208,41 @@ static lore_status run_raise(lore_jinja_run *run, const lore_jinja_value *argume
                : status;
 }
 
-enum { DATE_CAP = 256 };
+enum {
+    DATE_FORMAT_CAP = 256,
+    DATE_CAP = 64 * DATE_FORMAT_CAP /* no name of a day or month has more bytes than that */
+};
 
 /* The conversions whose meaning is the same everywhere: the format is somebody else's. */
 static bool is_date_format(lore_str format)
 {
-    for (size_t i = 0; i < format.len; i++) {
-        if (format.ptr[i] == '\0') {
-            return false;
-        }
+    static const char LETTERS[] = "aAbBdHIjmMpSyY%";
+    bool is_known = memchr(format.ptr, '\0', format.len) == NULL;
+    for (size_t i = 0; i < format.len && is_known; i++) {
         if (format.ptr[i] == '%') {
             i++;
-            if (i == format.len || strchr("aAbBdHIjmMpSyY%", format.ptr[i]) == NULL) {
-                return false;
-            }
+            is_known = i < format.len && memchr(LETTERS, format.ptr[i], sizeof LETTERS - 1) != NULL;
         }
     }
-    return format.len > 0 && format.len < DATE_CAP;
+    return is_known;
 }
 
+static lore_status copy_date(lore_jinja_run *run, lore_str date, bool is_foreign,
+                             lore_jinja_value *out)
+{
+    lore_str copy = lore_str_copy(&run->arena, date);
+    uint8_t *foreign = is_foreign ? lore_arena_push(&run->arena, date.len) : NULL;
+    if (copy.ptr == NULL || (is_foreign && foreign == NULL)) {
+        return lore_jinja_run_no_memory(run);
+    }
+    if (is_foreign) {
+        memset(foreign, 1, date.len);
+    }
+    *out = lore_jinja_value_text((lore_jinja_text){copy.ptr, foreign, copy.len});
+    return LORE_OK;
+}
+
+/* The text is foreign where the format is, whose letters stand in it. */
 static lore_status run_strftime(lore_jinja_run *run, const lore_jinja_value *arguments,
                                 lore_jinja_value *out)
 {
@@ -234,22 +250,29 @@ static lore_status run_strftime(lore_jinja_run *run, const lore_jinja_value *arg
     if (status != LORE_OK) {
         return status;
     }
-    char format[DATE_CAP], text[4 * DATE_CAP];
+    char format[DATE_FORMAT_CAP + 1], text[DATE_CAP];
     struct tm parts;
     time_t seconds = (time_t)(run->unix_ms / 1000);
     lore_str given = lore_jinja_text_str(arguments[1].as.text);
-    if (!is_date_format(given) || localtime_r(&seconds, &parts) == NULL) {
+    if (given.len >= DATE_FORMAT_CAP) {
+        return lore_jinja_run_fail(run, LORE_ERR_LIMIT,
+                                   "a format of a date of %zu bytes, at most "
+                                   "%d may be",
+                                   given.len, (int)DATE_FORMAT_CAP - 1);
+    }
+    if (given.len == 0 || !is_date_format(given) || localtime_r(&seconds, &parts) == NULL) {
         return lore_jinja_run_fail(
             run, LORE_ERR_UNSUPPORTED,
             "this format of a date is not supported (there are %%a %%A %%b %%B "
             "%%d %%H %%I %%j %%m %%M %%p %%S %%y %%Y)");
     }
-    memcpy(format, given.ptr, given.len);
-    format[given.len] = '\0';
+    /* A blank before it: strftime gives 0 for an empty result and for one that does not fit. */
+    format[0] = ' ';
+    memcpy(format + 1, given.ptr, given.len);
+    format[given.len + 1] = '\0';
     size_t len = strftime(text, sizeof text, format, &parts);
-    lore_str copy = lore_str_copy(&run->arena, (lore_str){text, len});
-    *out = lore_jinja_value_text(lore_jinja_text_own(copy));
-    return copy.ptr == NULL ? lore_jinja_run_no_memory(run) : LORE_OK;
+    LORE_ASSERT(len > 0);
+    return copy_date(run, (lore_str){text + 1, len - 1}, arguments[1].as.text.foreign != NULL, out);
 }
 
 lore_status lore_jinja_namespace(lore_jinja_run *run, const lore_jinja_node *node,

@@ -125,13 +125,20 @@ static lore_status check_test(lore_jinja_parser *p, lore_jinja_node *node)
     if (name == NULL) {
         return LORE_OK; /* what is true passes */
     }
-    node->test =
-        is_constant_text(name) ? lore_jinja_test(lore_jinja_text_str(name->value.as.text)) : NULL;
+    if (!is_constant_text(name)) {
+        return lore_jinja_fail(p, LORE_ERR_UNSUPPORTED,
+                               "%s is only supported with the plain name of a test",
+                               node->word->name);
+    }
+    lore_str wanted = lore_jinja_text_str(name->value.as.text);
+    node->test = lore_jinja_test(wanted);
     int32_t count = name->next != NULL;
     if (node->test == NULL || count < node->test->arguments_min ||
         count > node->test->arguments_max) {
-        return lore_jinja_fail(p, LORE_ERR_UNSUPPORTED, "the test that %s applies is not supported",
-                               node->word->name);
+        return lore_jinja_fail(p, LORE_ERR_UNSUPPORTED,
+                               "the test '" LORE_STR_FMT
+                               "' that %s applies is not supported with %d arguments",
+                               LORE_STR_ARG(wanted), node->word->name, count);
     }
     return LORE_OK;
 }
@@ -303,7 +310,15 @@ static lore_status parse_primary(lore_jinja_parser *p, const lore_jinja_node **o
                                   : lore_jinja_value_int(p->current.number),
                               &node);
         *out = node;
+        if (status == LORE_OK && p->current.kind == LORE_JINJA_LEXEME_STRING &&
+            p->next.kind == LORE_JINJA_LEXEME_STRING) {
+            return lore_jinja_fail(p, LORE_ERR_UNSUPPORTED,
+                                   "strings side by side are not supported: join them by ~");
+        }
         return status == LORE_OK ? lore_jinja_advance(p) : status;
+    }
+    if (at_operator(p, "+")) {
+        return lore_jinja_fail(p, LORE_ERR_UNSUPPORTED, "a '+' before a value is not supported");
     }
     if (at_operator(p, "(") || at_operator(p, "[")) {
         bool is_list = at_operator(p, "[");

@@ -150,6 +150,10 @@ static lore_status parse_set(lore_jinja_parser *p, lore_jinja_node *node)
     if (status == LORE_OK) {
         status = lore_jinja_expression(p, &node->first);
     }
+    if (status == LORE_OK && lore_jinja_at(p, LORE_JINJA_LEXEME_OPERATOR, ",")) {
+        return lore_jinja_fail(p, LORE_ERR_UNSUPPORTED,
+                               "{%% set %%} to several values is not supported without brackets");
+    }
     return status == LORE_OK ? end_block(p) : status;
 }
 
@@ -240,12 +244,20 @@ static lore_status parse_loop(lore_jinja_parser *p, lore_jinja_node *node)
 static lore_status parse_for(lore_jinja_parser *p, lore_jinja_node *node)
 {
     node->kind = LORE_JINJA_NODE_FOR;
+    if (lore_jinja_at(p, LORE_JINJA_LEXEME_OPERATOR, "(")) {
+        return lore_jinja_fail(p, LORE_ERR_UNSUPPORTED,
+                               "a loop over names in brackets is not supported");
+    }
     lore_status status = take_name(p, &node->name);
     if (status == LORE_OK && lore_jinja_at(p, LORE_JINJA_LEXEME_OPERATOR, ",")) {
         status = lore_jinja_advance(p);
         if (status == LORE_OK) {
             status = take_name(p, &node->attribute);
         }
+    }
+    if (status == LORE_OK && lore_jinja_at(p, LORE_JINJA_LEXEME_OPERATOR, ",")) {
+        return lore_jinja_fail(p, LORE_ERR_UNSUPPORTED,
+                               "a loop over more than two names is not supported");
     }
     return status == LORE_OK ? parse_loop(p, node) : status;
 }

@@ -52,17 +52,20 @@ lore_status lore_jinja_run_spend_bytes(lore_jinja_run *run, size_t bytes)
 
 /* ---- names ---- */
 
-lore_jinja_value lore_jinja_run_find(const lore_jinja_run *run, lore_str name)
+lore_status lore_jinja_run_find(lore_jinja_run *run, lore_str name, lore_jinja_value *out)
 {
-    for (const lore_jinja_scope *scope = run->scope; scope != NULL; scope = scope->outer) {
-        const lore_jinja_value *found = lore_jinja_map_get(&scope->names, name);
-        if (found != NULL) {
-            return *found;
-        }
+    const lore_jinja_value *found = NULL;
+    size_t names = 0;
+    for (const lore_jinja_scope *scope = run->scope; scope != NULL && found == NULL;
+         scope = scope->outer) {
+        found = lore_jinja_map_get(&scope->names, name);
+        names += (size_t)scope->names.count;
     }
-    bool is_function = lore_jinja_function(name) != NULL;
-    return (lore_jinja_value){.kind = is_function ? LORE_JINJA_VALUE_FUNCTION
-                                                  : LORE_JINJA_VALUE_UNDEFINED};
+    bool is_function = found == NULL && lore_jinja_function(name) != NULL;
+    *out = found != NULL ? *found
+                         : (lore_jinja_value){.kind = is_function ? LORE_JINJA_VALUE_FUNCTION
+                                                                  : LORE_JINJA_VALUE_UNDEFINED};
+    return lore_jinja_run_spend(run, names / LORE_JINJA_STEP_NAMES);
 }
 
 static lore_status set_name(lore_jinja_run *run, lore_str name, lore_jinja_value value)
@@ -103,8 +106,12 @@ static lore_status run_set(lore_jinja_run *run, const lore_jinja_node *node)
     if (node->attribute.len == 0) {
         return set_name(run, node->name, value);
     }
-    lore_jinja_value target = lore_jinja_run_find(run, node->name);
+    lore_jinja_value target = {0};
+    status = lore_jinja_run_find(run, node->name, &target);
     run->node = node;
+    if (status != LORE_OK) {
+        return status;
+    }
     return target.kind == LORE_JINJA_VALUE_NAMESPACE
                ? lore_jinja_map_put(run, target.as.map, node->attribute, value)
                : lore_jinja_run_fail(run, LORE_ERR_INVALID, "'" LORE_STR_FMT "' is no namespace",
@@ -313,15 +320,14 @@ static lore_status copy_output(lore_jinja_run *run, lore_arena *arena, lore_temp
     return LORE_OK;
 }
 
-lore_status lore_jinja_execute(const char *name, const lore_jinja_node *body,
+lore_status lore_jinja_execute(const char *name, const lore_jinja_node *body, int64_t steps,
                                const lore_template_tokens *tokens, const lore_template_chat *chat,
                                lore_arena *arena, lore_template_output *output, lore_error *err)
 {
     lore_jinja_scope scope = {0};
     lore_jinja_run run = {.name = name,
                           .scope = &scope,
-                          .steps_left =
-                              LORE_JINJA_STEPS + (int64_t)chat->count * LORE_JINJA_STEPS_MESSAGE,
+                          .steps_left = steps + (int64_t)chat->count * LORE_JINJA_STEPS_MESSAGE,
                           .unix_ms = chat->unix_ms != 0 ? chat->unix_ms : lore_clock_unix_ms(),
                           .err = err};
     for (int32_t i = 0; i < chat->count; i++) { /* a template may read each content a few times */

@@ -7,7 +7,6 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "generation/template_int.h"
-#include "tests/sim/byte_tokenizer.h"
 
 #include <time.h>
 
@@ -148,52 +147,124 @@ TEST(families_write_what_transformers_writes)
 
 /* ---- built in ---- */
 
-/* Every conversation that the family's template takes. */
-static void check_builtin(fixture *c, const char *name)
+static const char *const MARKERS[] = {"<|im_start|>", "<|im_end|>",        "<|start_header_id|>",
+                                      "<|eot_id|>",   "<|end_header_id|>", "<|begin_of_text|>",
+                                      "</s>",         "<end_of_turn>",     "<|end|>"};
+enum { MARKERS_COUNT = sizeof MARKERS / sizeof MARKERS[0] };
+
+/* A tokenizer that has the markers of the families: MARKERS[i] is id i + 1. */
+static lore_tokenizer *open_tokenizer(fixture *c)
 {
+    lore_error err;
+    lore_tokenizer *tokenizer = NULL;
+    lore_buf json;
+    lore_buf_init(&json, 0);
+    lore_buf_printf(&json, "{\"added_tokens\": [");
+    for (int32_t i = 0; i < MARKERS_COUNT; i++) {
+        lore_buf_printf(&json,
+                        "%s{\"id\": %d, \"content\": \"%s\", \"single_word\": false, "
+                        "\"lstrip\": false, \"rstrip\": false, \"normalized\": false, "
+                        "\"special\": true}",
+                        i == 0 ? "" : ", ", i + 1, MARKERS[i]);
+    }
+    lore_buf_printf(&json, "], \"model\": {\"type\": \"WordPiece\", \"unk_token\": \"u\", "
+                           "\"vocab\": {\"u\": 0}}}");
+    lore_str text = lore_str_copy(&c->arena, lore_buf_str(&json));
+    lore_buf_destroy(&json);
+    CHECK_OK(lore_tokenizer_parse(text, "markers", &tokenizer, &err), &err);
+    return tokenizer;
+}
+
+/* choice: a built-in one, or a file; in a folder that names these tokens. */
+static lore_template *open_chosen(fixture *c, const char *choice, lore_template_tokens tokens)
+{
+    static int32_t count;
     lore_error err;
     lore_config config;
     lore_config_default(&config);
-    lore_template *built = NULL, *family = open_template(c, name);
-    lore_tokenizer *tokenizer = byte_tokenizer_new(NULL, 0, &err);
-    CHECK(tokenizer != NULL);
-    lore_str folder = lore_str_printf(&c->arena, "%s/%s", check_temp_dir(), name);
-    lore_template_tokens tokens = tokens_of(c, name);
+    lore_template *built = NULL;
+    lore_tokenizer *tokenizer = open_tokenizer(c);
+    lore_str folder = lore_str_printf(&c->arena, "%s/%d", check_temp_dir(), count++);
     lore_str path = lore_str_printf(&c->arena, "%s/tokenizer_config.json", folder.ptr);
-    lore_str json = lore_str_printf(&c->arena, "{\"bos_token\": \"%s\", \"eos_token\": \"%s\"}",
-                                    tokens.bos.ptr, tokens.eos.ptr);
+    lore_str json =
+        lore_str_printf(&c->arena, "{\"bos_token\": \"" LORE_STR_FMT "\", \"eos_token\": \"%s\"}",
+                        LORE_STR_ARG(tokens.bos), tokens.eos.ptr);
     CHECK_OK(lore_dir_make(folder.ptr, &err), &err);
     CHECK_OK(lore_file_replace(path.ptr, json, &err), &err);
-    CHECK_OK(lore_template_open(folder.ptr, name, tokenizer, -1, -1, &config.limits, &built, &err),
-             &err);
+    CHECK_OK(
+        lore_template_open(folder.ptr, choice, tokenizer, -1, -1, &config.limits, &built, &err),
+        &err);
+    lore_tokenizer_close(tokenizer);
+    return built;
+}
+
+/* Every conversation of the cases, roles in any order: the same text, or refused by both. */
+static void check_builtin(fixture *c, const char *name, const char *family_name, int32_t at_least)
+{
+    lore_template *family = open_template(c, family_name);
+    lore_template *built = open_chosen(c, name, tokens_of(c, family_name));
     CHECK_INT(lore_template_takes_system(built), lore_template_takes_system(family));
     CHECK_INT(lore_template_is_user_first(built), lore_template_is_user_first(family));
     int32_t compared = 0;
     const lore_json *list = lore_json_get(c->root, "conversations");
     for (const lore_json *n = lore_json_first(list); n != NULL; n = lore_json_next(n)) {
+        lore_error err = {.status = LORE_OK};
         lore_template_message turns[TURNS_MAX];
-        lore_template_output expected, output;
-        lore_template_chat chat = {.messages = turns, .is_open = true};
+        lore_template_output expected = {0}, output = {0};
+        lore_template_chat chat = {.messages = turns};
         chat.count = turns_of(c, lore_json_key(n).ptr, turns);
-        if (lore_template_render(family, &chat, &c->arena, &expected, &err) == LORE_OK) {
-            CHECK_OK(lore_template_render(built, &chat, &c->arena, &output, &err), &err);
-            CHECK_STR(output.text, expected.text.ptr);
-            compared++;
+        chat.is_open = lore_str_equal(turns[chat.count - 1].role, LORE_STR("user"));
+        lore_status status = lore_template_render(family, &chat, &c->arena, &expected, &err);
+        if (lore_template_render(built, &chat, &c->arena, &output, &err) != status ||
+            !lore_str_equal(output.text, expected.text)) {
+            CHECK_STOP("%s, %s: '" LORE_STR_FMT "', not '" LORE_STR_FMT "' (%s)", name,
+                       lore_json_key(n).ptr, LORE_STR_ARG(output.text), LORE_STR_ARG(expected.text),
+                       err.message);
         }
+        compared += status == LORE_OK;
     }
-    CHECK(compared >= 8);
+    CHECK(compared >= at_least);
     lore_template_close(built);
     lore_template_close(family);
-    lore_tokenizer_close(tokenizer);
 }
 
 TEST(built_in_templates_agree_with_the_families)
 {
     fixture c;
     open_cases(&c);
-    check_builtin(&c, "chatml");
-    check_builtin(&c, "llama2");
-    check_builtin(&c, "alpaca");
+    check_builtin(&c, "chatml", "chatml", 15);
+    check_builtin(&c, "llama2", "llama2", 8);
+    check_builtin(&c, "llama3", "llama3", 15);
+    check_builtin(&c, "mistral", "mistral-v2", 8);
+    check_builtin(&c, "alpaca", "alpaca", 15);
+    close_cases(&c);
+}
+
+/* ---- the end of a turn ---- */
+
+/* Opened as a model's folder is, each family's template shows the token that ends an answer. */
+TEST(every_family_ends_an_answer_with_its_token)
+{
+    static const char *const ENDS[][2] = {
+        {"alpaca", "</s>"},         {"chatml", "<|im_end|>"}, {"gemma2", "<end_of_turn>"},
+        {"llama2", "</s>"},         {"llama3", "<|eot_id|>"}, {"llama3.1", "<|eot_id|>"},
+        {"llama3.2", "<|eot_id|>"}, {"mistral-v1", "</s>"},   {"mistral-v2", "</s>"},
+        {"mistral-v3", "</s>"},     {"mistral-v7", "</s>"},   {"phi3", "<|end|>"},
+        {"phi3-first", "<|end|>"},  {"qwen2", "<|im_end|>"},  {"qwen2.5", "<|im_end|>"},
+        {"qwen3", "<|im_end|>"},    {"vicuna", "</s>"}};
+    enum { FAMILIES = sizeof ENDS / sizeof ENDS[0] };
+    fixture c;
+    open_cases(&c);
+    CHECK_INT(FAMILIES, lore_json_count(lore_json_get(c.root, "tokens")));
+    for (size_t i = 0; i < FAMILIES; i++) {
+        lore_str path = lore_str_printf(&c.arena, FOLDER "%s.jinja", ENDS[i][0]);
+        lore_template *template = open_chosen(&c, path.ptr, tokens_of(&c, ENDS[i][0]));
+        int32_t id = lore_template_end_id(template);
+        if (id < 1 || strcmp(MARKERS[id - 1], ENDS[i][1]) != 0) {
+            CHECK_STOP("%s: token %d ends an answer, not %s", ENDS[i][0], id, ENDS[i][1]);
+        }
+        lore_template_close(template);
+    }
     close_cases(&c);
 }
 
@@ -210,9 +281,9 @@ static lore_status run_snippet(fixture *c, lore_str source, lore_template_output
     const lore_jinja_node *body = NULL;
     lore_template_tokens tokens = tokens_of(c, "llama2");
     lore_status status = lore_jinja_parse_source(source, "snippet", &c->arena, &body, err);
-    return status == LORE_OK
-               ? lore_jinja_execute("snippet", body, &tokens, &chat, &c->arena, output, err)
-               : status;
+    return status == LORE_OK ? lore_jinja_execute("snippet", body, LORE_JINJA_STEPS, &tokens, &chat,
+                                                  &c->arena, output, err)
+                             : status;
 }
 
 TEST(snippets_mean_what_they_mean_in_jinja)
@@ -284,5 +355,6 @@ TEST(exactly_the_bytes_of_messages_are_foreign)
     close_cases(&c);
 }
 
-CHECK_MAIN(families_write_what_transformers_writes, built_in_templates_agree_with_the_families,
-           snippets_mean_what_they_mean_in_jinja, exactly_the_bytes_of_messages_are_foreign)
+CHECK_MAIN(families_write_what_transformers_writes, every_family_ends_an_answer_with_its_token,
+           built_in_templates_agree_with_the_families, snippets_mean_what_they_mean_in_jinja,
+           exactly_the_bytes_of_messages_are_foreign)

@@ -21,9 +21,9 @@ CHECK_UNUSED static lore_status run_source(lore_str source, const lore_template_
 {
     const lore_jinja_node *body = NULL;
     lore_status status = lore_jinja_parse_source(source, "t", arena, &body, err);
-    return status == LORE_OK
-               ? lore_jinja_execute("t", body, &TEMPLATE_TOKENS, chat, arena, output, err)
-               : status;
+    return status == LORE_OK ? lore_jinja_execute("t", body, LORE_JINJA_STEPS, &TEMPLATE_TOKENS,
+                                                  chat, arena, output, err)
+                             : status;
 }
 
 /* The source gives this text, and where `marks` is not NULL, these marks: '.' for bytes of the

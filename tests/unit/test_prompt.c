@@ -430,6 +430,25 @@ static const lore_prompt_slots turns_slots = {
 
 #define TURNS_PROMPT "[system]\nS\n[history]\n[user]\n{{question}}\n[assistant]\nSo:"
 
+/* A file with a chat template whose roles must alternate and which refuses a system message. */
+static const char *without_system(void)
+{
+    static char path[256];
+    lore_error err;
+    snprintf(path, sizeof path, "%s/without_system.jinja", check_temp_dir());
+    CHECK_OK(
+        lore_file_replace(
+            path,
+            LORE_STR("{% for m in messages %}"
+                     "{% if m.role == 'system' or (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+                     "{{ raise_exception('roles must alternate') }}{% endif %}"
+                     "{% if m.role == 'user' %}{{ '[INST] ' + m.content + ' [/INST]' }}"
+                     "{% else %}{{ ' ' + m.content }}{% endif %}{% endfor %}"),
+            &err),
+        &err);
+    return path;
+}
+
 TEST(writes_what_the_chat_template_says)
 {
     lore_tokenizer *tokenizer = byte_tokenizer();
@@ -440,6 +459,9 @@ TEST(writes_what_the_chat_template_says)
     build_in("llama2", template, tokenizer, &turns_slots, &arena, &prompt);
     CHECK_STR(prompt.text, "[INST] <<SYS>>\nS\n<</SYS>>\n\nold question [/INST] old answer "
                            "[INST] newer question [/INST] newer answer [INST] Q [/INST]So:");
+    build_in("mistral", template, tokenizer, &turns_slots, &arena, &prompt);
+    CHECK_STR(prompt.text, " [INST] S\n\nold question [/INST] old answer [INST] newer question "
+                           "[/INST] newer answer [INST] Q [/INST]So:");
     build_in("alpaca", template, tokenizer, &turns_slots, &arena, &prompt);
     CHECK(lore_str_find(prompt.text, LORE_STR("### Instruction:\nS\n\n### Input:\nold question"),
                         0) != SIZE_MAX);
@@ -456,12 +478,12 @@ TEST(folds_the_system_into_the_first_user)
     lore_arena arena;
     lore_arena_init(&arena, 0);
     lore_prompt prompt;
-    build_in("mistral", template, tokenizer, &turns_slots, &arena, &prompt);
+    build_in(without_system(), template, tokenizer, &turns_slots, &arena, &prompt);
     CHECK_STR(prompt.text, "[INST] S\n\nold question [/INST] old answer[INST] newer question "
                            "[/INST] newer answer[INST] Q [/INST]So:");
     lore_prompt_close(template);
     template = parse("[system]\n{{question}}\n[user]\nu\n[assistant]\n");
-    build_in("mistral", template, tokenizer, &turns_slots, &arena, &prompt);
+    build_in(without_system(), template, tokenizer, &turns_slots, &arena, &prompt);
     CHECK_STR(prompt.text, "[INST] Q\n\nu [/INST]");
     lore_arena_destroy(&arena);
     lore_prompt_close(template);
@@ -478,10 +500,10 @@ TEST(keeps_no_answer_without_its_question)
     lore_prompt prompt;
     lore_prompt_slots slots = turns_slots;
     int32_t previous = 4, seen[5] = {0};
-    build_in("mistral", template, tokenizer, &slots, &arena, &prompt);
+    build_in(without_system(), template, tokenizer, &slots, &arena, &prompt);
     for (int32_t most = prompt.tokens.count; previous > 0; most--) {
         slots.tokens_max = most;
-        build_in("mistral", template, tokenizer, &slots, &arena, &prompt);
+        build_in(without_system(), template, tokenizer, &slots, &arena, &prompt);
         CHECK(prompt.history_used <= previous);
         previous = prompt.history_used;
         seen[previous]++;
@@ -497,7 +519,7 @@ TEST(keeps_no_answer_without_its_question)
 TEST(hands_on_what_the_chat_template_refuses)
 {
     lore_tokenizer *tokenizer = byte_tokenizer();
-    lore_template *chat = open_chat("mistral", tokenizer);
+    lore_template *chat = open_chat(without_system(), tokenizer);
     lore_prompt_template *template = parse(TURNS_PROMPT);
     lore_arena arena;
     lore_arena_init(&arena, 0);
@@ -506,8 +528,49 @@ TEST(hands_on_what_the_chat_template_refuses)
     lore_prompt_slots slots = turns_slots;
     slots.history_count = 3;
     CHECK_FAILS(lore_prompt_build(template, chat, tokenizer, &slots, &arena, &prompt, &err),
-                LORE_ERR_INVALID, &err,
-                "the chat template 'mistral' refuses this conversation: roles must alternate");
+                LORE_ERR_INVALID, &err, "refuses this conversation: roles must alternate");
+    lore_arena_destroy(&arena);
+    lore_prompt_close(template);
+    lore_template_close(chat);
+    lore_tokenizer_close(tokenizer);
+}
+
+/* What is over a limit by itself is left out like what is over the budget, oldest and last first;
+ * where the question is, the limit is the error. */
+TEST(leaves_out_what_is_over_a_limit)
+{
+    enum { HUGE = 17 << 20 };
+    lore_tokenizer *tokenizer = byte_tokenizer();
+    lore_template *chat = open_chat("chatml", tokenizer);
+    lore_prompt_template *template =
+        parse("[system]\nS\n[history]\n[user]\n{{question}}\n{{passages}}\n[assistant]\n");
+    lore_arena arena;
+    lore_arena_init(&arena, 0);
+    lore_prompt prompt;
+    lore_error err = {.status = LORE_OK};
+    char *huge = lore_arena_push(&arena, HUGE);
+    memset(huge, 'a', HUGE);
+    const lore_prompt_message history[] = {{LORE_STR("user"), {huge, HUGE}},
+                                           {LORE_STR("assistant"), LORE_STR("an answer")},
+                                           {LORE_STR("user"), LORE_STR("another question")},
+                                           {LORE_STR("assistant"), LORE_STR("another answer")}};
+    const lore_str passages[] = {LORE_STR("P"), {huge, HUGE}, LORE_STR("R")};
+    lore_prompt_slots slots = turns_slots;
+    slots.history = history;
+    CHECK_OK(lore_prompt_build(template, chat, tokenizer, &slots, &arena, &prompt, &err), &err);
+    CHECK_INT(err.status, LORE_OK); /* nothing was written for the guess that was too large */
+    CHECK_INT(prompt.history_used, 3);
+    slots.passages = passages;
+    slots.passage_count = 3;
+    CHECK_OK(lore_prompt_build(template, chat, tokenizer, &slots, &arena, &prompt, &err), &err);
+    CHECK_INT(prompt.history_used, 0);
+    CHECK_INT(prompt.passages_used, 1);
+    slots.question = (lore_str){huge, HUGE};
+    CHECK_FAILS(lore_prompt_build(template, chat, tokenizer, &slots, &arena, &prompt, &err),
+                LORE_ERR_LIMIT, &err, "a prompt of 17825792 bytes, at most 16777216");
+    slots.question.len = 15 << 20; /* a word that is too long for the tokenizer */
+    CHECK_FAILS(lore_prompt_build(template, chat, tokenizer, &slots, &arena, &prompt, &err),
+                LORE_ERR_LIMIT, &err, "without a break");
     lore_arena_destroy(&arena);
     lore_prompt_close(template);
     lore_template_close(chat);
@@ -558,7 +621,7 @@ TEST(survives_every_failing_allocation)
     check_alloc_sweep(parse_and_close, NULL);
     lore_tokenizer *tokenizer = byte_tokenizer();
     lore_prompt_template *template = open_default();
-    lore_template *chat = open_chat("mistral", tokenizer);
+    lore_template *chat = open_chat(without_system(), tokenizer);
     build_input input = {template, chat, tokenizer};
     check_alloc_sweep(build_and_drop, &input);
     lore_template_close(chat);
@@ -571,4 +634,5 @@ CHECK_MAIN(gives_the_training_prompt, gives_the_training_prompt_in_shipped_token
            refuses_bad_templates_with_file_and_line, refuses_templates_beyond_a_limit,
            opens_only_files_of_the_folder, refuses_bad_slots, writes_what_the_chat_template_says,
            folds_the_system_into_the_first_user, keeps_no_answer_without_its_question,
-           hands_on_what_the_chat_template_refuses, survives_every_failing_allocation)
+           hands_on_what_the_chat_template_refuses, leaves_out_what_is_over_a_limit,
+           survives_every_failing_allocation)

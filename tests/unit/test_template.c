@@ -91,7 +91,7 @@ TEST(takes_the_folders_own_template)
     check_opens(folder, "auto", "json user:Q</s>", "/chat_template.json");
     put(folder, "chat_template.jinja", "file " ECHO "\n");
     check_opens(folder, "auto", "file user:Q</s>", "/chat_template.jinja");
-    check_opens(folder, "mistral", "<|endoftext|>[INST] Q [/INST]", "mistral");
+    check_opens(folder, "mistral", "<|endoftext|> [INST] Q [/INST]", "mistral");
 }
 
 TEST(takes_the_default_of_a_list)
@@ -196,6 +196,10 @@ TEST(finds_out_what_a_template_takes)
     check_found("{% for m in messages %}{% if loop.first and m.role == 'assistant' %}"
                 "{{ raise_exception('no') }}{% endif %}{{ m.content }}{% endfor %}",
                 true, true);
+    /* Words of the template's own that are those of a trial say nothing. */
+    check_found(
+        "Zur Sache.{% for m in messages if m.role != 'system' %}{{ m.content }}{% endfor %}", false,
+        false);
 }
 
 static void check_end(const char *folder, const char *choice, int32_t id)
@@ -218,6 +222,10 @@ TEST(finds_the_token_that_ends_a_turn)
     put(folder, "chat_template.jinja",
         "{% for m in messages %}{{ m.role + ':' + m.content }}\n{% endfor %}");
     check_end(folder, "auto", -1);
+    put(folder, "chat_template.jinja", /* takes no conversation that ends with an answer */
+        "Dies.<|im_start|>{% if not add_generation_prompt %}{{ raise_exception('ask') }}"
+        "{% endif %}{% for m in messages %}{{ m.role + ':' + m.content + '<|pad|>' }}{% endfor %}");
+    check_end(folder, "auto", 3);
 }
 
 /* ---- hostile messages ---- */

@@ -38,7 +38,8 @@ TEST(names_the_operands)
 {
     check_refuses("a\n{{ 'a' + 1 }}", LORE_ERR_INVALID, "t:2: cannot add text and a number");
     check_refuses("{{ 'a' + nothing }}", LORE_ERR_INVALID, "text and something undefined");
-    check_refuses("{{ 'a' * 2 }}", LORE_ERR_INVALID, "cannot calculate with text and a number");
+    check_refuses("{{ messages[0].role * 2 }}", LORE_ERR_INVALID,
+                  "cannot calculate with text and a number");
     check_refuses("{{ 'a' < 2 }}", LORE_ERR_INVALID, "cannot order text and a number");
     check_refuses("{{ 1 in 2 }}", LORE_ERR_INVALID, "a number and a number");
     check_refuses("{{ nothing[1] }}", LORE_ERR_INVALID, "something undefined and a number");

@@ -14,6 +14,33 @@ TEST(filters_take_what_they_can)
     check_gives("{{ [[1]] | tojson(indent=2) }}", "[\n  [\n    1\n  ]\n]", NULL);
 }
 
+/* A long text is not taken apart for one of its characters or their number. */
+TEST(ends_of_long_texts_are_cheap)
+{
+    enum { LONG = 12 << 20 };
+    lore_error err;
+    lore_arena arena;
+    lore_arena_init(&arena, 0);
+    char *text = lore_arena_push(&arena, LONG);
+    memset(text, 'a', LONG);
+    memcpy(text, "\xe4\xb8\xad", 3);
+    memcpy(text + LONG - 2, "\xc3\xa9", 2);
+    lore_template_message turn = {LORE_STR("user"), {text, LONG}};
+    lore_template_chat chat = {.messages = &turn, .count = 1};
+    lore_template_output output = {0};
+    CHECK_OK(run_source(LORE_STR("{% set t = messages[0].content %}{{ t | first }}{{ t | last }}"
+                                 "{{ t | length }}{{ t | count }}{{ '' | first }}{{ '' | last }}"),
+                        &chat, &arena, &output, &err),
+             &err);
+    CHECK_STR(output.text, "\xe4\xb8\xad\xc3\xa9"
+                           "12582909"
+                           "12582909");
+    for (size_t i = 0; i < output.text.len; i++) {
+        CHECK_INT(output.foreign[i], i < 5);
+    }
+    lore_arena_destroy(&arena);
+}
+
 TEST(filters_refuse_the_rest)
 {
     check_refuses("{{ 1 | length }}", LORE_ERR_INVALID, "t:1: a number is no list");
@@ -36,4 +63,5 @@ TEST(tests_tell_kinds_apart)
     check_gives("{{ 1 is equalto 1 }}{{ 1 is ne(1) }}{{ 1 is eq 2 }}", "TrueFalseFalse", NULL);
 }
 
-CHECK_MAIN(filters_take_what_they_can, filters_refuse_the_rest, tests_tell_kinds_apart)
+CHECK_MAIN(filters_take_what_they_can, ends_of_long_texts_are_cheap, filters_refuse_the_rest,
+           tests_tell_kinds_apart)

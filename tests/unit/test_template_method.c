@@ -24,6 +24,13 @@ TEST(methods_refuse_the_rest)
     check_refuses("{{ 'a'.items() }}", LORE_ERR_INVALID, "the items of text");
 }
 
+static void strcat_checked(char *text, size_t cap, const char *more)
+{
+    size_t len = strlen(text);
+    CHECK(len + strlen(more) < cap);
+    memcpy(text + len, more, strlen(more) + 1);
+}
+
 TEST(dates_are_those_of_the_run)
 {
     setenv("TZ", "UTC0", 1);
@@ -34,6 +41,27 @@ TEST(dates_are_those_of_the_run)
     check_refuses("{{ strftime_now('%c') }}", LORE_ERR_UNSUPPORTED, "format of a date");
     check_refuses("{{ strftime_now('') }}", LORE_ERR_UNSUPPORTED, "format of a date");
     check_refuses("{{ strftime_now(1) }}", LORE_ERR_INVALID, "with a number");
+    check_refuses("{{ strftime_now('%\\x00') }}", LORE_ERR_UNSUPPORTED, "format of a date");
+    check_refuses("{{ strftime_now('%Y\\x00%Y') }}", LORE_ERR_UNSUPPORTED, "format of a date");
+    /* Letters of a message stay foreign. */
+    check_gives("{{ strftime_now(messages[2].content) }}{{ strftime_now('y') }}", "yesy", "xxx.");
+    check_gives("{{ strftime_now(messages[2].content ~ '%d') }}", "yes01", "xxxxx");
+}
+
+/* As long as one may be, of the longest names; and one byte more. */
+TEST(dates_have_a_length)
+{
+    char source[512] = "{{ strftime_now('", text[2048] = "";
+    for (int32_t i = 0; i < 127; i++) {
+        strcat_checked(source, sizeof source, "%A");
+        strcat_checked(text, sizeof text, "Sunday");
+    }
+    strcat_checked(source, sizeof source, ".') }}");
+    strcat_checked(text, sizeof text, ".");
+    check_gives(source, text, NULL);
+    source[strlen(source) - strlen("') }}")] = '\0';
+    strcat_checked(source, sizeof source, ".') }}");
+    check_refuses(source, LORE_ERR_LIMIT, "of 256 bytes, at most 255");
 }
 
 TEST(a_refusal_is_in_the_templates_words)
@@ -52,4 +80,5 @@ TEST(namespaces_hold_what_they_are_given)
 }
 
 CHECK_MAIN(methods_take_texts_and_mappings, methods_refuse_the_rest, dates_are_those_of_the_run,
-           a_refusal_is_in_the_templates_words, namespaces_hold_what_they_are_given)
+           dates_have_a_length, a_refusal_is_in_the_templates_words,
+           namespaces_hold_what_they_are_given)

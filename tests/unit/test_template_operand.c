@@ -44,11 +44,37 @@ TEST(knows_the_tests_that_filters_apply)
 {
     check_unread("x | selectattr('a.b')", "the plain name of an attribute");
     check_unread("x | selectattr(y)", "the plain name of an attribute");
-    check_unread("x | selectattr('a', 'odd')", "the test that selectattr applies");
-    check_unread("x | select(y)", "the test that select applies");
-    check_unread("x | select('equalto')", "the test that select applies");
-    check_unread("x | reject('defined', 1)", "the test that reject applies");
+    check_unread("x | selectattr('a', 'odd')", "the test 'odd' that selectattr applies");
+    check_unread("x | select(y)", "the plain name of a test");
+    check_unread("x | select('equalto')", "'equalto' that select applies is not supported with 0");
+    check_unread("x | reject('defined', 1)", "'defined' that reject applies is not supported with");
     check_gives("{{ messages | selectattr('role', 'ne', 'user') | list | length }}", "2", NULL);
+}
+
+/* What Jinja has beside words, in a branch that is never taken either. */
+TEST(refuses_what_the_language_has_not)
+{
+    static const char *const rows[][2] = {{"{'a': 1}", "a mapping {...}"},
+                                          {"{}", "a mapping {...}"},
+                                          {"1.5", "not a decimal integer"},
+                                          {"1 / 2", "the operator '/'"},
+                                          {"2 ** 3", "the operator '**'"},
+                                          {"'%d' % x", "the operator '%' of a text or a list"},
+                                          {"x * '-'", "the operator '*' of a text or a list"},
+                                          {"[0] * 3", "the operator '*' of a text or a list"},
+                                          {"'a' 'b'", "strings side by side"},
+                                          {"+x", "a '+' before a value"},
+                                          {"1 < x < 3", "a chain of comparisons"},
+                                          {"caller()", "the function 'caller'"},
+                                          {"loop(x)", "the function 'loop'"},
+                                          {"super()", "the function 'super'"},
+                                          {"joiner()", "the function 'joiner'"},
+                                          {"x | map(attribute='y')", "the filter 'map'"},
+                                          {"x | sort", "the filter 'sort'"},
+                                          {"x is sameas none", "the test 'sameas'"}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        check_unread(rows[i][0], rows[i][1]);
+    }
 }
 
 TEST(reads_indices_and_slices)
@@ -65,4 +91,4 @@ TEST(reads_indices_and_slices)
 }
 
 CHECK_MAIN(refuses_unknown_words, counts_arguments, knows_the_tests_that_filters_apply,
-           reads_indices_and_slices)
+           refuses_what_the_language_has_not, reads_indices_and_slices)

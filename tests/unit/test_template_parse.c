@@ -22,6 +22,49 @@ TEST(refuses_what_it_has_not)
     check_refuses("{% for x in [] %}{% else %}{% endfor %}", LORE_ERR_UNSUPPORTED, "else");
 }
 
+/* Statements by their names and lines, where no conversation would ever come by. */
+TEST(refuses_statements_that_are_never_run)
+{
+    static const char *const names[] = {"macro f()",
+                                        "import 'x' as y",
+                                        "from 'x' import y",
+                                        "include 'x'",
+                                        "extends 'x'",
+                                        "block a",
+                                        "call f()",
+                                        "filter upper",
+                                        "do x.pop()",
+                                        "with a = 1",
+                                        "raw",
+                                        "autoescape true",
+                                        "trans",
+                                        "generation",
+                                        "break",
+                                        "continue",
+                                        "elseif x",
+                                        "debug"};
+    static const char *const others[][2] = {
+        {"{% set x %}a{% endset %}", "{% set %} is only supported as NAME = VALUE"},
+        {"{% set a, b = x %}", "{% set %} is only supported as NAME = VALUE"},
+        {"{% set a = 1, 2 %}", "{% set %} to several values"},
+        {"{% for x in y recursive %}{% endfor %}", "a recursive loop"},
+        {"{% for x in y %}{% else %}{% endfor %}", "{% else %} of a loop"},
+        {"{% for a, b, c in y %}{% endfor %}", "a loop over more than two names"},
+        {"{% for (a, b) in y %}{% endfor %}", "a loop over names in brackets"}};
+    char source[256], words[64];
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        snprintf(source, sizeof source, "{%% if false %%}\n\n{%% %s %%}{%% endif %%}", names[i]);
+        snprintf(words, sizeof words, "t:3: {%% %.*s %%} is not supported",
+                 (int)strcspn(names[i], " "), names[i]);
+        check_refuses(source, LORE_ERR_UNSUPPORTED, words);
+    }
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
+        snprintf(source, sizeof source, "{%% if false %%}\n\n%s{%% endif %%}", others[i][0]);
+        snprintf(words, sizeof words, "t:3: %s", others[i][1]);
+        check_refuses(source, LORE_ERR_UNSUPPORTED, words);
+    }
+}
+
 TEST(refuses_what_does_not_match)
 {
     check_refuses("{% if true %}", LORE_ERR_INVALID, "the end where '{%' should stand");
@@ -74,5 +117,5 @@ TEST(bounds_the_size)
     lore_arena_destroy(&arena);
 }
 
-CHECK_MAIN(nests_statements, refuses_what_it_has_not, refuses_what_does_not_match, bounds_the_depth,
-           bounds_the_size)
+CHECK_MAIN(nests_statements, refuses_what_it_has_not, refuses_statements_that_are_never_run,
+           refuses_what_does_not_match, bounds_the_depth, bounds_the_size)

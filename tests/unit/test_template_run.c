@@ -43,6 +43,27 @@ TEST(ends_whatever_the_template_does)
                "too many steps");
 }
 
+/* Many names in many scopes: looking for one costs what it takes. */
+TEST(names_cost_what_it_takes_to_find_them)
+{
+    lore_buf source;
+    lore_buf_init(&source, 0);
+    for (int32_t level = 0; level < 90; level++) {
+        lore_buf_printf(&source, "{%% for x in [1] %%}");
+        for (int32_t i = 0; i < 100; i++) {
+            lore_buf_printf(&source, "{%% set a%02x = 1 %%}", (unsigned)i);
+        }
+    }
+    lore_buf_printf(&source, "{%% for x in 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx' %%}"
+                             "{%% for x in 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx' %%}"
+                             "{{ b01 or b02 or b03 or b04 }}{%% endfor %%}{%% endfor %%}");
+    for (int32_t level = 0; level < 90; level++) {
+        lore_buf_printf(&source, "{%% endfor %%}");
+    }
+    check_ends(lore_buf_c(&source), "too many steps");
+    lore_buf_destroy(&source);
+}
+
 TEST(contents_may_be_long)
 {
     lore_error err;
@@ -85,11 +106,11 @@ static void *run_often(void *self)
     lore_arena_init(&arena, 0);
     lore_template_output first = {0}, again = {0};
     lore_error err;
-    s->is_same = lore_jinja_execute("t", s->body, &TEMPLATE_TOKENS, &TEMPLATE_CHAT, &arena, &first,
-                                    &err) == LORE_OK;
+    s->is_same = lore_jinja_execute("t", s->body, LORE_JINJA_STEPS, &TEMPLATE_TOKENS,
+                                    &TEMPLATE_CHAT, &arena, &first, &err) == LORE_OK;
     for (int32_t i = 0; i < 200 && s->is_same; i++) {
-        s->is_same = lore_jinja_execute("t", s->body, &TEMPLATE_TOKENS, &TEMPLATE_CHAT, &arena,
-                                        &again, &err) == LORE_OK &&
+        s->is_same = lore_jinja_execute("t", s->body, LORE_JINJA_STEPS, &TEMPLATE_TOKENS,
+                                        &TEMPLATE_CHAT, &arena, &again, &err) == LORE_OK &&
                      lore_str_equal(first.text, again.text);
     }
     lore_arena_destroy(&arena);
@@ -135,4 +156,5 @@ TEST(survives_every_failing_allocation)
 }
 
 CHECK_MAIN(loops_have_scopes_and_ifs_have_not, ends_whatever_the_template_does,
-           contents_may_be_long, threads_may_share_a_template, survives_every_failing_allocation)
+           names_cost_what_it_takes_to_find_them, contents_may_be_long,
+           threads_may_share_a_template, survives_every_failing_allocation)
