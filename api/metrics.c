@@ -33,6 +33,7 @@ struct lore_metrics {
     lore_lock lock;                 /* guards all below */
     route_counts *counts;           /* of lore_routes, then of all other addresses together */
     int64_t answers[MODE_COUNT][2]; /* by mode used, refused */
+    int64_t reranks[LORE_RERANK_FAILED + 1];
     int64_t prompt_tokens, completion_tokens;
     int64_t refused; /* connections */
     int32_t active, connections;
@@ -94,6 +95,7 @@ void lore_metrics_answer(lore_metrics *metrics, const lore_answer *answer)
 {
     lore_lock_acquire(&metrics->lock);
     metrics->answers[answer->mode_used][answer->is_refused]++;
+    metrics->reranks[answer->hits.rerank]++;
     metrics->prompt_tokens += answer->prompt_tokens;
     metrics->completion_tokens += answer->completion_tokens;
     lore_lock_release(&metrics->lock);
@@ -209,6 +211,14 @@ static void print_answers(const lore_metrics *metrics, lore_buf *out)
                             lore_mode_name((lore_mode)mode), refused ? "true" : "false",
                             metrics->answers[mode][refused]);
         }
+    }
+    static const char *const OUTCOMES[] = {[LORE_RERANK_DONE] = "done",
+                                           [LORE_RERANK_LATE] = "deadline",
+                                           [LORE_RERANK_FAILED] = "error"};
+    print_head(out, "lore_reranks_total", "counter", "What came of the reranker, where one is.");
+    for (int32_t i = LORE_RERANK_DONE; i <= LORE_RERANK_FAILED; i++) {
+        lore_buf_printf(out, "lore_reranks_total{outcome=\"%s\"} %" PRId64 "\n", OUTCOMES[i],
+                        metrics->reranks[i]);
     }
     print_head(out, "lore_tokens_total", "counter", "Tokens of prompts and of answers.");
     lore_buf_printf(out, "lore_tokens_total{kind=\"prompt\"} %" PRId64 "\n",

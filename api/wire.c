@@ -252,11 +252,19 @@ static const char *error_type(int http_status)
  * path must be a field that requests have. */
 static lore_str error_param(const lore_error *error)
 {
-    static const char *const FIELDS[] = {
-        "question", "collection", "top_k",       "filter", "mode",     "history", "prompt",
-        "adapter",  "stream",     "seed",        "stop",   "metadata", "id",      "title",
-        "text",     "markdown",   "html",        "url",    "source",   "cursor",  "limit",
-        "body",     "max_tokens", "temperature", "top_p"};
+    static const char *const FIELDS[] = {"question",   "collection",
+                                         "top_k",      "filter",
+                                         "mode",       "history",
+                                         "prompt",     "adapter",
+                                         "stream",     "seed",
+                                         "stop",       "metadata",
+                                         "id",         "title",
+                                         "text",       "markdown",
+                                         "html",       "url",
+                                         "source",     "cursor",
+                                         "limit",      "body",
+                                         "max_tokens", "temperature",
+                                         "top_p",      "repetition_penalty"};
     if (error->status != LORE_ERR_INVALID && error->status != LORE_ERR_LIMIT) {
         return (lore_str){NULL, 0};
     }

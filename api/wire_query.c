@@ -202,7 +202,8 @@ static lore_status parse_prompt(const lore_json *root, const lore_limits *limits
 
 static lore_status parse_sampling(const lore_json *root, lore_query *query, lore_error *err)
 {
-    double temperature = 0, top_p = 1;
+    double temperature = 0, top_p = 0,
+           penalty = 0; /* 0: top_p, penalty as the model's folder says */
     int64_t seed = 0;
     lore_status status = lore_json_get_number(root, "", "temperature", 0, 2, &temperature, err);
     if (status == LORE_OK) {
@@ -212,7 +213,14 @@ static lore_status parse_sampling(const lore_json *root, lore_query *query, lore
         status = lore_json_get_int(root, "", "seed", 0, SEED_MAX, &seed, err);
     }
     if (status == LORE_OK) {
-        query->sampling = (lore_sampling){(float)temperature, (float)top_p, 0, (uint64_t)seed};
+        status = lore_json_get_number(root, "", "repetition_penalty", LORE_PENALTY_MIN,
+                                      LORE_PENALTY_MAX, &penalty, err);
+    }
+    if (status == LORE_OK) {
+        query->sampling = (lore_sampling){.temperature = (float)temperature,
+                                          .top_p = (float)top_p,
+                                          .seed = (uint64_t)seed,
+                                          .repetition_penalty = (float)penalty};
     }
     return status;
 }

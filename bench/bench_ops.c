@@ -379,7 +379,8 @@ static void rope_append_rows(bench *on, other_work *work, int32_t rows, bool has
     work->batch.rows = rows;
     work->starts[1] = rows;
     const float *norm = has_norms ? work->weights : NULL;
-    const lore_rope rope = {work->weights, work->weights, POSITIONS, 14, 64, norm, norm, 1e-6f};
+    const lore_rope rope = {work->weights, work->weights, POSITIONS, NULL, 14, 64,
+                            norm,          norm,          1e-6f};
     lore_op_rope_append(on->queue, lore_view_of(work->y, rows, 18 * 64), &rope, &work->cache,
                         &work->batch);
 }

@@ -188,6 +188,41 @@ static void check_encoder(doctor *d)
            config->encoder);
 }
 
+/* The folder opens and a pair of texts gets a score. */
+static void check_reranker(doctor *d)
+{
+    lore_error err;
+    const lore_config *config = &d->cli->config;
+    int64_t start = lore_clock_ns();
+    lore_reranker *reranker = NULL;
+    float score = 0;
+    if (strcmp(config->reranker, "none") == 0) {
+        report(d, VERDICT_OK, "reranker", "none is configured: passages stay as they were found");
+        return;
+    }
+    if (d->backend == NULL) {
+        return;
+    }
+    lore_status status =
+        lore_file_is_dir(config->reranker)
+            ? lore_reranker_open(config->reranker, d->backend, &config->limits, &reranker, &err)
+            : lore_fail(&err, LORE_ERR_NOT_FOUND, "no folder at '%s'", config->reranker);
+    if (status == LORE_OK) {
+        const lore_str text = LORE_STR("Does it load?");
+        status = lore_reranker_score(reranker, text, &text, 1, 0, &score, &err);
+    }
+    if (status == LORE_OK) {
+        report(d, VERDICT_OK, "reranker", "%s (%s), %.1f M parameters, loads in %.2f s (%s)",
+               lore_reranker_name(reranker), lore_reranker_family(reranker),
+               (double)lore_reranker_parameters(reranker) / 1e6,
+               (double)(lore_clock_ns() - start) / 1e9, config->reranker);
+    } else {
+        report(d, VERDICT_FAIL, "reranker",
+               "%s; set reranker in the configuration, or reranker=none", err.message);
+    }
+    lore_reranker_close(reranker);
+}
+
 static void check_decoder(doctor *d)
 {
     lore_error err;
@@ -302,6 +337,7 @@ int lore_cmd_doctor(lore_cli *cli, int argc, char **argv)
     check_gpu(&d);
     check_libraries(&d);
     check_encoder(&d);
+    check_reranker(&d);
     check_decoder(&d);
     check_prompts(&d);
     check_data(&d);

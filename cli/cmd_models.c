@@ -29,13 +29,21 @@ typedef struct model_view {
     int64_t parameters, weight_bytes;
     int32_t layers, width, heads, kv_heads, head_dim, ffn, vocab, context;
     bool needs_guard;
-    const char *problem; /* of a list: why this is no model; else NULL */
+    lore_generation_defaults generation; /* of a decoder */
+    const char *problem;                 /* of a list: why this is no model; else NULL */
     char fingerprint[80];
     model_file *files;
     int32_t file_count;
 } model_view;
 
 /* ---- what the folder says ---- */
+
+/* For people to read, before anything has been checked; 0: no such number. */
+static int32_t count_of(const lore_json *root, const char *key)
+{
+    double number = lore_json_number(lore_json_get(root, key));
+    return number >= 0 && number <= INT32_MAX ? (int32_t)number : 0;
+}
 
 static lore_status read_architecture(model_view *view, const lore_limits *limits, lore_arena *arena,
                                      lore_error *err)
@@ -57,11 +65,11 @@ static lore_status read_architecture(model_view *view, const lore_limits *limits
     if (status == LORE_OK) {
         const lore_json *first = lore_json_first(lore_json_get(root, "architectures"));
         view->architecture = lore_str_copy(arena, lore_json_str(first));
-        view->layers = (int32_t)lore_json_number(lore_json_get(root, "num_hidden_layers"));
-        view->width = (int32_t)lore_json_number(lore_json_get(root, "hidden_size"));
-        view->heads = (int32_t)lore_json_number(lore_json_get(root, "num_attention_heads"));
-        view->ffn = (int32_t)lore_json_number(lore_json_get(root, "intermediate_size"));
-        view->vocab = (int32_t)lore_json_number(lore_json_get(root, "vocab_size"));
+        view->layers = count_of(root, "num_hidden_layers");
+        view->width = count_of(root, "hidden_size");
+        view->heads = count_of(root, "num_attention_heads");
+        view->ffn = count_of(root, "intermediate_size");
+        view->vocab = count_of(root, "vocab_size");
         lore_json_free(root);
     }
     lore_buf_destroy(&text);
@@ -184,6 +192,8 @@ static lore_status view_reranker(model_view *view, lore_backend *backend, const 
     lore_status status = lore_reranker_open(view->folder, backend, limits, &reranker, err);
     if (status == LORE_OK) {
         view->name = lore_str_to_c(arena, lore_str_from(lore_reranker_name(reranker)));
+        view->context = lore_reranker_tokens_max(reranker);
+        view->vocab = lore_tokenizer_vocab(lore_reranker_tokenizer(reranker));
         view->kv_heads = view->heads;
     }
     lore_reranker_close(reranker);
@@ -212,6 +222,7 @@ static lore_status view_decoder(model_view *view, lore_backend *backend, const l
     view->vocab = info->vocab;
     view->context = info->context;
     view->needs_guard = info->needs_guard;
+    view->generation = info->generation;
     lore_decoder_close(decoder);
     return LORE_OK;
 }
@@ -322,6 +333,13 @@ static void print_view(const model_view *view)
                (double)kv_bytes_per_token(view) / 1e3,
                (double)kv_bytes_per_token(view) * view->context / 1e6);
     }
+    if (strcmp(view->role, "decoder") == 0) {
+        const lore_generation_defaults *g = &view->generation;
+        printf("  generation    %s temperature %g; of requests: top_p %g, top_k %d, "
+               "repetition_penalty %g\n",
+               g->is_sampled ? "sampled," : "greedy,", (double)g->temperature, (double)g->top_p,
+               (int)g->top_k, (double)g->repetition_penalty);
+    }
     printf("  fingerprint   %s\n", view->fingerprint);
     if (view->needs_guard) {
         printf("  guard         its card asks for the support guard\n");
@@ -330,6 +348,17 @@ static void print_view(const model_view *view)
         printf("  %s %10" PRId64 "  " LORE_STR_FMT "\n", i == 0 ? "files " : "      ",
                view->files[i].size_bytes, LORE_STR_ARG(view->files[i].name));
     }
+}
+
+static void write_generation(lore_json_writer *w, const lore_generation_defaults *g)
+{
+    lore_json_object(w, "generation");
+    lore_json_boolean(w, "do_sample", g->is_sampled);
+    lore_json_float(w, "temperature", (double)g->temperature);
+    lore_json_float(w, "top_p", (double)g->top_p);
+    lore_json_int(w, "top_k", g->top_k);
+    lore_json_float(w, "repetition_penalty", (double)g->repetition_penalty);
+    lore_json_end(w);
 }
 
 static void write_view(lore_json_writer *w, const model_view *view)
@@ -359,6 +388,9 @@ static void write_view(lore_json_writer *w, const model_view *view)
         lore_json_int(w, SIZES[i], (int64_t)bytes_at(view, SIZES[i]));
     }
     lore_json_end(w);
+    if (strcmp(view->role, "decoder") == 0) {
+        write_generation(w, &view->generation);
+    }
     lore_json_string(w, "fingerprint", lore_str_from(view->fingerprint));
     lore_json_array(w, "files");
     for (int32_t i = 0; i < view->file_count; i++) {

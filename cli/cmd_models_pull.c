@@ -31,6 +31,7 @@ typedef struct pull {
     lore_cli *cli;
     lore_hub *hub;
     lore_str repository, revision;
+    bool is_revision_asked;                      /* else it is "main" */
     const char *folder, *staging, *old, *parent; /* in the arena */
     int staging_fd;                              /* locked; -1: not yet */
     lore_hub_list list;
@@ -66,6 +67,7 @@ static lore_status parse_target(pull *p, const char *word, lore_error *err)
 {
     lore_str text = lore_str_from(word);
     size_t at = lore_str_find(text, LORE_STR("@"), 0);
+    p->is_revision_asked = at != SIZE_MAX;
     p->repository = lore_str_slice(text, 0, at == SIZE_MAX ? text.len : at);
     p->revision = at == SIZE_MAX ? LORE_STR("main") : lore_str_slice(text, at + 1, text.len);
     size_t slash = lore_str_find(p->repository, LORE_STR("/"), 0);
@@ -88,6 +90,7 @@ static bool is_needed(lore_str name)
                                         "tokenizer.json",
                                         "tokenizer_config.json",
                                         "tokenizer.model",
+                                        "sentencepiece.bpe.model",
                                         "vocab.txt",
                                         "vocab.json",
                                         "merges.txt",
@@ -154,23 +157,24 @@ static lore_status choose_files(pull *p, lore_error *err)
 
 /* ---- the folder ---- */
 
-/* The commit that a folder was pulled at; empty where nobody knows. */
-static lore_str read_commit(pull *p, const char *folder)
+/* What is recorded of a folder's pull: its "commit", the "revision" that was asked for; empty where
+ * nobody knows. */
+static lore_str read_record(pull *p, const char *folder, const char *key)
 {
     lore_buf text;
     lore_error ignored;
     lore_json *root = NULL;
-    lore_str commit = {0};
+    lore_str value = {0};
     lore_str path = lore_str_printf(&p->cli->arena, "%s/" RECORD_FILE, folder);
     lore_buf_init(&text, RECORD_BYTES_MAX);
     if (path.ptr != NULL &&
         lore_file_read(path.ptr, RECORD_BYTES_MAX, &text, &ignored) == LORE_OK &&
         lore_json_parse(lore_buf_str(&text), 4, &root, &ignored) == LORE_OK) {
-        commit = lore_str_copy(&p->cli->arena, lore_json_str(lore_json_get(root, "commit")));
+        value = lore_str_copy(&p->cli->arena, lore_json_str(lore_json_get(root, key)));
         lore_json_free(root);
     }
     lore_buf_destroy(&text);
-    return commit.ptr != NULL ? commit : (lore_str){0};
+    return value.ptr != NULL ? value : (lore_str){0};
 }
 
 static lore_status write_record(pull *p, lore_error *err)
@@ -224,7 +228,7 @@ static lore_status check_ours(pull *p, const char *path, lore_error *err)
         return lore_fail(err, LORE_ERR_INVALID, "'%s' is in the way: it is no folder", path);
     }
     lore_status status = lore_dir_list(&p->cli->arena, path, OLD_FILES_MAX, &names, &count, err);
-    return status == LORE_OK && count > 0 && read_commit(p, path).len == 0
+    return status == LORE_OK && count > 0 && read_record(p, path, "commit").len == 0
                ? lore_fail(err, LORE_ERR_INVALID,
                            "'%s' is in the way: no pull made it (--to names another folder)", path)
                : status;
@@ -259,7 +263,7 @@ static lore_status open_staging(pull *p, lore_error *err)
                          "cannot lock '%s': %s", p->staging,
                          errno == EWOULDBLOCK ? "another pull fills it" : strerror(errno));
     }
-    lore_str commit = read_commit(p, p->staging);
+    lore_str commit = read_record(p, p->staging, "commit");
     if (commit.len > 0 && !lore_str_equal(commit, p->list.commit)) {
         empty_folder(&p->cli->arena, p->staging, false);
     }
@@ -412,7 +416,7 @@ static lore_status run_pull(pull *p, lore_error *err)
     lore_status status =
         lore_hub_read(p->hub, p->repository, p->revision, draw, p, &p->cli->arena, &p->list, err);
     if (status == LORE_OK && lore_file_is_dir(p->folder) &&
-        lore_str_equal(read_commit(p, p->folder), p->list.commit)) {
+        lore_str_equal(read_record(p, p->folder, "commit"), p->list.commit)) {
         return LORE_OK; /* nothing is new */
     }
     if (status == LORE_OK) {
@@ -486,13 +490,22 @@ static lore_status name_folders(pull *p, const char *to, lore_error *err)
                : LORE_OK;
 }
 
+/* The folder as it is; a revision that was asked for must be the one that it was pulled at. */
 static lore_status fetch_nothing(pull *p, lore_error *err)
 {
-    p->list.commit = read_commit(p, p->folder);
-    return lore_file_is_dir(p->folder)
-               ? LORE_OK
-               : lore_fail(err, LORE_ERR_NOT_FOUND,
-                           "'%s' is not there, and offline nothing is fetched", p->folder);
+    if (!lore_file_is_dir(p->folder)) {
+        return lore_fail(err, LORE_ERR_NOT_FOUND,
+                         "'%s' is not there, and offline nothing is fetched", p->folder);
+    }
+    p->list.commit = read_record(p, p->folder, "commit");
+    lore_str revision = read_record(p, p->folder, "revision");
+    bool is_right = !p->is_revision_asked || lore_str_equal(p->revision, revision) ||
+                    lore_str_equal(p->revision, p->list.commit);
+    return is_right ? LORE_OK
+                    : lore_fail(err, LORE_ERR_NOT_FOUND,
+                                "'%s' is at revision '" LORE_STR_FMT "', not '" LORE_STR_FMT
+                                "', and offline nothing is fetched",
+                                p->folder, LORE_STR_ARG(revision), LORE_STR_ARG(p->revision));
 }
 
 static lore_status fetch(pull *p, lore_error *err)

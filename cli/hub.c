@@ -31,6 +31,18 @@ struct lore_hub {
     char words[CURL_ERROR_SIZE];
 };
 
+/* Printable and without spaces: a token read from a file brings its end of line along, and a line
+ * break within would be a header of its own. */
+static bool is_token(const char *token)
+{
+    for (const char *c = token; *c != '\0'; c++) {
+        if (*c <= ' ' || *c > '~') {
+            return false;
+        }
+    }
+    return true;
+}
+
 lore_status lore_hub_open(const char *endpoint, const char *token, const lore_limits *limits,
                           lore_hub **out, lore_error *err)
 {
@@ -40,6 +52,9 @@ lore_status lore_hub_open(const char *endpoint, const char *token, const lore_li
     if (!is_http && !is_https) {
         return lore_fail(err, LORE_ERR_INVALID,
                          "HF_ENDPOINT '%.200s' is no http:// or https:// address", endpoint);
+    }
+    if (token != NULL && !is_token(token)) { /* which is not shown */
+        return lore_fail(err, LORE_ERR_INVALID, "HF_TOKEN must be printable and without spaces");
     }
     while (len > 0 && endpoint[len - 1] == '/') {
         len--;

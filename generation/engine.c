@@ -325,7 +325,8 @@ static lore_status make_parts(lore_engine *engine, lore_error *err)
                                   .page_tokens = info->page_tokens,
                                   .page_count = info->page_count,
                                   .eos_ids = info->eos_ids,
-                                  .eos_count = info->eos_count};
+                                  .eos_count = info->eos_count,
+                                  .turn_tokens = info->turn_tokens};
     lore_status status = lore_sched_new(&options, &engine->sched, err);
     if (status != LORE_OK) {
         return status;

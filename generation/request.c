@@ -26,14 +26,34 @@ static lore_status check_sampling(const lore_sampling *sampling, lore_error *err
         return lore_fail(err, LORE_ERR_INVALID, "temperature is %g, must be at least 0",
                          (double)temperature);
     }
-    if (temperature > 0.0f && !(top_p > 0.0f && top_p <= 1.0f)) {
-        return lore_fail(err, LORE_ERR_INVALID, "top_p is %g, must be above 0 and at most 1",
+    if (temperature > 0.0f && !(top_p >= 0.0f && top_p <= 1.0f)) {
+        return lore_fail(err, LORE_ERR_INVALID, "top_p is %g, must be at least 0 and at most 1",
                          (double)top_p);
     }
     if (sampling->top_k < 0) {
         return lore_fail(err, LORE_ERR_INVALID, "top_k is %d, must be at least 0", sampling->top_k);
     }
+    float penalty = sampling->repetition_penalty;
+    if (penalty != 0.0f && !(penalty >= (float)LORE_PENALTY_MIN && penalty <= LORE_PENALTY_MAX)) {
+        return lore_fail(err, LORE_ERR_INVALID, "repetition_penalty is %g, must be %g to %g",
+                         (double)penalty, LORE_PENALTY_MIN, LORE_PENALTY_MAX);
+    }
     return LORE_OK;
+}
+
+/* What the request leaves open is as the model's folder says. */
+static lore_sampling complete(lore_sampling sampling, const lore_generation_defaults *defaults)
+{
+    if (sampling.top_p == 0.0f) {
+        sampling.top_p = defaults->top_p;
+    }
+    if (sampling.top_k == 0) {
+        sampling.top_k = defaults->top_k;
+    }
+    if (sampling.repetition_penalty == 0.0f) {
+        sampling.repetition_penalty = defaults->repetition_penalty;
+    }
+    return sampling;
 }
 
 static lore_status check_stop(const lore_limits *limits, const lore_str *stop, int32_t count,
@@ -105,7 +125,7 @@ lore_status lore_request_new(const lore_request_bounds *bounds, const lore_gener
     int32_t room = bounds->info->context - generation->prompt_count;
     req->prompt_count = generation->prompt_count;
     req->tokens_max = generation->tokens_max < room ? generation->tokens_max : room;
-    req->sampling = generation->sampling;
+    req->sampling = complete(generation->sampling, &bounds->info->generation);
     lore_arena_init(&req->arena, 0);
     req->arena.block_bytes = REQUEST_BLOCK_BYTES;
     size_t token_count = (size_t)req->prompt_count + (size_t)req->tokens_max;

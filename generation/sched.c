@@ -8,7 +8,8 @@
  * States and who makes each transition
  *   waiting      order index >= admitted, no slot            lore_sched_add, preempt_youngest
  *   prefilling   order index < admitted, pending > 1         admit
- *   running      order index < admitted, pending = 1         lore_sched_apply (past grows)
+ *   running      order index < admitted, pending = 1         lore_sched_apply (past grows; back to
+ *                                                            prefilling at turn_tokens)
  *   cancelled    in `cancelled`, no slot, not in order       sweep_cancelled
  *   free         on free_tickets                             retire
  * where pending = count - past: the known tokens whose keys and values are not in the pages yet.
@@ -51,14 +52,16 @@ typedef struct sequence {
 /* The step under construction. The arrays are sized for the largest step and lore_step points to
  * them, const, for the decoder. */
 typedef struct step_arrays {
-    int32_t *ids;         /* [rows_max] */
-    int32_t *row_start;   /* [sequences_max + 1] */
-    int32_t *past;        /* [sequences_max] */
-    int32_t *page_start;  /* [sequences_max + 1] */
-    int32_t *pages;       /* [page_count]: no page is in two lists */
-    int32_t *logits_rows; /* [sequences_max] */
-    lore_sample *samples; /* [sequences_max] */
-    int32_t *tickets;     /* [sequences_max] whose rows they are */
+    int32_t *ids;            /* [rows_max] */
+    int32_t *row_start;      /* [sequences_max + 1] */
+    int32_t *past;           /* [sequences_max] */
+    int32_t *page_start;     /* [sequences_max + 1] */
+    int32_t *pages;          /* [page_count]: no page is in two lists */
+    int32_t *logits_rows;    /* [sequences_max] */
+    lore_sample *samples;    /* [sequences_max] */
+    lore_penalty *penalties; /* [sequences_max] */
+    int32_t *lengths;        /* [sequences_max] */
+    int32_t *tickets;        /* [sequences_max] whose rows they are */
 } step_arrays;
 
 struct lore_sched {
@@ -119,11 +122,14 @@ static bool push_arrays(lore_sched *sched)
     fill->pages = LORE_PUSH(arena, int32_t, options->page_count);
     fill->logits_rows = LORE_PUSH(arena, int32_t, batch);
     fill->samples = LORE_PUSH(arena, lore_sample, batch);
+    fill->penalties = LORE_PUSH(arena, lore_penalty, batch);
+    fill->lengths = LORE_PUSH(arena, int32_t, batch);
     fill->tickets = LORE_PUSH(arena, int32_t, batch);
-    const void *all[] = {
-        sched->sequences,  sched->free_tickets, sched->order, sched->cancelled, sched->free_slots,
-        fill->ids,         fill->row_start,     fill->past,   fill->page_start, fill->pages,
-        fill->logits_rows, fill->samples,       fill->tickets};
+    const void *all[] = {sched->sequences, sched->free_tickets, sched->order,
+                         sched->cancelled, sched->free_slots,   fill->ids,
+                         fill->row_start,  fill->past,          fill->page_start,
+                         fill->pages,      fill->logits_rows,   fill->samples,
+                         fill->penalties,  fill->lengths,       fill->tickets};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         if (all[i] == NULL) {
             return false;
@@ -336,7 +342,18 @@ static void begin_step(lore_sched *sched)
                                         .page_start = fill->page_start,
                                         .pages = fill->pages},
                               .logits_rows = fill->logits_rows,
-                              .samples = fill->samples};
+                              .samples = fill->samples,
+                              .lengths = fill->lengths};
+}
+
+/* Steps without any penalty stay without the whole array. */
+static void add_penalty(lore_sched *sched, const sequence *seq, lore_penalty *penalty)
+{
+    float factor = seq->sampling.repetition_penalty;
+    *penalty = (lore_penalty){factor > 0 ? factor : 1, seq->tokens, seq->count};
+    if (penalty->factor != 1) {
+        sched->step.penalties = sched->fill.penalties;
+    }
 }
 
 /* The next `rows` pending tokens of the sequence enter the step; with the last pending one, the
@@ -354,6 +371,7 @@ static void add_rows(lore_sched *sched, int32_t ticket, int32_t rows)
     int32_t context = seq->past + rows;
     fill->tickets[at] = ticket;
     fill->past[at] = seq->past;
+    fill->lengths[at] = seq->count;
     memcpy(fill->ids + batch->rows, seq->tokens + seq->past, (size_t)rows * sizeof(int32_t));
     batch->rows += rows;
     fill->row_start[at + 1] = batch->rows;
@@ -375,6 +393,7 @@ static void add_rows(lore_sched *sched, int32_t ticket, int32_t rows)
                                             .top_k = seq->sampling.top_k,
                                             .seed = seq->sampling.seed,
                                             .position = seq->count};
+        add_penalty(sched, seq, &fill->penalties[draw]);
     }
 }
 
@@ -400,11 +419,13 @@ static bool make_room(lore_sched *sched, int32_t at)
     return true;
 }
 
+/* Pages of a sequence that prefills were reserved on admission, except where it has come to its
+ * turn and needs one more. */
 static void plan_running(lore_sched *sched)
 {
     for (int32_t i = 0; i < sched->admitted; i++) {
         int32_t ticket = sched->order[i];
-        if (pending_of(&sched->sequences[ticket]) == 1 && make_room(sched, i)) {
+        if (make_room(sched, i) && pending_of(&sched->sequences[ticket]) == 1) {
             add_rows(sched, ticket, 1);
         }
     }
@@ -436,7 +457,7 @@ static void plan_prefilling(lore_sched *sched)
 {
     for (int32_t i = 0; i < sched->admitted && rows_left(sched) > 0; i++) {
         if (pending_of(&sched->sequences[sched->order[i]]) > 1) {
-            add_prompt_piece(sched, sched->order[i]); /* its pages were reserved on admission */
+            add_prompt_piece(sched, sched->order[i]); /* it has its pages: plan_running */
         }
     }
 }
@@ -502,7 +523,8 @@ static bool is_eos(const lore_sched *sched, int32_t id)
     return false;
 }
 
-/* One drawn token: remember it, report it, and end the sequence where it ends. */
+/* One drawn token: remember it, report it, and end the sequence where it ends. With turn_tokens 0
+ * no count is the turn: a sequence has a prompt. */
 static void take_token(lore_sched *sched, int32_t ticket, int32_t id, float logprob,
                        lore_sched_token token, void *self)
 {
@@ -518,6 +540,8 @@ static void take_token(lore_sched *sched, int32_t ticket, int32_t id, float logp
     if (token(self, seq->owner, ticket, id, logprob, finish) || finish != LORE_FINISH_NONE) {
         remove_from_order(sched, ticket);
         retire(sched, ticket);
+    } else if (seq->count - 1 == sched->options.turn_tokens) {
+        seq->past = 0; /* its pages stay, what is in them is written again */
     }
 }
 

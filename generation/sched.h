@@ -16,11 +16,14 @@
 #include "generation/stream.h"
 #include "models/decoder.h"
 
+/* How tokens are drawn. In a lore_generation (engine.h) 0 leaves top_p, top_k and
+ * repetition_penalty to the model's folder. */
 typedef struct lore_sampling {
     float temperature; /* 0: greedy */
     float top_p;       /* 1: off */
     int32_t top_k;     /* 0: off */
     uint64_t seed;
+    float repetition_penalty; /* of tokens of the prompt and the answer; 0, 1: off */
 } lore_sampling;
 
 typedef struct lore_sequence_request {
@@ -40,6 +43,8 @@ typedef struct lore_sched_options {
     int32_t page_tokens, page_count;
     const int32_t *eos_ids; /* copied */
     int32_t eos_count;
+    int32_t turn_tokens; /* a sequence that grows beyond so many tokens is computed again from its
+                            first (lore_decoder_info); 0: none is */
 } lore_sched_options;
 
 /* Fails: LORE_ERR_INVALID (a bound below 1), LORE_ERR_NOMEM. */

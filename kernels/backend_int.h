@@ -105,6 +105,8 @@ typedef struct lore_candidate {
     float logit;
     int32_t id;
 } lore_candidate;
+/* lore_op_penalise. */
+void lore_host_penalise(lore_queue *queue, lore_view logits, const lore_penalty *penalties);
 /* One row of lore_op_sample. candidates [count] is scratch. */
 void lore_sample_row(int32_t *id, float *logprob, float *logits, int32_t count,
                      const lore_sample *sample, lore_candidate *candidates,

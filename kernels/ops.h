@@ -96,8 +96,10 @@ typedef struct lore_pages {
 typedef struct lore_rope {
     const float *cosine, *sine; /* [positions_max, dim / 2] */
     int32_t positions_max;
-    int32_t heads;       /* h */
-    int32_t dim;         /* even, 2 .. e */
+    const int32_t *starts; /* [s] of a paged batch: the row that is position 0 of the sequence,
+                              where tables stand behind one another (longrope); NULL: 0 */
+    int32_t heads;         /* h */
+    int32_t dim;           /* even, 2 .. e */
     const float *q_norm; /* [e] or NULL: RMS norm of each query head before the rotation (Qwen3) */
     const float *k_norm; /* [e] or NULL */
     float eps;
@@ -124,6 +126,15 @@ typedef struct lore_sample {
     int32_t position; /* of the token being drawn: with the seed it fixes the random number */
 } lore_sample;
 
+/* What drawing is kept from repeating: the logit of every token of `ids` is divided by `factor`
+ * where it is positive and multiplied by it where it is not, once however often the token is there
+ * (Keskar et al. 2019, section 4.1). */
+typedef struct lore_penalty {
+    float factor;       /* above 0; 1: none */
+    const int32_t *ids; /* [count] in the vocabulary */
+    int32_t count;
+} lore_penalty;
+
 typedef struct lore_ops {
     const char *name;
     void (*embed)(lore_queue *, lore_view out, const lore_weight *table, const int32_t *ids,
@@ -148,6 +159,7 @@ typedef struct lore_ops {
     void (*pool)(lore_queue *, lore_view out, lore_view x, const int32_t *row_start, lore_pooling,
                  bool is_normalised);
     void (*gather)(lore_queue *, lore_view out, lore_view x, const int32_t *rows);
+    void (*penalise)(lore_queue *, lore_view logits, const lore_penalty *penalties);
     void (*sample)(lore_queue *, int32_t *ids, float *logprobs, lore_view logits,
                    const lore_sample *samples);
     void (*scan)(lore_queue *, float *scores, const int8_t *query, float query_scale,
@@ -190,11 +202,14 @@ static inline void lore_op_layernorm(lore_queue *q, lore_view out, lore_view x, 
 }
 
 /* out[r, o] (+)= act(sum_d x[r, d] w[o, d] + bias[o]). out must not overlap x. The precision is the
- * weight's: f32; bf16 (x rounded to bf16); int8 (x quantised per row, symmetric, scale max|x| /
- * 127); I4 beside int8 rows (x quantised likewise, but in units of columns, in the order of the
- * weight's columns, each unit with a scale of its own: the largest of 128, 64 and 32 columns that
- * divides the weight's group, any where that is the whole row, and that cols fill by more than
- * half). A row's result does not depend on the other rows of the batch beyond rounding. */
+ * weight's: f32; bf16 (x rounded to bf16); int8 of weights that came in int8 (x quantised per row,
+ * symmetric, scale max|x| / 127); int8 of others (weight and x quantised likewise, but in units of
+ * 64 columns, each with a scale of its own; a unit of x whose largest is beyond 6 times the RMS of
+ * its row keeps what that rounded away, in 1/254 of a step); I4 beside int8 rows (x in units too,
+ * in the order of the weight's columns: the largest of 128, 64 and 32 columns that divides the
+ * weight's group, any where that is the whole row, and that cols fill by more than half).
+ * Quantised, a row with a NaN or an infinity gives nothing but NaN. A row's result does not depend
+ * on the other rows of the batch beyond rounding. */
 static inline void lore_op_matmul(lore_queue *q, lore_view out, lore_view x, const lore_weight *w,
                                   lore_epilogue epilogue)
 {
@@ -301,6 +316,13 @@ static inline void lore_op_gather(lore_queue *q, lore_view out, lore_view x, con
 {
     LORE_ASSERT(out.cols == x.cols);
     q->ops->gather(q, out, x, rows);
+}
+
+/* logits[r, :] is changed as penalties[r] says. penalties and their ids are host memory, lent until
+ * the next sync: texts are long, and most rows have no penalty. */
+static inline void lore_op_penalise(lore_queue *q, lore_view logits, const lore_penalty *penalties)
+{
+    q->ops->penalise(q, logits, penalties);
 }
 
 /* ids[r] = a token drawn from logits[r, :] as samples[r] says: divide by temperature, keep the

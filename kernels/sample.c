@@ -16,6 +16,36 @@
 #include "kernels/backend_int.h"
 
 #include <math.h>
+#include <string.h>
+
+/* A token is penalised once, so a bit of each says whether it has been: 16 KiB for a vocabulary of
+ * 128k, which costs less than to keep the set of every sequence while it grows. */
+void lore_host_penalise(lore_queue *queue, lore_view logits, const lore_penalty *penalties)
+{
+    const size_t bytes = ((size_t)logits.cols + 7) / 8;
+    for (int32_t r = 0; r < logits.rows; r++) {
+        const lore_penalty *penalty = &penalties[r];
+        LORE_ASSERT(penalty->factor > 0.0f);
+        if (penalty->factor == 1.0f || penalty->count == 0) {
+            continue;
+        }
+        uint8_t *is_done = lore_host_scratch(queue, bytes);
+        if (is_done == NULL) {
+            return;
+        }
+        memset(is_done, 0, bytes);
+        float *row = logits.data + r * logits.stride;
+        for (int32_t i = 0; i < penalty->count; i++) {
+            const int32_t id = penalty->ids[i];
+            const uint8_t bit = (uint8_t)(1u << (id % 8));
+            LORE_ASSERT(id >= 0 && id < logits.cols);
+            if ((is_done[id / 8] & bit) == 0) {
+                is_done[id / 8] |= bit;
+                row[id] = row[id] > 0.0f ? row[id] / penalty->factor : row[id] * penalty->factor;
+            }
+        }
+    }
+}
 
 /* Uniform in [0, 1), 53 bits. */
 static double draw_unit(uint64_t seed, int32_t position)

@@ -52,6 +52,19 @@ static void upload_ints(lore_decoder *d, int32_t *to, const int32_t *host, int32
     lore_queue_upload(d->queue, to, host, (size_t)count * sizeof(int32_t));
 }
 
+/* Which table the texts of the step are rotated by: longrope has one for texts within the original
+ * length and one behind it for longer texts. */
+static void fill_rope_starts(lore_decoder *d, const lore_step *step)
+{
+    const lore_batch *b = &step->batch;
+    for (int32_t s = 0; s < b->sequences; s++) {
+        int32_t known = b->past[s] + b->row_start[s + 1] - b->row_start[s];
+        int32_t length = step->lengths != NULL ? step->lengths[s] : known;
+        LORE_ASSERT(length >= known);
+        d->rope_starts[s] = lore_rope_start(&d->config.rope, length);
+    }
+}
+
 /* Copy the step's arrays to the backend. The result describes the batch by pointers into its
  * memory. */
 static lore_batch upload_step(lore_decoder *d, const lore_step *step)
@@ -62,6 +75,8 @@ static lore_batch upload_step(lore_decoder *d, const lore_step *step)
     upload_ints(d, m->ids, step->ids, b->rows);
     upload_ints(d, m->row_start, b->row_start, b->sequences + 1);
     upload_ints(d, m->past, b->past, b->sequences);
+    fill_rope_starts(d, step);
+    upload_ints(d, m->rope_starts, d->rope_starts, b->sequences);
     upload_ints(d, m->page_start, b->page_start, b->sequences + 1);
     upload_ints(d, m->pages, b->pages, b->page_start[b->sequences]);
     upload_ints(d, m->logits_rows, step->logits_rows, step->logits_count);
@@ -97,7 +112,8 @@ static void run_attention(lore_decoder *d, const lore_decoder_layer *layer, cons
     lore_view mixed = lore_view_of(d->mixed, batch->rows, q_cols);
     const lore_rope rope = {.cosine = d->cosine,
                             .sine = d->sine,
-                            .positions_max = d->info.context,
+                            .positions_max = lore_rope_row_count(&c->rope, d->info.context),
+                            .starts = d->step.rope_starts,
                             .heads = c->heads,
                             .dim = c->rope.dim,
                             .q_norm = layer->q_norm,
@@ -167,6 +183,9 @@ lore_status lore_decoder_step(lore_decoder *d, const lore_step *step, int32_t *i
         if (logits != NULL) { /* before sampling, which may overwrite them */
             lore_queue_download(d->queue, logits, d->logits,
                                 count * (size_t)d->config.vocab * sizeof(float));
+        }
+        if (step->penalties != NULL) {
+            lore_op_penalise(d->queue, view, step->penalties);
         }
         lore_op_sample(d->queue, d->step.drawn, d->step.logprobs, view, d->step.samples);
         lore_queue_download(d->queue, ids, d->step.drawn, count * sizeof(int32_t));

@@ -29,13 +29,19 @@ typedef struct lore_step {
     const int32_t *logits_rows; /* [logits_count] batch rows whose next token is drawn */
     const lore_sample *samples; /* [logits_count] */
     int32_t logits_count;
+    const lore_penalty *penalties; /* [logits_count]; NULL: none */
+    const int32_t *lengths; /* [batch.sequences] tokens known of each text, those of later steps
+                               too: longrope rotates by it; NULL: past + rows */
 } lore_step;
 
 enum { LORE_EOS_MAX = 8 };
+#define LORE_PENALTY_MIN 0.01 /* repetition_penalty, whoever says it: logits stay finite */
+#define LORE_PENALTY_MAX 100.0
 
-/* How the model's authors draw tokens (generation_config.json). */
+/* How the model's authors draw tokens (generation_config.json). do_sample and temperature are for
+ * people to read: without a temperature of its own a request is greedy. */
 typedef struct lore_generation_defaults {
-    bool is_sampled;          /* do_sample; false: greedy, whatever the rest says */
+    bool is_sampled;          /* do_sample */
     float temperature;        /* 1 */
     float top_p;              /* 1: off */
     int32_t top_k;            /* 50, as in transformers; 0: off */
@@ -49,7 +55,9 @@ typedef struct lore_decoder_info {
     int64_t weight_bytes; /* that a step with logits reads: packed layers and head */
     int32_t eos_ids[LORE_EOS_MAX];
     int32_t eos_count;
-    int32_t bos_id; /* -1: none */
+    int32_t bos_id;      /* -1: none */
+    int32_t turn_tokens; /* a text that grows beyond so many tokens is rotated otherwise from its
+                            first one on: computed anew (longrope); 0: none */
     lore_generation_defaults generation;
     bool needs_guard; /* the model's card asks for the strict support guard (lore.json in the
                          folder) */

@@ -22,7 +22,7 @@ typedef struct lore_decoder_layer {
 
 /* The arrays of a step, in backend memory. */
 typedef struct lore_step_memory {
-    int32_t *ids, *row_start, *past, *page_start, *pages, *logits_rows, *drawn;
+    int32_t *ids, *row_start, *past, *page_start, *pages, *logits_rows, *drawn, *rope_starts;
     lore_sample *samples;
     float *logprobs;
 } lore_step_memory;
@@ -38,7 +38,8 @@ struct lore_decoder {
     lore_weight *table, *head; /* head NULL: logits with the table */
     float *norm;
     lore_decoder_layer *layers;
-    float *cosine, *sine; /* [context, rope.dim / 2] */
+    float *cosine, *sine; /* [lore_rope_row_count, rope.dim / 2] */
+    int32_t *rope_starts; /* [sequences_max] of the step in hand, host memory */
     void *page_memory;
     int32_t rows_max, sequences_max, page_list_max;
     lore_step_memory step;

@@ -348,6 +348,7 @@ static lore_status take_scratch(lore_decoder *d, lore_error *err)
                    {d->page_list_max, 1, sizeof(int32_t), &d->step.pages},
                    {sequences, 1, sizeof(int32_t), &d->step.logits_rows},
                    {sequences, 1, sizeof(int32_t), &d->step.drawn},
+                   {sequences, 1, sizeof(int32_t), &d->step.rope_starts},
                    {sequences, 1, sizeof(float), &d->step.logprobs},
                    {sequences, 1, sizeof(lore_sample), &d->step.samples}};
     for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++) {
@@ -395,11 +396,8 @@ static lore_status open_files(lore_decoder *d, const char *folder, const lore_li
     if (status == LORE_OK) {
         status = lore_tokenizer_open(folder, limits, &d->tokenizer, err);
     }
-    if (status == LORE_OK && lore_tokenizer_vocab(d->tokenizer) > d->config.vocab) {
-        status =
-            lore_fail(err, LORE_ERR_CORRUPT,
-                      "model folder '%s': the tokenizer has %d ids, config.json a vocabulary of %d",
-                      folder, lore_tokenizer_vocab(d->tokenizer), d->config.vocab);
+    if (status == LORE_OK) {
+        status = lore_tokenizer_limit(d->tokenizer, d->config.vocab, folder, err);
     }
     return status == LORE_OK ? lore_weights_open(folder, limits, &d->weights, err) : status;
 }
@@ -420,6 +418,7 @@ static void fill_info(lore_decoder *d)
     memcpy(info->eos_ids, c->eos_ids, sizeof info->eos_ids);
     info->eos_count = c->eos_count;
     info->bos_id = c->bos_id;
+    info->turn_tokens = c->rope.kind == LORE_ROPE_LONG ? c->rope.original : 0;
     info->generation = c->generation;
     info->needs_guard = d->card.needs_guard;
     info->name = d->card.name;
@@ -453,7 +452,8 @@ static lore_status open_parts(lore_decoder *d, const char *folder, const lore_li
         return status;
     }
     d->layers = lore_alloc_zero((size_t)d->config.layers, sizeof *d->layers);
-    if (d->layers == NULL) {
+    d->rope_starts = lore_alloc_zero((size_t)d->sequences_max, sizeof *d->rope_starts);
+    if (d->layers == NULL || d->rope_starts == NULL) {
         return lore_fail(err, LORE_ERR_NOMEM, "out of memory for the decoder");
     }
     fill_info(d);
@@ -471,7 +471,6 @@ static lore_status open_parts(lore_decoder *d, const char *folder, const lore_li
     if (status != LORE_OK) {
         return status;
     }
-    d->config.rope.is_long = d->info.context > d->config.rope.original;
     return lore_rope_upload(&d->config.rope, d->info.context, d->backend, d->queue, &d->cosine,
                             &d->sine, err);
 }
@@ -531,10 +530,10 @@ void lore_decoder_close(lore_decoder *d)
         return;
     }
     const lore_step_memory *s = &d->step;
-    void *memory[] = {d->norm,  d->cosine,    d->sine,    d->page_memory, d->x,     d->normed,
-                      d->qkv,   d->mixed,     d->gate_up, d->hidden,      d->last,  d->logits,
-                      s->ids,   s->row_start, s->past,    s->page_start,  s->pages, s->logits_rows,
-                      s->drawn, s->samples,   s->logprobs};
+    void *memory[] = {d->norm,  d->cosine,    d->sine,     d->page_memory, d->x,     d->normed,
+                      d->qkv,   d->mixed,     d->gate_up,  d->hidden,      d->last,  d->logits,
+                      s->ids,   s->row_start, s->past,     s->page_start,  s->pages, s->logits_rows,
+                      s->drawn, s->samples,   s->logprobs, s->rope_starts};
     for (int32_t i = 0; d->layers != NULL && i < d->config.layers; i++) {
         close_layer(d->backend, &d->layers[i]);
     }
@@ -549,5 +548,6 @@ void lore_decoder_close(lore_decoder *d)
     lore_weights_close(d->weights); /* behind the table, whose rows may lie in it */
     lore_tokenizer_close(d->tokenizer);
     lore_free(d->layers);
+    lore_free(d->rope_starts);
     lore_free(d);
 }

@@ -8,7 +8,8 @@
  *       x = x + attention(rope(norm(x) Wqkv)) Wo
  *       x = x + (act(gate) * up) Wd            gate, up = norm(x) Wu
  *   and there x = norm(x) at the end
- *   vector = dense layers of pool(x), the first values of it, divided by its length
+ *   vector = dense layers of pool(x), perhaps with norms, the first values of it, divided by its
+ *            length
  *
  * Every step that is not in all of them is asked of the family's row of facts or of the weights
  * that were loaded. The sequences of a pack stand one behind the other without padding; only
@@ -154,6 +155,9 @@ static const float *finish(const passage *p, bool is_normalised)
         lore_op_matmul(
             lane->queue, next, out, e->dense[i].weight,
             (lore_epilogue){.bias = e->dense[i].bias, .activation = c->dense[i].activation});
+        if (e->dense_norm[i].weight != NULL) {
+            norm(p, next, next, &e->dense_norm[i]);
+        }
         out = next;
     }
     return out.data;

@@ -43,7 +43,9 @@ static const lore_encoder_family FAMILIES[] = {
      .attention_out = "attn.Wo",
      .attention_norm = "attn_norm",
      .down = "mlp.Wo",
-     .ffn_norm = "mlp_norm"},
+     .ffn_norm = "mlp_norm",
+     .head = {"head.dense", "classifier"},
+     .head_norm = "head.norm"},
     {.model_type = "qwen3",
      .is_prenorm = true,
      .is_rms = true,
@@ -299,6 +301,17 @@ static lore_status read_modernbert(lore_config_reader *r, lore_encoder_config *c
     return status == LORE_OK ? check_head_dim(r, c) : status;
 }
 
+/* A table of angles by position cannot hold angles that depend on how long the text is. */
+static lore_status check_rope_kind(lore_config_reader *r, const lore_rope_config *rope)
+{
+    bool is_by_length = rope->kind == LORE_ROPE_DYNAMIC || rope->kind == LORE_ROPE_LONG;
+    return is_by_length ? lore_fail(r->err, LORE_ERR_UNSUPPORTED,
+                                    "rope scaling of type '%s', which follows the length of each "
+                                    "text, is not supported for an encoder",
+                                    rope->kind == LORE_ROPE_LONG ? "longrope" : "dynamic")
+                        : LORE_OK;
+}
+
 static lore_status read_qwen3(lore_config_reader *r, lore_encoder_config *c)
 {
     static const char *const OFF[] = {"use_sliding_window", "attention_bias"};
@@ -333,6 +346,9 @@ static lore_status read_qwen3(lore_config_reader *r, lore_encoder_config *c)
     const lore_rope_rules rules = {.head_dim = c->head_dim, .context = c->positions};
     status = lore_rope_config_read(r, &rules, &c->rope[0]);
     if (status == LORE_OK) {
+        status = check_rope_kind(r, &c->rope[0]);
+    }
+    if (status == LORE_OK) {
         c->positions = lore_rope_context(&c->rope[0], c->positions);
     }
     return status;
@@ -360,6 +376,33 @@ static lore_status read_encoder(lore_config_reader *r, lore_encoder_config *c)
     return status;
 }
 
+/* What ModernBERT lets a file choose of its classifier. */
+static lore_status read_modernbert_head(lore_config_reader *r, lore_encoder_config *c)
+{
+    lore_str pooling = LORE_STR("cls");
+    c->dense[0].has_bias = false;
+    lore_status status =
+        read_activation(r, "classifier_activation", "gelu", &c->dense[0].activation);
+    if (status == LORE_OK) {
+        status = lore_json_get_bool(r->root, "", "classifier_bias", &c->dense[0].has_bias, r->err);
+    }
+    if (status == LORE_OK) {
+        status = lore_json_get_str(r->root, "", "classifier_pooling", &pooling, r->err);
+    }
+    if (status != LORE_OK) {
+        return status;
+    }
+    if (lore_str_equal(pooling, LORE_STR("mean"))) {
+        c->pooling = LORE_POOL_MEAN;
+    } else if (!lore_str_equal(pooling, LORE_STR("cls"))) {
+        return lore_fail(
+            r->err, LORE_ERR_UNSUPPORTED,
+            "classifier_pooling '" LORE_STR_FMT "' is not supported (cls, mean)",
+            LORE_STR_ARG(lore_str_slice(pooling, 0, pooling.len < 64 ? pooling.len : 64)));
+    }
+    return LORE_OK;
+}
+
 /* One label: num_labels, or as many as id2label names. Two are what the library writes where a file
  * says nothing. */
 static lore_status read_head(lore_config_reader *r, lore_encoder_config *c)
@@ -373,7 +416,7 @@ static lore_status read_head(lore_config_reader *r, lore_encoder_config *c)
     if (c->family->head[0] == NULL) {
         return lore_fail(r->err, LORE_ERR_UNSUPPORTED,
                          "model_type '%s' is not supported for a reranker (bert, roberta, "
-                         "xlm-roberta)",
+                         "xlm-roberta, modernbert)",
                          c->family->model_type);
     }
     if (labels != 1) {
@@ -386,10 +429,11 @@ static lore_status read_head(lore_config_reader *r, lore_encoder_config *c)
                                       .out = c->width,
                                       .activation = LORE_ACT_TANH,
                                       .has_bias = true,
-                                      .name = c->family->head[0]};
+                                      .name = c->family->head[0],
+                                      .norm = c->family->head_norm};
     c->dense[1] =
         (lore_dense_config){.in = c->width, .out = 1, .has_bias = true, .name = c->family->head[1]};
-    return LORE_OK;
+    return is_type(c, "modernbert") ? read_modernbert_head(r, c) : LORE_OK;
 }
 
 static lore_status parse(lore_str json, const char *name, bool is_classifier,

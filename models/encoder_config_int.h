@@ -31,8 +31,9 @@ typedef struct lore_encoder_family {
     const char *qkv[3];     /* one matrix where only the first is given */
     const char *gate_up[2]; /* up alone, or gate and up, or both in one matrix */
     const char *attention_out, *attention_norm, *down, *ffn_norm, *q_norm, *k_norm;
-    /* the layers of a classifier with one label, behind the first token; full names */
-    const char *head[2];
+    /* the layers of a classifier with one label, behind pooling, and the norm of what the first
+     * gives; full names */
+    const char *head[2], *head_norm;
 } lore_encoder_family;
 
 /* One dense layer behind pooling. */
@@ -42,6 +43,7 @@ typedef struct lore_dense_config {
     bool has_bias;
     char path[LORE_MODULE_PATH_CAP]; /* folder of its weights inside the model's; "": the model's */
     const char *name;                /* static; without ".weight" */
+    const char *norm;                /* likewise, of a norm behind the activation; NULL: none */
 } lore_dense_config;
 
 typedef struct lore_encoder_config {

@@ -4,6 +4,7 @@
 
 #include "base/file.h"
 #include "models/model_folder_int.h"
+#include "models/tokenizer_files_int.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -105,16 +106,14 @@ lore_status lore_classifier_folder_read(const char *folder, const lore_limits *l
 }
 
 lore_status lore_encoder_folder_check(const char *folder, const lore_encoder_config *config,
-                                      const lore_tokenizer *tokenizer, lore_error *err)
+                                      lore_tokenizer *tokenizer, lore_error *err)
 {
     int32_t prefix = 0, suffix = 0;
     lore_tokenizer_prefix(tokenizer, &prefix);
     lore_tokenizer_suffix(tokenizer, &suffix);
-    if (lore_tokenizer_vocab(tokenizer) > config->vocab) {
-        return lore_fail(
-            err, LORE_ERR_CORRUPT,
-            "model folder '%s': the tokenizer has %d ids, config.json a vocabulary of %d", folder,
-            lore_tokenizer_vocab(tokenizer), config->vocab);
+    lore_status status = lore_tokenizer_limit(tokenizer, config->vocab, folder, err);
+    if (status != LORE_OK) {
+        return status;
     }
     if (prefix + suffix >= config->tokens_max) {
         return lore_fail(err, LORE_ERR_CORRUPT,
@@ -132,39 +131,6 @@ static lore_status hash_weights(lore_sha256 *sha, const lore_weights *weights, l
     lore_status status = lore_weights_fingerprint(weights, hex, err);
     if (status == LORE_OK) {
         lore_sha256_update(sha, lore_str_from(hex));
-    }
-    return status;
-}
-
-/* Whichever files the tokenizer is made of. */
-static lore_status hash_tokenizer(lore_sha256 *sha, const char *folder, const lore_limits *limits,
-                                  lore_error *err)
-{
-    static const char *const FILES[] = {"tokenizer.json",
-                                        "tokenizer.model",
-                                        "vocab.txt",
-                                        "tokenizer_config.json",
-                                        "sentencepiece.bpe.model",
-                                        "spiece.model",
-                                        "vocab.json",
-                                        "merges.txt",
-                                        "encoder.json",
-                                        "vocab.bpe"};
-    lore_status status = LORE_OK;
-    for (size_t i = 0; i < sizeof FILES / sizeof FILES[0] && status == LORE_OK; i++) {
-        if (!lore_model_has(folder, FILES[i])) {
-            continue;
-        }
-        lore_buf text;
-        lore_buf_init(&text, 0);
-        status = lore_model_read(folder, FILES[i], limits, &text, err);
-        if (status == LORE_OK) {
-            lore_sha256_update(sha, lore_buf_str(&text));
-        }
-        lore_buf_destroy(&text);
-        if (i == 0) {
-            break; /* the others say nothing that this one does not */
-        }
     }
     return status;
 }
@@ -213,7 +179,7 @@ lore_status lore_encoder_fingerprint(const char *folder, const lore_limits *limi
     lore_sha256_init(&sha);
     lore_status status = hash_weights(&sha, weights, err);
     if (status == LORE_OK) {
-        status = hash_tokenizer(&sha, folder, limits, err);
+        status = lore_tokenizer_hash(folder, limits, &sha, err);
     }
     if (status != LORE_OK) {
         return status;

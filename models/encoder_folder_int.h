@@ -18,8 +18,7 @@ LORE_MUST_USE lore_status lore_classifier_folder_read(const char *folder, const 
 /* The tokenizer must speak the encoder's ids and leave room for text between its special tokens. */
 LORE_MUST_USE lore_status lore_encoder_folder_check(const char *folder,
                                                     const lore_encoder_config *config,
-                                                    const lore_tokenizer *tokenizer,
-                                                    lore_error *err);
+                                                    lore_tokenizer *tokenizer, lore_error *err);
 /* What makes the vectors of two embedders comparable. The prompt of questions is not part of it: it
  * changes no vector that is stored. dense_weights [config->dense_count]. */
 LORE_MUST_USE lore_status lore_encoder_fingerprint(const char *folder, const lore_limits *limits,

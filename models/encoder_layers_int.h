@@ -41,6 +41,7 @@ struct lore_encoder {
     lore_encoder_norm embed_norm, final_norm;
     lore_encoder_layer *layers;
     lore_encoder_linear dense[LORE_DENSE_MAX];
+    lore_encoder_norm dense_norm[LORE_DENSE_MAX];
     float *cosine[2], *sine[2]; /* rope of layers that see all, and of those that see a window */
     lore_encoder_scratch lanes[LORE_ENCODER_LANES];
 };

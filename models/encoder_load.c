@@ -193,6 +193,10 @@ static lore_status load_dense(lore_encoder *e, lore_weights *const *weights, lor
         loader l = {.e = e, .weights = weights[i], .prefix = "", .err = err, .layer = -1};
         linear_parts parts = {&d->name, 1, {d->out}, d->in, d->has_bias};
         status = load_linear(&l, &parts, &e->dense[i]);
+        if (status == LORE_OK) {
+            LORE_ASSERT(d->norm == NULL || d->out == e->config.width);
+            status = load_norm(&l, d->norm, &e->dense_norm[i]);
+        }
     }
     return status;
 }
@@ -422,6 +426,8 @@ void lore_encoder_close(lore_encoder *e)
     }
     for (int32_t i = 0; i < LORE_DENSE_MAX; i++) {
         close_linear(e->backend, &e->dense[i]);
+        drop(e->backend, e->dense_norm[i].weight);
+        drop(e->backend, e->dense_norm[i].bias);
     }
     for (int i = 0; i < LORE_ENCODER_LANES; i++) {
         close_lane(e->backend, &e->lanes[i]);

@@ -407,7 +407,8 @@ static lore_status read_generation(lore_config_reader *r, lore_generation_defaul
         status = lore_json_get_number(r->root, "", "top_p", 0, 1, &top_p, r->err);
     }
     if (status == LORE_OK) {
-        status = lore_json_get_number(r->root, "", "repetition_penalty", 0, 100, &penalty, r->err);
+        status = lore_json_get_number(r->root, "", "repetition_penalty", LORE_PENALTY_MIN,
+                                      LORE_PENALTY_MAX, &penalty, r->err);
     }
     if (status == LORE_OK) { /* -1: how some write "off" */
         status = lore_json_get_int(r->root, "", "top_k", -1, INT32_MAX, &top_k, r->err);

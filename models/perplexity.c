@@ -48,7 +48,7 @@ static lore_status read_piece(meter *m, int32_t first, int32_t rows, int32_t cou
     int32_t drawn[ROWS], logits_rows[ROWS], wanted = 0;
     float logprobs[ROWS];
     const int32_t vocab = lore_decoder_get_info(m->decoder)->vocab;
-    const int32_t row_start[] = {0, rows}, past[] = {first};
+    const int32_t row_start[] = {0, rows}, past[] = {first}, lengths[] = {count};
     const int32_t page_start[] = {0, (m->window + PAGE_TOKENS - 1) / PAGE_TOKENS};
     for (int32_t i = 0; i < rows; i++) {
         if (first + i + 1 < count && first + i + 1 >= m->prefix_count) {
@@ -66,7 +66,8 @@ static lore_status read_piece(meter *m, int32_t first, int32_t rows, int32_t cou
                                       .context_max = first + rows},
                             .logits_rows = logits_rows,
                             .samples = greedy,
-                            .logits_count = wanted};
+                            .logits_count = wanted,
+                            .lengths = lengths};
     lore_status status = lore_decoder_step(m->decoder, &step, drawn, logprobs, m->logits, m->err);
     for (int32_t i = 0; i < wanted && status == LORE_OK; i++) {
         m->loss += loss_of(m->logits + (size_t)i * (size_t)vocab, vocab,

@@ -1,12 +1,14 @@
 /* From a question and texts to scores. Each pair becomes one sequence: what the post-processor puts
  * before, the question, what it puts between, the text, what it puts behind. Pairs travel in packs
- * of PACK_ROWS tokens, one pack at a time; between two packs another caller may go first.
+ * of PACK_ROWS tokens, one pack at a time. After each pack the encoder is free for whoever gets it
+ * first: callers share it, but none is promised to be next.
  *
  * Time: after each pack the fastest one so far tells what the rest will take at least. Where that
  * is more than what is left, the call gives up at once instead of spending the budget on nothing. A
  * pack that is under way stops between two layers.
  *
- * Lock: `turn` guards is_busy; ids, types and the encoder belong to the caller that set it. */
+ * Lock: `lock` guards is_busy and is never held while computing; ids, types and the encoder belong
+ * to the caller that set is_busy. */
 #include "models/reranker.h"
 
 #include "base/clock.h"
@@ -29,8 +31,8 @@ struct lore_reranker {
     lore_weights *weights;
     lore_encoder *encoder;
     int32_t rows_max;
-    lore_lock turn;
-    bool is_busy;
+    lore_lock lock;
+    bool is_busy;         /* some caller computes a pack */
     int32_t *ids, *types; /* [rows_max] */
 };
 
@@ -102,7 +104,7 @@ lore_status lore_reranker_open(const char *folder, lore_backend *backend, const 
     if (r == NULL) {
         return lore_fail(err, LORE_ERR_NOMEM, "out of memory for the reranker '%s'", folder);
     }
-    lore_lock_init(&r->turn);
+    lore_lock_init(&r->lock);
     lore_status status = open_parts(r, folder, backend, limits, err);
     if (status != LORE_OK) {
         lore_reranker_close(r);
@@ -122,13 +124,28 @@ void lore_reranker_close(lore_reranker *r)
     lore_tokenizer_close(r->tokenizer);
     lore_free(r->ids);
     lore_free(r->types);
-    lore_lock_destroy(&r->turn);
+    lore_lock_destroy(&r->lock);
     lore_free(r);
 }
 
 const char *lore_reranker_name(const lore_reranker *r)
 {
     return r->card.name;
+}
+
+const char *lore_reranker_family(const lore_reranker *r)
+{
+    return r->config.family->model_type;
+}
+
+int32_t lore_reranker_tokens_max(const lore_reranker *r)
+{
+    return r->config.tokens_max;
+}
+
+const lore_tokenizer *lore_reranker_tokenizer(const lore_reranker *r)
+{
+    return r->tokenizer;
 }
 
 int64_t lore_reranker_parameters(const lore_reranker *r)
@@ -258,26 +275,26 @@ static void note_pace(budget *b, int64_t elapsed_ns, int32_t tokens)
 
 /* ---- packs ---- */
 
-/* Wait for the encoder. False: the deadline passed. */
-static bool take_turn(lore_reranker *r, int64_t deadline_ns)
+/* Wait until the encoder is free, and make it ours. False: it was not before the deadline. */
+static bool take_encoder(lore_reranker *r, int64_t deadline_ns)
 {
     bool is_in_time = true;
-    lore_lock_acquire(&r->turn);
+    lore_lock_acquire(&r->lock);
     while (r->is_busy && is_in_time) {
-        is_in_time = lore_lock_wait(&r->turn, deadline_ns);
+        is_in_time = lore_lock_wait(&r->lock, deadline_ns);
     }
     bool is_ours = !r->is_busy;
-    r->is_busy = true;
-    lore_lock_release(&r->turn);
+    r->is_busy = true; /* ours now, or somebody else's still */
+    lore_lock_release(&r->lock);
     return is_ours;
 }
 
-static void end_turn(lore_reranker *r)
+static void give_encoder_back(lore_reranker *r)
 {
-    lore_lock_acquire(&r->turn);
+    lore_lock_acquire(&r->lock);
     r->is_busy = false;
-    lore_lock_wake_all(&r->turn);
-    lore_lock_release(&r->turn);
+    lore_lock_wake_all(&r->lock);
+    lore_lock_release(&r->lock);
 }
 
 /* Compute the first pairs that fill a pack; the encoder is ours. Gives how many. */
@@ -315,11 +332,11 @@ static lore_status score_pairs(lore_reranker *r, const pair *pairs, int32_t coun
     }
     for (int32_t at = 0; at < count;) {
         int32_t done = 0;
-        if (!is_affordable(b, tokens) || !take_turn(r, b->deadline_ns)) {
+        if (!is_affordable(b, tokens) || !take_encoder(r, b->deadline_ns)) {
             return over_budget(err);
         }
         lore_status status = score_pack(r, pairs + at, count - at, b, &done, logits + at, err);
-        end_turn(r);
+        give_encoder_back(r);
         if (status != LORE_OK) {
             return status;
         }

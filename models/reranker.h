@@ -1,10 +1,10 @@
 /* A cross-encoder: how well a text answers a question, from both read together; from the folder of
- * a BERT or XLM-R classifier with one label.
+ * a BERT, XLM-R or ModernBERT classifier with one label.
  *
  * Far better than comparing two vectors and far slower, so a call has a deadline, and keeps to it
  * within a layer of the network. Reads config.json, the tokenizer (which must know how a pair is
- * put together), tokenizer_config.json for the length, and the weights. Thread: any; callers take
- * turns pack by pack. */
+ * put together), tokenizer_config.json for the length, and the weights. Thread: any; one pack of
+ * pairs is computed at a time, whoever's, in no promised order. */
 #ifndef LORE_MODELS_RERANKER_H
 #define LORE_MODELS_RERANKER_H
 
@@ -19,6 +19,11 @@ LORE_MUST_USE lore_status lore_reranker_open(const char *folder, lore_backend *b
                                              lore_error *err);
 void lore_reranker_close(lore_reranker *reranker);
 const char *lore_reranker_name(const lore_reranker *reranker); /* borrowed */
+/* model_type of config.json: "bert", "xlm-roberta", ... */
+const char *lore_reranker_family(const lore_reranker *reranker);
+/* Of a pair, special tokens included. */
+int32_t lore_reranker_tokens_max(const lore_reranker *reranker);
+const lore_tokenizer *lore_reranker_tokenizer(const lore_reranker *reranker); /* borrowed */
 int64_t lore_reranker_parameters(const lore_reranker *reranker);
 
 /* scores [count], caller's: the probability that text i answers the question, in [0, 1]; 0 where

@@ -364,7 +364,7 @@ static float yarn(const lore_rope_config *c, int32_t i, float wave)
 static void fill_frequencies(const lore_rope_config *c, int32_t tokens, float *out)
 {
     double theta = theta_for(c, tokens);
-    const float *factors = c->is_long ? c->long_factors : c->short_factors;
+    const float *factors = tokens > c->original ? c->long_factors : c->short_factors;
     for (int32_t i = 0; i < c->dim / 2; i++) {
         float exponent = (float)(2 * i) / (float)c->dim;
         float wave = (float)pow(theta, exponent);
@@ -390,9 +390,11 @@ void lore_rope_rows(const lore_rope_config *c, int32_t first, int32_t count, flo
     fill_frequencies(c, first + 1, frequencies);
     for (int32_t r = 0; r < count; r++) {
         int32_t p = first + r;
-        if (c->kind == LORE_ROPE_DYNAMIC && p >= c->original) {
+        bool is_second = c->kind == LORE_ROPE_LONG && p >= c->original; /* table */
+        if ((is_second && p == c->original) || (c->kind == LORE_ROPE_DYNAMIC && p >= c->original)) {
             fill_frequencies(c, p + 1, frequencies);
         }
+        p -= is_second ? c->original : 0;
         for (size_t i = 0; i < half; i++) {
             double angle = (float)p * frequencies[i];
             cosine[(size_t)r * half + i] = (float)(cos(angle) * c->scale);
@@ -401,8 +403,18 @@ void lore_rope_rows(const lore_rope_config *c, int32_t first, int32_t count, flo
     }
 }
 
+int32_t lore_rope_row_count(const lore_rope_config *config, int32_t positions)
+{
+    return positions + lore_rope_start(config, positions);
+}
+
+int32_t lore_rope_start(const lore_rope_config *config, int32_t tokens)
+{
+    return config->kind == LORE_ROPE_LONG && tokens > config->original ? config->original : 0;
+}
+
 /* Rows are made in chunks: a context of 128k positions has tables of 64 MiB, and no second copy. */
-static lore_status fill_tables(const lore_rope_config *c, int32_t positions, lore_queue *queue,
+static lore_status fill_tables(const lore_rope_config *c, int32_t rows_all, lore_queue *queue,
                                float *cosine, float *sine, lore_error *err)
 {
     size_t half = (size_t)c->dim / 2, chunk = CHUNK_ROWS * half;
@@ -410,8 +422,8 @@ static lore_status fill_tables(const lore_rope_config *c, int32_t positions, lor
     if (host == NULL) {
         return lore_fail(err, LORE_ERR_NOMEM, "out of memory for the table of positions");
     }
-    for (int32_t p = 0; p < positions; p += CHUNK_ROWS) {
-        int32_t rows = positions - p < CHUNK_ROWS ? positions - p : CHUNK_ROWS;
+    for (int32_t p = 0; p < rows_all; p += CHUNK_ROWS) {
+        int32_t rows = rows_all - p < CHUNK_ROWS ? rows_all - p : CHUNK_ROWS;
         size_t bytes = (size_t)rows * half * sizeof(float);
         lore_rope_rows(c, p, rows, host, host + chunk);
         lore_queue_upload(queue, cosine + (size_t)p * half, host, bytes);
@@ -426,14 +438,15 @@ lore_status lore_rope_upload(const lore_rope_config *config, int32_t positions,
                              lore_backend *backend, lore_queue *queue, float **cosine, float **sine,
                              lore_error *err)
 {
-    size_t bytes = (size_t)positions * (size_t)(config->dim / 2) * sizeof(float);
+    int32_t rows = lore_rope_row_count(config, positions);
+    size_t bytes = (size_t)rows * (size_t)(config->dim / 2) * sizeof(float);
     void *tables[2] = {NULL, NULL};
     lore_status status = lore_backend_alloc(backend, bytes, &tables[0], err);
     if (status == LORE_OK) {
         status = lore_backend_alloc(backend, bytes, &tables[1], err);
     }
     if (status == LORE_OK) {
-        status = fill_tables(config, positions, queue, tables[0], tables[1], err);
+        status = fill_tables(config, rows, queue, tables[0], tables[1], err);
     }
     if (status == LORE_OK) {
         *cosine = tables[0];

@@ -33,8 +33,6 @@ typedef struct lore_rope_config {
     double ramp_low, ramp_high;                 /* yarn: between these pairs f changes */
     float short_factors[LORE_HEAD_DIM_MAX / 2]; /* long: [dim / 2] */
     float long_factors[LORE_HEAD_DIM_MAX / 2];  /* long: [dim / 2] */
-    bool is_long; /* long_factors hold, not short_factors: set by the caller, once, where it serves
-                     texts longer than `original` */
 } lore_rope_config;
 
 /* What the caller's model makes of its file. */
@@ -55,6 +53,14 @@ LORE_MUST_USE lore_status lore_rope_config_read(lore_config_reader *r, const lor
  * afterwards leaves max_position_embeddings as it was. */
 int32_t lore_rope_context(const lore_rope_config *config, int32_t context);
 
+/* Longrope has two tables: texts of up to `original` tokens are rotated by the short factors,
+ * longer ones by the long factors from their first token on. They stand behind one another:
+ * `original` rows of the short one, then `positions` rows of the long one; one table where texts
+ * have no more than `original` positions, and for all other kinds. */
+int32_t lore_rope_row_count(const lore_rope_config *config, int32_t positions);
+/* The row that is position 0 of a text of so many tokens. */
+int32_t lore_rope_start(const lore_rope_config *config, int32_t tokens);
+
 /* Rows first .. first + count - 1 of both tables, [count, dim / 2] each.
  *
  * Dynamic scaling follows the length of the text: row p is made for a text of p + 1 tokens. That is
@@ -63,8 +69,8 @@ int32_t lore_rope_context(const lore_rope_config *config, int32_t context);
 void lore_rope_rows(const lore_rope_config *config, int32_t first, int32_t count, float *cosine,
                     float *sine);
 
-/* The tables of `positions` rows in memory of the queue's backend, to be freed with
- * lore_backend_free. Fails: LORE_ERR_NOMEM, LORE_ERR_DEVICE. */
+/* The tables of texts of up to `positions` tokens in memory of the queue's backend, to be freed
+ * with lore_backend_free. Fails: LORE_ERR_NOMEM, LORE_ERR_DEVICE. */
 LORE_MUST_USE lore_status lore_rope_upload(const lore_rope_config *config, int32_t positions,
                                            lore_backend *backend, lore_queue *queue, float **cosine,
                                            float **sine, lore_error *err);

@@ -51,11 +51,33 @@ static lore_status open_shard(lore_weights *w, const char *folder, lore_str file
     return status;
 }
 
-/* The distinct file names of an index, in order of first appearance. They must be plain names. */
-static lore_status list_files(const lore_json *map, const char *index_path, lore_str *files,
-                              int32_t *count, lore_error *err)
+/* Files in order of first appearance, and their numbers in order of their names: an index may name
+ * a million tensors. */
+typedef struct file_list {
+    lore_str files[SHARDS_MAX];
+    uint16_t by_name[SHARDS_MAX];
+    int32_t count;
+} file_list;
+
+/* Where the name stands in by_name, or would. */
+static int32_t place_of(const file_list *list, lore_str file)
 {
-    *count = 0;
+    int32_t low = 0, high = list->count;
+    while (low < high) {
+        int32_t middle = low + (high - low) / 2;
+        if (lore_str_compare(list->files[list->by_name[middle]], file) < 0) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return low;
+}
+
+/* The distinct file names of an index. They must be plain names. */
+static lore_status list_files(const lore_json *map, const char *index_path, file_list *list,
+                              lore_error *err)
+{
     for (const lore_json *n = lore_json_first(map); n != NULL; n = lore_json_next(n)) {
         lore_str file = lore_json_str(n);
         if (!lore_str_ends(file, LORE_STR(".safetensors")) || file.ptr[0] == '.' ||
@@ -65,18 +87,18 @@ static lore_status list_files(const lore_json *map, const char *index_path, lore
                              "' must be the name of a .safetensors file beside it",
                              index_path, LORE_STR_ARG(file));
         }
-        int32_t i = *count - 1; /* neighbours nearly always share a file */
-        while (i >= 0 && !lore_str_equal(files[i], file)) {
-            i--;
-        }
-        if (i >= 0) {
+        int32_t at = place_of(list, file);
+        if (at < list->count && lore_str_equal(list->files[list->by_name[at]], file)) {
             continue;
         }
-        if (*count == SHARDS_MAX) {
+        if (list->count == SHARDS_MAX) {
             return lore_fail(err, LORE_ERR_LIMIT, "'%s' names more than %d files", index_path,
                              SHARDS_MAX);
         }
-        files[(*count)++] = file;
+        memmove(list->by_name + at + 1, list->by_name + at,
+                (size_t)(list->count - at) * sizeof *list->by_name);
+        list->by_name[at] = (uint16_t)list->count;
+        list->files[list->count++] = file;
     }
     return LORE_OK;
 }
@@ -162,10 +184,9 @@ static lore_status open_index(lore_weights *w, const char *folder, const char *i
 {
     lore_json *root = NULL;
     lore_buf text;
-    lore_str *files = LORE_PUSH(&w->arena, lore_str, SHARDS_MAX);
-    int32_t count = 0;
+    file_list *list = LORE_PUSH(&w->arena, file_list, 1);
     lore_buf_init(&text, 0);
-    lore_status status = files == NULL
+    lore_status status = list == NULL
                              ? lore_fail(err, LORE_ERR_NOMEM, "out of memory opening '%s'", folder)
                              : LORE_OK;
     if (status == LORE_OK) {
@@ -185,9 +206,10 @@ static lore_status open_index(lore_weights *w, const char *folder, const char *i
                            index_path);
         goto out;
     }
-    status = list_files(map, index_path, files, &count, err);
+    list->count = 0;
+    status = list_files(map, index_path, list, err);
     if (status == LORE_OK) {
-        status = open_files(w, folder, files, count, limits, err);
+        status = open_files(w, folder, list->files, list->count, limits, err);
     }
     if (status == LORE_OK) {
         status = check_index(w, map, index_path, err);

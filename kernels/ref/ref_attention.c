@@ -93,7 +93,8 @@ void lore_ref_rope_append(lore_queue *queue, lore_view qkv, const lore_rope *rop
         for (int32_t r = batch->row_start[s]; r < batch->row_start[s + 1]; r++) {
             float *row = qkv.data + r * qkv.stride;
             const int32_t position = batch->past[s] + r - batch->row_start[s];
-            rotate_row(row, rope, pages->kv_heads, pages->head_dim, position);
+            const int32_t start = rope->starts != NULL ? rope->starts[s] : 0;
+            rotate_row(row, rope, pages->kv_heads, pages->head_dim, start + position);
             append_row(row, rope, pages, batch, s, position);
         }
     }

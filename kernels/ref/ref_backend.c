@@ -25,6 +25,7 @@ static const lore_ops ref_ops = {
     .attend_packed = lore_ref_attend_packed,
     .pool = lore_ref_pool,
     .gather = lore_ref_gather,
+    .penalise = lore_host_penalise,
     .sample = lore_ref_sample,
     .scan = lore_ref_scan,
 };

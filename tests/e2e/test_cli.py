@@ -130,7 +130,7 @@ class CliTest(unittest.TestCase):
         report = self.json("doctor")
         self.assertEqual({check["state"] for check in report["checks"]} - {"WARN"}, {"OK"})
         names = {check["name"] for check in report["checks"]}
-        self.assertTrue({"cpu", "memory", "gpu", "libraries", "encoder", "decoder", "data"} <= names)
+        self.assertTrue({"cpu", "memory", "gpu", "libraries", "encoder", "reranker", "decoder", "data"} <= names)
         broken = self.json("--set", "decoder=/nowhere", "doctor", code=1)
         self.assertIn("FAIL", {check["state"] for check in broken["checks"] if check["name"] == "decoder"})
 
@@ -144,6 +144,8 @@ class CliTest(unittest.TestCase):
             self.assertIn("model.safetensors", [file["name"] for file in model["files"]])
         alone = self.json("models", "info", "--dir", models[1]["folder"])["models"]
         self.assertEqual(alone, [models[1]])
+        self.assertEqual(models[1]["generation"], {"do_sample": False, "temperature": 1, "top_p": 1, "top_k": 50, "repetition_penalty": 1})
+        self.assertNotIn("generation", models[0])
         self.lore("models", "info", "--dir", str(self.docs), code=1, words="config.json")
         self.lore("models", "info", "--dir", "/nowhere", code=1, words="/nowhere")
 

@@ -546,6 +546,40 @@ class CallTest(Case):
         self.check_failures(["documents", "delete", *self.ids[:3]], before, before, lambda: self.assertEqual(len(self.listed()), 3))
 
 
+# ---- models that are written ----
+
+
+class QuantizeTest(Case):
+    def test_kill(self):
+        """A killed run leaves no folder under the name, and what it leaves beside it is whole or does not open."""
+        seed = int(os.environ.get("LORE_SEED", time.time_ns() % 10**6))
+        chance = random.Random(seed)
+        print(f"seed {seed}")
+        args = ["models", "quantize", "--to", "int4", str(ROOT / "weights" / "decoder")]
+        begun = time.monotonic()
+        self.lore(*args, str(self.folder / "whole"))
+        seconds, halves = time.monotonic() - begun, 0
+        for run in range(8):
+            out, beside = self.folder / f"out{run}", self.folder / f"out{run}.tmp"
+            process = self.start(*args, str(out))
+            time.sleep(chance.uniform(0.1, 1) * seconds)
+            process.kill()
+            process.communicate()
+            self.assertFalse(out.exists() and beside.exists())
+            if out.exists():
+                self.lore("models", "info", "--dir", str(out))
+            elif beside.exists():
+                self.lore(*args, str(out), code=1, words=[beside.name, "interrupted"])
+                opened = subprocess.run([binary(), "models", "info", "--dir", str(beside)], capture_output=True, text=True, cwd=ROOT)
+                if opened.returncode == 0:
+                    sizes = [os.path.getsize(folder / "model.safetensors") for folder in (beside, self.folder / "whole")]
+                    self.assertEqual(*sizes)
+                else:
+                    self.assertIn(beside.name, opened.stderr)
+                    halves += 1
+        self.assertGreater(halves, 0)
+
+
 # ---- the disk ----
 
 
@@ -575,6 +609,12 @@ class DiskTest(Case):
         counts = self.json("ingest", str(self.docs), data=data)
         self.assertEqual((counts["unchanged"], counts["added"]), (len(kept), NOTES - len(kept)))
         self.assertEqual(len(self.listed(data)), NOTES)
+
+    def test_full_while_a_model_is_written(self):
+        disk = self.mount("disk", "size=4m")
+        self.lore("models", "quantize", "--to", "int4", str(ROOT / "weights" / "decoder"), str(disk / "model"), code=1,
+                  words=[str(disk / "model"), "No space left"])
+        self.assertEqual(list(disk.iterdir()), [])
 
     def check_read_only(self, data):
         self.ask_shelf(2, data)

@@ -226,6 +226,7 @@ class HttpTest(unittest.TestCase):
                  ({**ask, "prompt": "default"}, "prompt"), ({**ask, "prompt": {"version": 2}}, "prompt.version"),
                  ({**ask, "prompt": {"variables": {"a": 1}}}, "prompt.variables.a"),
                  ({**ask, "stream": "yes"}, "stream"), ({**ask, "temperature": -1}, "temperature"),
+                 ({**ask, "repetition_penalty": 0}, "repetition_penalty"), ({**ask, "repetition_penalty": 101}, "repetition_penalty"),
                  ({**ask, "seed": "a"}, "seed"), ({**ask, "stop": [""]}, "stop"), ({**ask, "metadata": []}, "metadata"),
                  ({**ask, "max_tokens": 10**9}, "max_tokens")]
         for body, param in cases:

@@ -347,6 +347,9 @@ class PullTest(unittest.TestCase):
             self.pull(hub, HF_TOKEN="hf_secret")
             self.check_whole(hub)
             self.assertEqual(set(store.tokens), {None})
+            for token in ["hf_a\nX-Other: b", "hf_a\r", "hf a", "hf_\u00e4"]:
+                refused = self.pull(hub, code=1, words="HF_TOKEN must be", HF_TOKEN=token)
+                self.assertNotIn("hf_", json.dumps(refused))
 
     def test_redirects_without_end(self):
         with Hub() as hub:
@@ -401,6 +404,9 @@ class PullTest(unittest.TestCase):
             self.pull(hub)
         reply = self.pull(None, HF_HUB_OFFLINE="1")
         self.assertEqual((reply["folder"], reply["commit"]), (str(self.model), COMMIT))
+        for target in ["acme/tiny@main", f"acme/tiny@{COMMIT}"]:
+            self.assertEqual(self.pull(None, target, flags=["--offline"])["commit"], COMMIT)
+        self.pull(None, "acme/tiny@v2", code=1, words="is at revision 'main', not 'v2'", flags=["--offline"])
 
     def test_a_full_disk(self):
         if os.geteuid() != 0:

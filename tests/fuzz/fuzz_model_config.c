@@ -24,8 +24,9 @@ static void check_rope(const lore_decoder_config *decoder)
     lore_rope_config rope = decoder->rope;
     LORE_ASSERT(rope.dim >= 2 && rope.dim <= decoder->head_dim && rope.dim % 2 == 0);
     for (int i = 0; i < 2; i++) {
-        rope.is_long = i == 1;
-        lore_rope_rows(&rope, i == 0 ? 0 : decoder->context - 1, 1, cosine, sine);
+        const int32_t rows = lore_rope_row_count(&rope, decoder->context);
+        LORE_ASSERT(rows >= decoder->context);
+        lore_rope_rows(&rope, i == 0 ? 0 : rows - 1, 1, cosine, sine);
         for (int32_t k = 0; k < rope.dim / 2; k++) {
             LORE_ASSERT(fabs(cosine[k]) <= rope.scale * 1.001);
             LORE_ASSERT(fabs(sine[k]) <= rope.scale * 1.001);

@@ -17,7 +17,7 @@ static void check_query(const lore_query *query, const lore_limits *limits)
     LORE_ASSERT(query->stop_count <= limits->stop_strings_max);
     LORE_ASSERT(query->variable_count <= limits->variables_max);
     LORE_ASSERT(query->sampling.temperature >= 0 && query->sampling.temperature <= 2);
-    LORE_ASSERT(query->sampling.top_p > 0 && query->sampling.top_p <= 1);
+    LORE_ASSERT(query->sampling.top_p >= 0 && query->sampling.top_p <= 1); /* 0: not given */
     for (int32_t i = 0; i < query->stop_count; i++) {
         LORE_ASSERT(query->stop[i].len > 0);
         LORE_ASSERT((int64_t)query->stop[i].len <= limits->stop_bytes_max);

@@ -20,8 +20,9 @@ from safetensors.torch import load_file, save_file
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import (
-    BertConfig, BertForSequenceClassification, BertModel, ModernBertConfig, ModernBertModel, PreTrainedTokenizerFast,
-    Qwen3Config, Qwen3Model, XLMRobertaConfig, XLMRobertaForSequenceClassification, XLMRobertaModel,
+    BertConfig, BertForSequenceClassification, BertModel, ModernBertConfig, ModernBertForSequenceClassification,
+    ModernBertModel, PreTrainedTokenizerFast, Qwen3Config, Qwen3Model, XLMRobertaConfig,
+    XLMRobertaForSequenceClassification, XLMRobertaModel,
 )
 
 HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "families")
@@ -101,9 +102,12 @@ def xlmr(**more):
 
 
 POOLING = {"word_embedding_dimension": WIDTH}
-MODERN = dict(vocab_size=272, hidden_size=WIDTH, intermediate_size=FFN, num_hidden_layers=5, num_attention_heads=4,
+MODERN = dict(vocab_size=272, hidden_size=WIDTH, intermediate_size=FFN, num_hidden_layers=4, num_attention_heads=4,
               max_position_embeddings=128, local_attention=8, pad_token_id=263, cls_token_id=264, sep_token_id=265, bos_token_id=264,
               eos_token_id=265)
+MODERN_RANK = dict(vocab_size=160, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
+                   max_position_embeddings=64, local_attention=8, global_attn_every_n_layers=2, pad_token_id=0, cls_token_id=2,
+                   sep_token_id=3, bos_token_id=2, eos_token_id=3, num_labels=1, classifier_pooling="mean")
 QWEN = dict(vocab_size=272, hidden_size=WIDTH, intermediate_size=FFN, num_hidden_layers=2, num_attention_heads=4,
             num_key_value_heads=2, head_dim=16, max_position_embeddings=96, tie_word_embeddings=True, eos_token_id=263,
             pad_token_id=263)
@@ -130,6 +134,7 @@ ENCODERS = {
 RERANKERS = {
     "rank-bert": (lambda: BertForSequenceClassification(BertConfig(**bert(num_labels=1))), wordpiece, torch.float16),
     "rank-xlmr": (lambda: XLMRobertaForSequenceClassification(XLMRobertaConfig(**xlmr(num_labels=1))), unigram, torch.float16),
+    "rank-modernbert": (lambda: ModernBertForSequenceClassification(ModernBertConfig(**MODERN_RANK)), wordpiece, torch.float16),
 }
 
 

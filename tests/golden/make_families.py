@@ -11,7 +11,8 @@ by more than rounding, and families/NAME/expected/model.safetensors with, all f3
     long_logits           [LONG_ROWS, vocab]: the last positions of the 2,100 tokens of long_ids()
 
 Rows are computed in one pass where that is what a family means by it; with dynamic rope, whose
-frequencies follow the length so far, each row by itself behind a cache, as decoding would.
+frequencies follow the length so far, each row by itself behind a cache, as decoding would. With
+longrope a text that outgrows the original length is computed anew, as generate() of Phi-3 does.
 """
 
 import argparse
@@ -32,7 +33,7 @@ HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "families")
 VOCAB, WIDTH, FFN, LAYERS = 272, 32, 64, 2
 LONG, LONG_ROWS = 2100, 3
 GREEDY = 128
-LENGTHS = (1, 9, 27)
+LENGTHS = (1, 9, 24)
 
 BASE = dict(vocab_size=VOCAB, hidden_size=WIDTH, intermediate_size=FFN, num_hidden_layers=LAYERS, num_attention_heads=4,
             num_key_value_heads=2, max_position_embeddings=4096, bos_token_id=256, eos_token_id=257, pad_token_id=None)
@@ -42,7 +43,7 @@ def rope(kind, **more):
     return {"rope_type": kind, "rope_theta": 10000.0, **more}
 
 
-# name: (config class, model class, configuration, what else: dtype, shards)
+# name: (config class, model class, configuration, what else: dtype, shards, whose weights, turn)
 FAMILIES = {
     "llama": (LlamaConfig, LlamaForCausalLM, dict(BASE, num_key_value_heads=4), {"dtype": torch.float32}),
     "llama-biases": (LlamaConfig, LlamaForCausalLM, dict(BASE, attention_bias=True, mlp_bias=True, head_dim=16), {"dtype": torch.float16}),
@@ -64,6 +65,10 @@ FAMILIES = {
     "phi3-partial": (Phi3Config, Phi3ForCausalLM,
                      dict(BASE, head_dim=16, sliding_window=None, tie_word_embeddings=True,
                           rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.75}), {}),
+    "phi3-long": (Phi3Config, Phi3ForCausalLM,
+                  dict(BASE, sliding_window=None, original_max_position_embeddings=16,
+                       rope_parameters=rope("longrope", short_factor=[1.0, 1.1, 1.3, 1.5], long_factor=[1.0, 2.5, 6.0, 12.0],
+                                            original_max_position_embeddings=16, attention_factor=1.2)), {"weights": "phi3", "turn": 16}),
     "gemma2": (Gemma2Config, Gemma2ForCausalLM,
                dict(BASE, num_hidden_layers=3, head_dim=16, query_pre_attn_scalar=24, sliding_window=16, attn_logit_softcapping=5.0,
                     final_logit_softcapping=1.0, tie_word_embeddings=True), {}),
@@ -114,11 +119,13 @@ def logits_of(model, ids, stepwise):
         return np.stack(rows)
 
 
-def greedy(model, ids):
-    """Behind a cache, a token at a time, past the end token too."""
+def greedy(model, ids, turn):
+    """Behind a cache, a token at a time, past the end token too; from the start when the text outgrows `turn`."""
     out, gaps, past, feed = [], [], None, ids
     with torch.no_grad():
         for _ in range(GREEDY):
+            if len(ids) + len(out) == turn + 1:
+                past, feed = None, ids + out
             step = model(torch.tensor([feed]), past_key_values=past, use_cache=True)
             past = step.past_key_values
             best = torch.topk(step.logits[0, -1], 2)
@@ -132,18 +139,18 @@ def reset_rope(model):
     """Dynamic frequencies keep the longest length seen; each sequence starts anew."""
     rotary = model.model.rotary_emb
     if hasattr(rotary, "max_seq_len_cached"):
-        rotary.inv_freq = rotary.original_inv_freq
+        rotary.inv_freq = rotary.original_inv_freq.clone()  # longrope writes into it
         rotary.max_seq_len_cached = rotary.original_max_seq_len
 
 
-def expected_of(model, seed, stepwise):
+def expected_of(model, seed, stepwise=False, turn=0):
     tensors = {}
     for i, ids in enumerate(prompts(seed)):
         reset_rope(model)
         tensors[f"ids_{i}"] = np.array(ids, np.float32)
         tensors[f"logits_{i}"] = logits_of(model, ids, stepwise)
     reset_rope(model)
-    ids, gaps = greedy(model, prompts(seed)[1])
+    ids, gaps = greedy(model, prompts(seed)[1], turn)
     tensors["next_ids"], tensors["next_gaps"] = np.array(ids, np.float32), np.array(gaps, np.float32)
     reset_rope(model)
     tensors["long_logits"] = np.ascontiguousarray(logits_of(model, long_ids(), stepwise)[-LONG_ROWS:])
@@ -197,6 +204,7 @@ def make(name, seed):
     folder = os.path.join(HERE, name)
     shutil.rmtree(folder, ignore_errors=True)
     dtype = more.get("dtype", torch.bfloat16)
+    seed = sum(more.get("weights", name).encode())
     torch.manual_seed(seed)
     model = model_class(config_class(**settings, attn_implementation="eager")).eval()
     scale_weights(model, seed)
@@ -204,8 +212,12 @@ def make(name, seed):
     model.save_pretrained(folder, max_shard_size=more.get("shards", "1GB"))
     # from the rounded weights; model.to would have rounded the frequencies of rope, too
     model = model_class.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
-    write_expected(folder, expected_of(model, seed, more.get("stepwise", False)))
+    write_expected(folder, expected_of(model, seed, more.get("stepwise", False), more.get("turn", 0)))
     link_tokenizer(folder)
+    if "weights" in more:
+        path = os.path.join(folder, "model.safetensors")
+        os.remove(path)
+        os.symlink(f"../{more['weights']}/model.safetensors", path)
 
 
 # ---- quantised copies of a Llama: the stored integers are chosen at random, transformers gets their values ----
@@ -297,7 +309,7 @@ def make_quantised(name, seed):
     config["quantization_config"] = quantization
     with open(path, "w", encoding="utf-8") as file:
         json.dump(config, file, indent=2)
-    write_expected(folder, expected_of(model, seed, False))
+    write_expected(folder, expected_of(model, seed))
     link_tokenizer(folder)
 
 

@@ -60,7 +60,9 @@ typedef struct sim {
     uint64_t seed, random;
     lore_sched *sched;
     lore_sched_options options;
-    int32_t fake_pages[PAGES_MAX * PAGE_TOKENS_MAX]; /* [page_count, page_tokens] */
+    /* [page_count, page_tokens] ids, and what each was rotated for: a text beyond turn_tokens */
+    int32_t fake_pages[PAGES_MAX * PAGE_TOKENS_MAX];
+    bool is_turned[PAGES_MAX * PAGE_TOKENS_MAX];
     bool page_seen[PAGES_MAX];
     int32_t piece_rows_max; /* beside running requests */
     sim_request requests[REQUESTS_MAX];
@@ -134,10 +136,16 @@ static void run_alone(const sim *s, sim_request *req)
     }
 }
 
-static int32_t *place_of(sim *s, const int32_t *list, int32_t position)
+static int32_t place_of(const sim *s, const int32_t *list, int32_t position)
 {
     int32_t page_tokens = s->options.page_tokens;
-    return &s->fake_pages[list[position / page_tokens] * page_tokens + position % page_tokens];
+    return list[position / page_tokens] * page_tokens + position % page_tokens;
+}
+
+/* A text of so many tokens is rotated in the second way. */
+static bool is_turned_at(const sim *s, int32_t tokens)
+{
+    return s->options.turn_tokens > 0 && tokens > s->options.turn_tokens;
 }
 
 static void check_page_list(sim *s, const lore_batch *batch, int32_t at, int32_t context)
@@ -155,6 +163,21 @@ static void check_page_list(sim *s, const lore_batch *batch, int32_t at, int32_t
     }
 }
 
+/* Every known token counts, those of the prompt too. */
+static void check_penalty(sim *s, const lore_step *step, int32_t draw, const sim_request *req,
+                          int32_t context)
+{
+    float wanted = req->sampling.repetition_penalty;
+    wanted = wanted == 0 ? 1 : wanted;
+    if (step->penalties == NULL) {
+        RULE(wanted == 1, "a penalty is lost");
+        return;
+    }
+    const lore_penalty *penalty = &step->penalties[draw];
+    RULE(penalty->factor == wanted, "another penalty than asked for");
+    RULE(penalty->count == context && penalty->ids == req->tokens, "a penalty on other tokens");
+}
+
 /* Run one sequence of the step: write its rows, and draw when the step wants it to. */
 static void run_sequence(sim *s, const lore_step *step, int32_t at, int32_t *draw, int32_t *out)
 {
@@ -166,8 +189,10 @@ static void run_sequence(sim *s, const lore_step *step, int32_t at, int32_t *dra
     RULE(rows <= batch->rows_max && context <= batch->context_max, "a maximum is too small");
     check_page_list(s, batch, at, context);
     const int32_t *list = batch->pages + batch->page_start[at];
+    RULE(step->lengths[at] >= context, "a text is shorter than its rows");
     for (int32_t i = 0; i < rows && s->failed == NULL; i++) {
-        *place_of(s, list, past + i) = step->ids[first + i];
+        s->fake_pages[place_of(s, list, past + i)] = step->ids[first + i];
+        s->is_turned[place_of(s, list, past + i)] = is_turned_at(s, step->lengths[at]);
     }
     int32_t number = step->ids[first] / VALUES - 1;
     RULE(number >= 0 && number < s->request_count, "a row of no request");
@@ -179,8 +204,11 @@ static void run_sequence(sim *s, const lore_step *step, int32_t at, int32_t *dra
     if (*draw < step->logits_count && step->logits_rows[*draw] == first + rows - 1) {
         int32_t ids[TOKENS_MAX];
         for (int32_t p = 0; p < context; p++) {
-            ids[p] = *place_of(s, list, p);
+            ids[p] = s->fake_pages[place_of(s, list, p)];
+            RULE(s->is_turned[place_of(s, list, p)] == is_turned_at(s, context),
+                 "keys of a shorter text");
         }
+        check_penalty(s, step, *draw, &s->requests[number], context);
         RULE(step->samples[*draw].position == context, "a token is drawn for another position");
         out[*draw] = next_token(ids, context, &step->samples[*draw]);
         (*draw)++;
@@ -259,7 +287,8 @@ static bool on_token(void *self, void *owner, int32_t ticket, int32_t id, float 
     RULE(s->failed != NULL || req->expected[req->received] == id, "another token than alone");
     RULE((int32_t)-logprob == id % VALUES, "the logprob of another token");
     req->received++;
-    req->is_running = true;
+    /* At its turn it prefills again. */
+    req->is_running = req->prompt_count + req->received - 1 != s->options.turn_tokens;
     bool is_stopped = req->received == req->stop_after;
     bool is_over = is_stopped || finish != LORE_FINISH_NONE;
     if (is_over) {
@@ -289,7 +318,8 @@ static void make_request(sim *s, int32_t number)
     req->sampling = (lore_sampling){.temperature = (float)draw_between(s, 0, 2),
                                     .top_p = 1.0f,
                                     .top_k = draw_between(s, 0, 5),
-                                    .seed = lore_random_next(&s->random)};
+                                    .seed = lore_random_next(&s->random),
+                                    .repetition_penalty = 0.5f * (float)draw_between(s, 0, 3)};
     for (int32_t i = 0; i < req->prompt_count; i++) {
         req->prompt[i] = (number + 1) * VALUES + draw_between(s, 0, VALUES - 1);
     }
@@ -430,16 +460,20 @@ static void draw_options(sim *s)
                              .page_count = draw_between(s, 1, draw_between(s, 2, PAGES_MAX)),
                              .eos_ids = eos_ids,
                              .eos_count = EOS_COUNT};
+    if (draw_between(s, 0, 1) == 0) {
+        s->options.turn_tokens = draw_between(s, 1, s->options.context);
+    }
 }
 
-/* The worst case of invariant 5 in sched.c: the requests one after another, each one token a step.
- */
+/* The worst case of invariant 5 in sched.c: the requests one after another, each one token a step,
+ * those before its turn twice. */
 static int64_t steps_bound(const sim *s)
 {
     int64_t bound = 0;
     for (int32_t i = 0; i < s->request_count; i++) {
         if (s->requests[i].is_added) {
             bound += s->requests[i].prompt_count + s->requests[i].expected_count + 1;
+            bound += s->options.turn_tokens;
         }
     }
     return bound;

@@ -326,7 +326,11 @@ TEST(logits_come_out)
     lore_sample samples[2] = {{.top_p = 1}, {.top_p = 1}};
     float *logits = malloc(2 * (size_t)info->vocab * sizeof(float));
     CHECK(logits != NULL);
-    lore_step step = {ids, {1, 3, row_start, past, page_start, pages, 3, 3}, rows, samples, 2};
+    lore_step step = {.ids = ids,
+                      .batch = {1, 3, row_start, past, page_start, pages, 3, 3},
+                      .logits_rows = rows,
+                      .samples = samples,
+                      .logits_count = 2};
     CHECK_OK(lore_decoder_step(decoder, &step, drawn, logprobs, logits, &err), &err);
     for (int32_t r = 0; r < 2; r++) {
         const float *row = logits + (size_t)r * (size_t)info->vocab;
@@ -341,6 +345,15 @@ TEST(logits_come_out)
         CHECK_INT(drawn[r], best);
         CHECK_NEAR(logprobs[r], -log(sum), 1e-3);
     }
+    /* What was drawn is not drawn again where it is penalised, and the log probability knows. */
+    int32_t seen[1] = {drawn[0]}, before = drawn[1];
+    const lore_penalty penalties[2] = {{100.0f, seen, 1}, {1.0f, NULL, 0}};
+    float kept = logprobs[1];
+    step.penalties = penalties;
+    CHECK_OK(lore_decoder_step(decoder, &step, drawn, logprobs, NULL, &err), &err);
+    CHECK(drawn[0] != seen[0]);
+    CHECK_INT(drawn[1], before);
+    CHECK_NEAR(logprobs[1], kept, 0);
     step = (lore_step){.batch = {.row_start = row_start}};
     CHECK_OK(lore_decoder_step(decoder, &step, drawn, logprobs, NULL, &err),
              &err); /* nothing to do is fine */
@@ -550,7 +563,11 @@ static lore_status open_and_step(const char *folder, const fixture *f)
         int32_t drawn = 0;
         float logprob = 0;
         lore_sample sample = {.top_p = 1};
-        lore_step step = {ids, {1, 1, row_start, past, page_start, pages, 1, 1}, rows, &sample, 1};
+        lore_step step = {.ids = ids,
+                          .batch = {1, 1, row_start, past, page_start, pages, 1, 1},
+                          .logits_rows = rows,
+                          .samples = &sample,
+                          .logits_count = 1};
         status = lore_decoder_step(decoder, &step, &drawn, &logprob, NULL, &err);
     }
     lore_decoder_close(decoder);

@@ -116,6 +116,12 @@ TEST(qwen3)
     refuse("{" QWEN ", \"head_dim\": 15}", LORE_ERR_CORRUPT, "15 elements");
     refuse("{" QWEN ", \"attention_bias\": true}", LORE_ERR_UNSUPPORTED, "attention_bias");
     refuse("{" QWEN ", \"use_sliding_window\": true}", LORE_ERR_UNSUPPORTED, "use_sliding_window");
+    refuse("{" QWEN ", \"rope_scaling\": {\"type\": \"dynamic\", \"factor\": 2.0}}",
+           LORE_ERR_UNSUPPORTED, "rope scaling of type 'dynamic', which follows the length");
+    refuse("{" QWEN ", \"head_dim\": 4, \"original_max_position_embeddings\": 64, "
+           "\"rope_scaling\": {\"rope_type\": \"longrope\", \"short_factor\": [1.0, 1.0], "
+           "\"long_factor\": [2.0, 4.0]}}",
+           LORE_ERR_UNSUPPORTED, "rope scaling of type 'longrope', which follows the length");
 }
 
 static void refuse_classifier(const char *json, lore_status wanted, const char *message)
@@ -144,7 +150,39 @@ TEST(classifiers_have_one_label)
     refuse_classifier("{" BERT "}", LORE_ERR_UNSUPPORTED, "one label (id2label), not 2");
     refuse_classifier("{" BERT ", \"id2label\": {\"0\": \"a\", \"1\": \"b\", \"2\": \"c\"}}",
                       LORE_ERR_UNSUPPORTED, "not 3");
-    refuse_classifier("{" MODERN ", \"num_labels\": 1}", LORE_ERR_UNSUPPORTED, "modernbert");
+    refuse_classifier("{" QWEN ", \"num_labels\": 1}", LORE_ERR_UNSUPPORTED, "'qwen3'");
 }
 
-CHECK_MAIN(bert, roberta, modernbert, qwen3, classifiers_have_one_label)
+static lore_encoder_config read_modern_head(const char *settings)
+{
+    char json[512];
+    lore_error err = {0};
+    lore_encoder_config c;
+    snprintf(json, sizeof json, "{" MODERN ", \"num_labels\": 1%s}", settings);
+    CHECK_OK(lore_classifier_config_parse(lore_str_from(json), "c", &c, &err), &err);
+    return c;
+}
+
+/* ModernBERT's classifier: what is pooled, its first layer's activation and bias, a norm. */
+TEST(modernbert_classifiers_choose_their_pooling)
+{
+    lore_encoder_config c = read_modern_head("");
+    CHECK_INT(c.pooling, LORE_POOL_CLS);
+    CHECK_INT(c.dense[0].activation, LORE_ACT_GELU);
+    CHECK(!c.dense[0].has_bias && c.dense[1].has_bias);
+    CHECK_STR(lore_str_from(c.dense[0].norm), "head.norm");
+    CHECK(c.dense[1].norm == NULL);
+    c = read_modern_head(", \"classifier_pooling\": \"mean\", \"classifier_bias\": true, "
+                         "\"classifier_activation\": \"silu\"");
+    CHECK_INT(c.pooling, LORE_POOL_MEAN);
+    CHECK_INT(c.dense[0].activation, LORE_ACT_SILU);
+    CHECK(c.dense[0].has_bias);
+    refuse_classifier("{" MODERN ", \"num_labels\": 1, \"classifier_pooling\": \"max\"}",
+                      LORE_ERR_UNSUPPORTED,
+                      "classifier_pooling 'max' is not supported (cls, mean)");
+    refuse_classifier("{" MODERN ", \"num_labels\": 1, \"classifier_activation\": \"mish\"}",
+                      LORE_ERR_UNSUPPORTED, "classifier_activation 'mish'");
+}
+
+CHECK_MAIN(bert, roberta, modernbert, qwen3, classifiers_have_one_label,
+           modernbert_classifiers_choose_their_pooling)

@@ -25,6 +25,7 @@ TEST(requests_are_counted)
     lore_metrics_active(metrics, 1);
     const lore_answer answer = {.mode_used = LORE_MODE_EXTRACT,
                                 .is_refused = true,
+                                .hits = {.rerank = LORE_RERANK_LATE},
                                 .prompt_tokens = 5,
                                 .completion_tokens = 7};
     lore_metrics_answer(metrics, &answer);
@@ -38,6 +39,8 @@ TEST(requests_are_counted)
     CHECK(holds(&out, "lore_request_seconds_bucket{route=\"other\",le=\"60\"} 1\n"));
     CHECK(holds(&out, "lore_request_seconds_count{route=\"other\"} 2\n"));
     CHECK(holds(&out, "lore_answers_total{mode_used=\"extract\",refused=\"true\"} 1\n"));
+    CHECK(holds(&out, "lore_reranks_total{outcome=\"deadline\"} 1\n"));
+    CHECK(holds(&out, "lore_reranks_total{outcome=\"done\"} 0\n"));
     CHECK(holds(&out, "lore_tokens_total{kind=\"completion\"} 7\n"));
     CHECK(holds(&out, "lore_requests_active 1\n"));
     CHECK(holds(&out, "# TYPE lore_request_seconds histogram\n"));

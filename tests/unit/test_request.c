@@ -6,7 +6,8 @@
 
 static const lore_limits limits = {
     .prompt_tokens_max = 8, .answer_tokens_max = 16, .stop_strings_max = 2, .stop_bytes_max = 4};
-static const lore_decoder_info info = {.vocab = 100, .context = 12};
+static const lore_decoder_info info = {
+    .vocab = 100, .context = 12, .generation = {true, 0.5f, 0.75f, 20, 1.25f}};
 
 typedef struct setting {
     lore_sched *sched;
@@ -58,6 +59,10 @@ TEST(refuses_by_name)
     check_refused(&s, bad, LORE_ERR_INVALID, "top_p");
     bad.sampling = (lore_sampling){.top_k = -1};
     check_refused(&s, bad, LORE_ERR_INVALID, "top_k");
+    bad.sampling = (lore_sampling){.repetition_penalty = -1.0f};
+    check_refused(&s, bad, LORE_ERR_INVALID, "repetition_penalty is -1, must be 0.01 to 100");
+    bad.sampling = (lore_sampling){.repetition_penalty = NAN};
+    check_refused(&s, bad, LORE_ERR_INVALID, "repetition_penalty");
     bad = good;
     bad.stop = stop;
     bad.stop_count = 3;
@@ -92,6 +97,40 @@ static lore_status make_request(void *self)
     return LORE_OK;
 }
 
+static lore_sampling made_of(const setting *s, lore_sampling asked)
+{
+    static const int32_t prompt[] = {5};
+    const lore_generation generation = {
+        .prompt = prompt, .prompt_count = 1, .tokens_max = 1, .sampling = asked};
+    lore_request *request = NULL;
+    lore_error err;
+    CHECK_OK(lore_request_check(&s->bounds, &generation, &err), &err);
+    CHECK_OK(lore_request_new(&s->bounds, &generation, &request, &err), &err);
+    const lore_sampling made = request->sampling;
+    lore_stream_release(request->stream);
+    lore_stream_release(request->stream);
+    lore_request_free(request);
+    return made;
+}
+
+/* The folder's values hold where the request has none; its do_sample and temperature never do. */
+TEST(is_completed_by_the_models_folder)
+{
+    setting s = setting_open();
+    lore_sampling made = made_of(&s, (lore_sampling){.seed = 7});
+    CHECK_NEAR(made.temperature, 0, 0);
+    CHECK_NEAR(made.top_p, 0.75, 0);
+    CHECK_INT(made.top_k, 20);
+    CHECK_NEAR(made.repetition_penalty, 1.25, 0);
+    CHECK_INT(made.seed, 7);
+    made = made_of(&s, (lore_sampling){1.0f, 0.5f, 3, 9, 1.0f});
+    CHECK_NEAR(made.temperature, 1, 0);
+    CHECK_NEAR(made.top_p, 0.5, 0);
+    CHECK_INT(made.top_k, 3);
+    CHECK_NEAR(made.repetition_penalty, 1, 0);
+    lore_sched_free(s.sched);
+}
+
 TEST(is_made_whole_or_not_at_all)
 {
     setting s = setting_open();
@@ -101,4 +140,4 @@ TEST(is_made_whole_or_not_at_all)
     lore_sched_free(s.sched);
 }
 
-CHECK_MAIN(refuses_by_name, is_made_whole_or_not_at_all)
+CHECK_MAIN(refuses_by_name, is_completed_by_the_models_folder, is_made_whole_or_not_at_all)

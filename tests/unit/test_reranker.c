@@ -43,6 +43,9 @@ TEST(company_changes_nothing)
     lore_reranker *ranker = open_ranker(&f);
     fill_texts(texts);
     CHECK_STR(lore_str_from(lore_reranker_name(ranker)), "rank-bert");
+    CHECK_STR(lore_str_from(lore_reranker_family(ranker)), "bert");
+    CHECK_INT(lore_reranker_tokens_max(ranker), 40);
+    CHECK(lore_tokenizer_vocab(lore_reranker_tokenizer(ranker)) > 100);
     CHECK(lore_reranker_parameters(ranker) > 10000);
     CHECK_OK(lore_reranker_score(ranker, QUESTION, texts, TEXTS, 0, together, &err), &err);
     for (int i = 0; i < TEXTS; i++) {
@@ -72,7 +75,7 @@ static void *score_often(void *self)
     return NULL;
 }
 
-TEST(callers_take_turns)
+TEST(callers_share_the_encoder)
 {
     enum { CALLERS = 4 };
     static caller callers[CALLERS];
@@ -187,7 +190,9 @@ TEST(broken_folders_are_named)
         "\"num_attention_heads\": 4, \"intermediate_size\": 48, \"vocab_size\": 160, "
         "\"max_position_embeddings\": 4, \"num_labels\": 1}";
     refuse(FAMILIES "/enc-bert", LORE_ERR_UNSUPPORTED, "one label");
-    refuse(FAMILIES "/enc-modernbert", LORE_ERR_UNSUPPORTED, "modernbert");
+    refuse(FAMILIES "/enc-modernbert", LORE_ERR_UNSUPPORTED, "one label");
+    refuse(FAMILIES "/enc-qwen3", LORE_ERR_UNSUPPORTED,
+           "model_type 'qwen3' is not supported for a");
     replace("config.json", "{", LORE_ERR_CORRUPT, "config.json");
     replace("config.json", SMALL, LORE_ERR_CORRUPT, "leave no room for a pair in 4 tokens");
     replace("model.safetensors", "12345678901", LORE_ERR_CORRUPT, "model.safetensors");
@@ -235,5 +240,5 @@ TEST(out_of_memory_is_an_error)
     fixture_close(&f);
 }
 
-CHECK_MAIN(company_changes_nothing, callers_take_turns, the_deadline_holds,
+CHECK_MAIN(company_changes_nothing, callers_share_the_encoder, the_deadline_holds,
            broken_folders_are_named, out_of_memory_is_an_error)

@@ -269,14 +269,23 @@ TEST(rows_are_those_of_transformers)
         float cosine[8] = {0}, sine[8] = {0}, other[8] = {0};
         CHECK_OK(read(ROWS[i].json, ROWS[i].rules, &c, &err), &err);
         CHECK_INT(c.dim, 2 * ROWS[i].pairs);
-        c.is_long = ROWS[i].is_long;
-        lore_rope_rows(&c, ROWS[i].position, 1, cosine, sine);
+        int32_t row = ROWS[i].position;
+        if (c.kind == LORE_ROPE_LONG) { /* two tables behind one another */
+            int32_t tokens = ROWS[i].is_long ? c.original + 1 : c.original;
+            CHECK_INT(lore_rope_start(&c, tokens), ROWS[i].is_long ? c.original : 0);
+            CHECK_INT(lore_rope_row_count(&c, c.original), c.original);
+            CHECK_INT(lore_rope_row_count(&c, 100 * c.original), 101 * c.original);
+            row += lore_rope_start(&c, tokens);
+        } else {
+            CHECK_INT(lore_rope_row_count(&c, 1 << 20), 1 << 20);
+        }
+        lore_rope_rows(&c, row, 1, cosine, sine);
         for (int32_t k = 0; k < ROWS[i].pairs; k++) { /* a rounding of f is worth p * 2^-24 */
             double near = 1e-6;
             CHECK_NEAR(cosine[k], ROWS[i].cosine[k], near);
             CHECK_NEAR(sine[k], ROWS[i].sine[k], near);
         }
-        lore_rope_rows(&c, ROWS[i].position - 1, 2, other, sine); /* in a run of rows: the same */
+        lore_rope_rows(&c, row - 1, 2, other, sine); /* in a run of rows: the same */
         CHECK(memcmp(other + c.dim / 2, cosine, sizeof(float) * (size_t)c.dim / 2) == 0);
     }
 }

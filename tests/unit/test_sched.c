@@ -347,6 +347,79 @@ TEST(limits_pieces_beside_running_sequences_only)
     lore_sched_free(b.sched);
 }
 
+/* A text that grows beyond turn_tokens is computed again from its first token, on the pages that it
+ * has and one more, beside others that go on; one that was longer from the start is not. */
+TEST(computes_again_at_the_turn)
+{
+    static const int32_t eos_ids[] = {EOS};
+    const lore_sched_options options = {.rows_max = 8,
+                                        .sequences_max = 3,
+                                        .waiting_max = 3,
+                                        .context = 64,
+                                        .page_tokens = 4,
+                                        .page_count = 16,
+                                        .eos_ids = eos_ids,
+                                        .eos_count = 1,
+                                        .turn_tokens = 4};
+    lore_error err;
+    bench b = {.stop_id = -1};
+    int32_t a[64], c[64];
+    CHECK_OK(lore_sched_new(&options, &b.sched, &err), &err);
+    add(&b, a, 3, 10);
+    add(&b, c, 5, 10);
+    const lore_step *step = lore_sched_plan(b.sched);
+    check_rows(step, 0, 0, 3, 100);
+    check_rows(step, 1, 0, 5, 100);
+    CHECK_INT(step->lengths[0], 3);
+    CHECK_INT(step->lengths[1], 5);
+    apply(&b, 50);
+    step = lore_sched_plan(b.sched);
+    check_rows(step, 0, 3, 1, 50);
+    check_rows(step, 1, 5, 1, 50);
+    CHECK_INT(step->lengths[0], 4);
+    apply(&b, 51); /* the fifth token of the first text */
+    step = lore_sched_plan(b.sched);
+    check_rows(step, 0, 6, 1, 51);
+    check_rows(step, 1, 0, 5, 100);
+    CHECK_INT(step->lengths[1], 5);
+    CHECK_INT(step->batch.page_start[2] - step->batch.page_start[1], 2);
+    CHECK_INT(step->logits_count, 2);
+    CHECK_INT(step->samples[1].position, 5);
+    apply(&b, 52);
+    step = lore_sched_plan(b.sched);
+    check_rows(step, 0, 5, 1, 52); /* the order of arrival again */
+    check_rows(step, 1, 7, 1, 52);
+    lore_sched_free(b.sched);
+}
+
+/* All known tokens of a sequence that asks for it, and no array where none asks. */
+TEST(penalises_prompt_and_answer)
+{
+    bench b = bench_of(16, 64);
+    int32_t a[64], c[64] = {100, 101};
+    int32_t ticket;
+    lore_error err;
+    add(&b, a, 3, 10);
+    CHECK(lore_sched_plan(b.sched)->penalties == NULL);
+    apply(&b, 50);
+    const lore_sequence_request request = {.tokens = c,
+                                           .prompt_count = 2,
+                                           .tokens_max = 4,
+                                           .sampling = {.top_p = 1, .repetition_penalty = 1.5f},
+                                           .owner = c};
+    CHECK_OK(lore_sched_add(b.sched, &request, &ticket, &err), &err);
+    CHECK(lore_sched_plan(b.sched)->penalties != NULL);
+    apply(&b, 51);
+    const lore_step *step = lore_sched_plan(b.sched);
+    CHECK_INT(step->logits_count, 2);
+    CHECK_NEAR(step->penalties[0].factor, 1, 0);
+    CHECK_NEAR(step->penalties[1].factor, 1.5, 0);
+    CHECK(step->penalties[1].ids == c);
+    CHECK_INT(step->penalties[1].count, 3);
+    CHECK_INT(c[2], 51);
+    lore_sched_free(b.sched);
+}
+
 TEST(survives_every_failing_allocation)
 {
     check_alloc_sweep(make_and_free, NULL);
@@ -355,4 +428,5 @@ TEST(survives_every_failing_allocation)
 CHECK_MAIN(cuts_prompts_into_pieces_and_puts_decode_rows_first, ends_in_every_way,
            ends_at_one_more_token, cancels_waiting_and_running_sequences,
            preempts_the_youngest_and_computes_it_again, refuses_what_cannot_run,
-           limits_pieces_beside_running_sequences_only, survives_every_failing_allocation)
+           limits_pieces_beside_running_sequences_only, computes_again_at_the_turn,
+           penalises_prompt_and_answer, survives_every_failing_allocation)

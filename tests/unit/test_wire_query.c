@@ -58,7 +58,8 @@ TEST(defaults)
     CHECK_INT(query.query.collection_count, 0);
     CHECK_INT(query.query.top_k, 0);
     CHECK_INT(query.query.mode, LORE_MODE_ANSWER);
-    CHECK_NEAR(query.query.sampling.top_p, 1, 0);
+    CHECK_NEAR(query.query.sampling.top_p, 0, 0); /* as the model's folder says */
+    CHECK_NEAR(query.query.sampling.repetition_penalty, 0, 0);
     CHECK_NEAR(query.query.sampling.temperature, 0, 0);
     CHECK(!query.is_streaming);
     lore_json_free(query.root);
@@ -87,6 +88,7 @@ TEST(what_is_wrong_is_named)
         {"{\"question\":\"a\",\"stream\":1}", "stream"},
         {"{\"question\":\"a\",\"temperature\":2.5}", "temperature"},
         {"{\"question\":\"a\",\"top_p\":0}", "top_p"},
+        {"{\"question\":\"a\",\"repetition_penalty\":0}", "repetition_penalty"},
         {"{\"question\":\"a\",\"seed\":-1}", "seed"},
         {"{\"question\":\"a\",\"stop\":[1]}", "stop[0]"},
         {"{\"question\":\"a\",\"stop\":[\"1\",\"2\",\"3\",\"4\",\"5\",\"6\",\"7\",\"8\",\"9\"]}",
