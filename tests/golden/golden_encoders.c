@@ -23,10 +23,15 @@ typedef struct tolerance {
 } tolerance;
 
 static const tolerance TOLERANCES[] = {
+#ifdef GOLDEN_CUDA
+    {"cuda f32", LORE_BACKEND_CUDA, LORE_PRECISION_F32, .999999, 1e-5},
+    {"cuda bf16", LORE_BACKEND_CUDA, LORE_PRECISION_BF16, .999, 1e-2},
+#else
     {"ref f32", LORE_BACKEND_REF, LORE_PRECISION_F32, .999999, 1e-5},
     {"cpu f32", LORE_BACKEND_CPU, LORE_PRECISION_F32, .999999, 1e-5},
     {"cpu bf16", LORE_BACKEND_CPU, LORE_PRECISION_BF16, .999, 1e-2},
     {"cpu int8", LORE_BACKEND_CPU, LORE_PRECISION_INT8, .997, 2e-2},
+#endif
 };
 enum { TOLERANCES_COUNT = sizeof TOLERANCES / sizeof TOLERANCES[0] };
 

@@ -281,6 +281,7 @@ static void family(const char *name, const variant *v, tolerance t)
     run *r = lore_alloc_zero(1, sizeof *r);
     CHECK(r != NULL);
     fixture f = fixture_open(v->kind, v->precision);
+    fixture host = fixture_open(LORE_BACKEND_REF, LORE_PRECISION_F32); /* expected values */
     lore_decoder_options options = {.rows_max = ROWS_MAX,
                                     .sequences_max = ROWS_MAX,
                                     .page_tokens = PAGE_TOKENS,
@@ -291,16 +292,17 @@ static void family(const char *name, const variant *v, tolerance t)
     r->vocab = lore_decoder_get_info(r->decoder)->vocab;
     r->logits = lore_alloc((size_t)ROWS_MAX * (size_t)r->vocab * sizeof(float));
     CHECK(r->logits != NULL);
-    expected e = expected_open(&f, name, r->vocab);
+    expected e = expected_open(&host, name, r->vocab);
     int32_t equal = 0;
     double prompts = run_prompts(r, &e), gap = run_greedy(r, &e, &equal), end = run_long(r, &e);
     printf("%-18s %-9s prompts %.2g, %d of %d greedy tokens (widest gap %.2g), 2,100 tokens %.2g\n",
            name, v->name, prompts, equal, GREEDY, gap, end);
     CHECK(prompts <= t.logits && end <= t.logits);
     CHECK(gap <= t.gap);
-    expected_close(&f, &e);
+    expected_close(&host, &e);
     lore_decoder_close(r->decoder);
     fixture_close(&f);
+    fixture_close(&host);
     lore_free(r->logits);
     lore_free(r);
 }
@@ -342,4 +344,21 @@ TEST(cpu_int8)
     all(&INT8);
 }
 
+#ifdef GOLDEN_CUDA
+static const variant CUDA_F32 = {"cuda f32", LORE_BACKEND_CUDA, LORE_PRECISION_F32, LORE_F32};
+static const variant CUDA_BF16 = {"cuda bf16", LORE_BACKEND_CUDA, LORE_PRECISION_BF16, LORE_BF16};
+
+TEST(cuda_f32)
+{
+    all(&CUDA_F32);
+}
+
+TEST(cuda_bf16)
+{
+    all(&CUDA_BF16);
+}
+
+CHECK_MAIN(cuda_f32, cuda_bf16)
+#else
 CHECK_MAIN(ref, cpu_f32, cpu_bf16, cpu_int8)
+#endif

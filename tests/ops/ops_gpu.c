@@ -11,7 +11,7 @@ static lore_backend_kind kind_of_run(void)
     return name != NULL && strcmp(name, "cpu") == 0 ? LORE_BACKEND_CPU : LORE_BACKEND_CUDA;
 }
 
-static void run(lore_precision precision, bool has_small_ops)
+static void run(lore_precision precision, void (*cases)(const subject *on))
 {
     const lore_backend_kind kind = kind_of_run();
     if (kind == LORE_BACKEND_CUDA && lore_backend_cuda_count() == 0) {
@@ -26,27 +26,41 @@ static void run(lore_precision precision, bool has_small_ops)
              kind == LORE_BACKEND_CUDA ? "cuda" : getenv("LORE_TEST_BACKEND"),
              lore_precision_name(precision));
     subject_open(&on, (lore_backend_options){.kind = kind, .precision = precision}, 0, name);
-    cases_matmul(&on);
-    cases_matmul_not_finite(&on);
-    if (has_small_ops) {
-        cases_small(&on);
-    }
+    cases(&on);
     subject_close(&on);
 }
 
-TEST(gpu_f32)
-{
-    run(LORE_PRECISION_F32, true);
-}
+/* One test a family of ops: the first failure ends a test, not the run. */
+#define GPU_TEST(name, precision, cases) \
+    TEST(name)                           \
+    {                                    \
+        run(precision, cases);           \
+    }
 
-TEST(gpu_bf16)
-{
-    run(LORE_PRECISION_BF16, false);
-}
+GPU_TEST(gpu_matmul_f32, LORE_PRECISION_F32, cases_matmul)
+GPU_TEST(gpu_matmul_bf16, LORE_PRECISION_BF16, cases_matmul)
+GPU_TEST(gpu_embed, LORE_PRECISION_F32, cases_embed)
+GPU_TEST(gpu_gather, LORE_PRECISION_F32, cases_gather)
+GPU_TEST(gpu_norms, LORE_PRECISION_F32, cases_norms)
+GPU_TEST(gpu_glu, LORE_PRECISION_F32, cases_glu)
+GPU_TEST(gpu_activations, LORE_PRECISION_F32, cases_activations)
+GPU_TEST(gpu_add_and_softcap, LORE_PRECISION_F32, cases_add_and_softcap)
+GPU_TEST(gpu_pool, LORE_PRECISION_F32, cases_pool)
+GPU_TEST(gpu_decoder_f32, LORE_PRECISION_F32, cases_decoder)
+GPU_TEST(gpu_decoder_bf16, LORE_PRECISION_BF16, cases_decoder)
+GPU_TEST(gpu_packed_attention_f32, LORE_PRECISION_F32, cases_packed_attention)
+GPU_TEST(gpu_packed_attention_bf16, LORE_PRECISION_BF16, cases_packed_attention)
+GPU_TEST(gpu_rope_packed, LORE_PRECISION_F32, cases_rope_packed)
+GPU_TEST(gpu_attention_not_finite_f32, LORE_PRECISION_F32, cases_attention_not_finite)
+GPU_TEST(gpu_attention_not_finite_bf16, LORE_PRECISION_BF16, cases_attention_not_finite)
+GPU_TEST(gpu_not_finite_f32, LORE_PRECISION_F32, cases_matmul_not_finite)
+GPU_TEST(gpu_not_finite_bf16, LORE_PRECISION_BF16, cases_matmul_not_finite)
+GPU_TEST(gpu_penalise, LORE_PRECISION_F32, cases_penalise)
+GPU_TEST(gpu_sample, LORE_PRECISION_F32, cases_sample)
+GPU_TEST(gpu_scan, LORE_PRECISION_F32, cases_scan)
 
-TEST(gpu_int8)
-{
-    run(LORE_PRECISION_INT8, false);
-}
-
-CHECK_MAIN(gpu_f32, gpu_bf16, gpu_int8)
+CHECK_MAIN(gpu_matmul_f32, gpu_matmul_bf16, gpu_embed, gpu_gather, gpu_norms, gpu_glu,
+           gpu_activations, gpu_add_and_softcap, gpu_pool, gpu_decoder_f32, gpu_decoder_bf16,
+           gpu_packed_attention_f32, gpu_packed_attention_bf16, gpu_rope_packed,
+           gpu_attention_not_finite_f32, gpu_attention_not_finite_bf16, gpu_not_finite_f32,
+           gpu_not_finite_bf16, gpu_penalise, gpu_sample, gpu_scan)

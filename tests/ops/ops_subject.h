@@ -16,7 +16,8 @@
  * NORM        plain C sums a row in one chain, and the mean is three deviations away
  * BF16_SUM    sums again, of pairs: bf16 units round a pair once and drop denormals
  * INT8_SUM    integer sums are exact: what is left is the epilogue's rounding
- * EXP         approximations of exp, good to some units in the last place
+ * EXP         approximations of exp, good to some units in the last place; five times that for
+ *             attention, where rounding a query or a key moves a score of some hundreds as much
  * ACTIVATION  absolute, for |x| up to 10: erf and tanh are good to 4e-7, x (1 + erf x) cancels
  *             below 0
  * BF16_STORE  a unit of bf16 (2^-8 relative, twice at a tie) where an f32 rounding tips it

@@ -49,6 +49,7 @@ FENCES = [
     (r"curl/.*", ["ingest/fetch.c", "cli/client.c", "cli/hub.c"]),
     (r"cjson/.*|cJSON\.h", ["base/json.c"]),
     (r"utf8proc\.h", ["base/utf8.c"]),
+    (r"cublasLt\.h", ["kernels/cuda/cuda_blas.cu"]),
     (r"cu[a-z]*(_.*)?\.h|cooperative_groups.*|nv.*\.h|cub/.*|mma\.h", ["kernels/cuda/*"]),
 ]
 

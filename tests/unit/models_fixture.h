@@ -33,6 +33,9 @@ CHECK_UNUSED static fixture fixture_open(lore_backend_kind kind, lore_precision 
 {
     lore_error err = {0};
     fixture f = {0};
+    if (kind == LORE_BACKEND_CUDA && lore_backend_cuda_count() == 0) {
+        CHECK_SKIP("no CUDA device here, or built without CUDA");
+    }
     CHECK_OK(lore_pool_new(0, &f.pool, &err), &err);
     lore_backend_options options = {.kind = kind, .pool = f.pool, .precision = precision};
     lore_status status = lore_backend_open(&options, &f.backend, &err);
