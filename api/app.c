@@ -60,7 +60,7 @@ lore_status lore_app_device(const lore_config *config, lore_backend_options *opt
     }
     options->device = 0;
     if (strcmp(name, "auto") == 0) {
-        options->kind = lore_backend_cuda_count() > 0 ? LORE_BACKEND_CUDA : LORE_BACKEND_CPU;
+        options->kind = LORE_BACKEND_CPU; /* a GPU is asked for by name until it is tuned */
         return LORE_OK;
     }
     if (strcmp(name, "cpu") == 0 || strcmp(name, "ref") == 0) {

@@ -85,7 +85,7 @@ enum { PATH_CAP = 1024 };
  * INTEGER as above    NUMBER(name, default, min, max, sentence)    FLAG(name, default, sentence) */
 #define SETTINGS(TEXT, INSTALLED, INTEGER, NUMBER, FLAG)                                           \
     TEXT(data, "./lore-data", NULL, "folder of the database and all files made from it")           \
-    TEXT(device, "auto", "auto|ref|cpu|cuda|cuda:N", "where the networks run")                     \
+    TEXT(device, "auto", "auto|ref|cpu|cuda|cuda:N", "where the networks run; auto is cpu")        \
     TEXT(precision, "auto", "auto|f32|bf16|int8", "numbers in which the CPU multiplies matrices")  \
     TEXT(kv_dtype, "auto", "auto|f32|bf16", "numbers in which keys and values are kept")           \
     INSTALLED(encoder, "weights/encoder", "folder of the model that turns text into vectors")      \

@@ -9,6 +9,7 @@
 
 #include "base/mem.h"
 
+#include <dlfcn.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -127,15 +128,11 @@ static lore_status cuda_open(const lore_backend_options *options, lore_backend *
     opened->device = options->device;
     opened->processors = facts.multiProcessorCount;
     opened->dtype = dtype;
-    const lore_status status = lore_cuda_blas_open(&opened->blas, err);
-    if (status != LORE_OK) {
-        lore_free(opened);
-        return status;
-    }
+    opened->blas_library = lore_cuda_blas_load();
     snprintf(opened->base.description, sizeof opened->base.description,
              "cuda: %.100s, %.0f GiB, sm_%d%d%s", facts.name,
              (double)facts.totalGlobalMem / (1 << 30), facts.major, facts.minor,
-             opened->blas == NULL ? ", without cuBLASLt" : "");
+             opened->blas_library != NULL ? "" : ", without cuBLASLt");
     *backend = &opened->base;
     return LORE_OK;
 }
@@ -143,7 +140,9 @@ static lore_status cuda_open(const lore_backend_options *options, lore_backend *
 static void cuda_close(lore_backend *backend)
 {
     lore_cuda_backend *opened = (lore_cuda_backend *)backend;
-    lore_cuda_blas_close(opened->blas);
+    if (opened->blas_library != NULL) {
+        dlclose(opened->blas_library);
+    }
     lore_free(opened);
 }
 
@@ -156,6 +155,7 @@ static void cuda_queue_close(lore_queue *queue)
         (void)cudaStreamSynchronize(opened->stream);
         (void)cudaStreamDestroy(opened->stream);
     }
+    lore_cuda_blas_close(opened->blas);
     (void)cudaFree(opened->scratch);
     lore_free(opened);
 }

@@ -1,5 +1,7 @@
-/* cuBLASLt behind a fence: loaded when the first GPU is opened, because it is half a gigabyte that
- * a machine without a GPU need neither have nor map. Only the functions listed here are used.
+/* cuBLASLt behind a fence: loaded when a GPU is opened, because it is half a gigabyte that a
+ * machine without a GPU need neither have nor map. Only the functions listed here are used. Each
+ * queue has one of its own: queues run side by side, and neither a workspace nor a table of plans
+ * bears that.
  *
  * The library's choice of an algorithm costs tens of microseconds, so choices are kept: a table of
  * plans keyed by the shape, direct-mapped, where a newcomer takes the place of the one before. */
@@ -62,7 +64,7 @@ static bool load_functions(lore_cuda_blas *blas)
 }
 
 /* The major version of the toolkit's: structs differ between them. */
-static void *open_library(void)
+void *lore_cuda_blas_load(void)
 {
     static const char *const places[] = {"libcublasLt.so.13",
                                          "/usr/local/cuda/lib64/libcublasLt.so.13"};
@@ -75,10 +77,9 @@ static void *open_library(void)
 
 lore_status lore_cuda_blas_open(lore_cuda_blas **blas, lore_error *err)
 {
-    void *library = open_library();
-    *blas = NULL;
+    void *library = lore_cuda_blas_load();
     if (library == NULL) {
-        return LORE_OK;
+        return lore_fail(err, LORE_ERR_DEVICE, "cuBLASLt cannot be loaded: %s", dlerror());
     }
     lore_cuda_blas *opened = (lore_cuda_blas *)lore_alloc_zero(1, sizeof *opened);
     if (opened == NULL) {
@@ -88,7 +89,7 @@ lore_status lore_cuda_blas_open(lore_cuda_blas **blas, lore_error *err)
     opened->library = library;
     if (!load_functions(opened) || opened->cublasLtCreate(&opened->handle) != 0) {
         lore_cuda_blas_close(opened);
-        return LORE_OK; /* own kernels will do */
+        return lore_fail(err, LORE_ERR_DEVICE, "cuBLASLt is not the one this lore was built for");
     }
     const cudaError_t error = cudaMalloc(&opened->workspace, WORKSPACE_BYTES);
     if (error != cudaSuccess) {

@@ -19,9 +19,10 @@ typedef struct lore_cuda_blas lore_cuda_blas; /* cuda_blas.cu */
 typedef struct lore_cuda_backend {
     lore_backend base;
     int device;
-    int processors;       /* multiprocessors */
-    lore_dtype dtype;     /* of packed weights and of the rows that meet them: f32 or bf16 */
-    lore_cuda_blas *blas; /* NULL where cuBLASLt is missing: own kernels do all products */
+    int processors;   /* multiprocessors */
+    lore_dtype dtype; /* of packed weights and of the rows that meet them: f32 or bf16 */
+    void *
+        blas_library; /* kept loaded; NULL where cuBLASLt is missing: own kernels do all products */
 } lore_cuda_backend;
 
 typedef struct lore_cuda_queue {
@@ -29,6 +30,8 @@ typedef struct lore_cuda_queue {
     cudaStream_t stream;
     void *scratch;
     size_t scratch_bytes;
+    lore_cuda_blas *blas; /* of this queue alone, as its workspace is; opened by the first product
+                             of many rows */
 } lore_cuda_queue;
 
 typedef struct lore_cuda_weight {
@@ -65,11 +68,12 @@ lore_status lore_cuda_weight_pack(lore_backend *backend, const lore_matrix *part
 void lore_cuda_weight_free(lore_weight *weight);
 
 /* ---- cuBLASLt behind its fence (cuda_blas.cu) ---- */
-/* NULL in *blas where the library cannot be loaded: that is no failure. */
+/* The library, for dlclose, or NULL. */
+void *lore_cuda_blas_load(void);
 lore_status lore_cuda_blas_open(lore_cuda_blas **blas, lore_error *err);
 void lore_cuda_blas_close(lore_cuda_blas *blas);
 /* out[n, o] (+)= x[n, d] w[o, d]^T, both inputs of `dtype`, out f32. False where the library has
- * nothing for the shape or the alignment; a failure is noted. workspace is the queue's. */
+ * nothing for the shape or the alignment; a failure is noted. */
 typedef struct lore_cuda_product {
     lore_view out;
     const void *x; /* [n, d], rows x_stride apart */

@@ -92,12 +92,22 @@ static dim3 grid_over(int32_t rows, int32_t cols)
     return dim3((unsigned)rows, (unsigned)((cols + 255) / 256));
 }
 
+/* The queue's cuBLASLt, opened when it is first wanted; NULL after noting the failure. */
+static lore_cuda_blas *take_blas(lore_queue *queue)
+{
+    lore_cuda_queue *own = lore_cuda_queue_of(queue);
+    lore_error err;
+    if (own->blas == NULL && lore_cuda_blas_open(&own->blas, &err) != LORE_OK) {
+        lore_queue_fail(queue, err.status, "%s", err.message);
+    }
+    return own->blas;
+}
+
 /* Rows of f32 are used where they are; others are rounded into scratch. What has a bias or an
  * activation passes once more over the output. False: nothing was done. */
 static bool blas_matmul(lore_queue *queue, const lore_cuda_finish &f, lore_view x,
                         const lore_cuda_weight *w)
 {
-    lore_cuda_blas *blas = lore_cuda_backend_of(queue)->blas;
     const cudaStream_t stream = lore_cuda_queue_of(queue)->stream;
     const bool is_plain = f.scales == NULL && f.bias == NULL && f.activation == LORE_ACT_NONE;
     const size_t elements = (size_t)x.rows * (size_t)x.cols, align = 255;
@@ -105,8 +115,13 @@ static bool blas_matmul(lore_queue *queue, const lore_cuda_finish &f, lore_view 
     const bool has_sums = f.is_accumulating && !is_plain;
     const size_t sums_bytes = has_sums ? (size_t)x.rows * (size_t)f.out.cols * sizeof(float) : 0;
     char *scratch = NULL;
-    if (blas == NULL || (w->dtype == LORE_BF16 && x.cols % 8 != 0)) {
+    if (lore_cuda_backend_of(queue)->blas_library == NULL ||
+        (w->dtype == LORE_BF16 && x.cols % 8 != 0)) {
         return false;
+    }
+    lore_cuda_blas *blas = take_blas(queue);
+    if (blas == NULL) {
+        return true; /* noted */
     }
     if (x_bytes + sums_bytes > 0) {
         scratch = (char *)lore_cuda_scratch(queue, x_bytes + sums_bytes);
