@@ -162,7 +162,8 @@ class Soak:
                           "threads": after["lore_threads"], "descriptors": after["process_open_fds"],
                           "pages_free": [after["lore_engine_pages_free"], after["lore_engine_pages_total"]]}), flush=True)
         assert after["lore_engine_pages_free"] == after["lore_engine_pages_total"]
-        assert abs(after["lore_allocations"] - warm["lore_allocations"]) < 200, "memory is lost"
+        # Each reader of the index goes on filling its page cache, a block a page: hundreds in all, where a leak has one a reply.
+        assert abs(after["lore_allocations"] - warm["lore_allocations"]) < max(200, self.counts.get("answered", 0) / 10), "memory is lost"
         assert self.counts.get("answered", 0) > self.clients / 2, "too little was answered to show anything"
         if SLOWNESS == 1:  # sanitizers keep what is freed
             assert late - early < GROWTH_MAX and grown < GROWTH_MAX, "memory grows"
