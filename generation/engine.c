@@ -230,11 +230,21 @@ static void learn_pieces(lore_engine *engine, const lore_step *step, int64_t ela
     lore_sched_limit_pieces(engine->sched, rows > PIECE_ROWS_MIN ? (int32_t)rows : PIECE_ROWS_MIN);
 }
 
+static void publish_stats(lore_engine *engine)
+{
+    lore_sched_stats stats;
+    lore_sched_get_stats(engine->sched, &stats);
+    lore_lock_acquire(&engine->stats_lock);
+    engine->stats = stats;
+    lore_lock_release(&engine->stats_lock);
+}
+
 /* Plan, run, apply. A failed step fails the requests that were live, and no later ones: the next
  * step tries the device again. */
 static void run_step(lore_engine *engine)
 {
     const lore_step *step = lore_sched_plan(engine->sched);
+    publish_stats(engine); /* a step can be long: what runs now is to be seen now */
     if (step->batch.rows > 0) {
         lore_error err;
         const int64_t start_ns = lore_clock_ns();
@@ -250,15 +260,6 @@ static void run_step(lore_engine *engine)
         }
     }
     lore_sched_apply(engine->sched, engine->ids, engine->logprobs, take_token, engine);
-}
-
-static void publish_stats(lore_engine *engine)
-{
-    lore_sched_stats stats;
-    lore_sched_get_stats(engine->sched, &stats);
-    lore_lock_acquire(&engine->stats_lock);
-    engine->stats = stats;
-    lore_lock_release(&engine->stats_lock);
 }
 
 static void *run_engine(void *self)
