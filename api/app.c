@@ -1,14 +1,16 @@
 /* The parts of the program put together. Nothing here decides what an answer is: it reads the
  * configuration, opens each part, says what to do where one is missing, and closes all in reverse.
  *
- * Two backends, because two kinds of work share the machine: the embedder answers a query in a
- * millisecond and goes first (urgent), the decoder writes for a second and may be on a GPU. */
+ * Several backends, because several kinds of work share the machine: the embedder answers a query
+ * in a millisecond and goes first (urgent), the decoder writes for a second; both may be on a GPU,
+ * where searches are the processor's all the same but for copies of the vectors. */
 #include "api/app.h"
 
 #include "base/clock.h"
 #include "base/file.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -39,11 +41,8 @@ static lore_status parse_cuda(const char *name, lore_backend_options *options, l
     if (name[4] == ':' && (!lore_str_to_int64(lore_str_from(name + 5), &device) || device < 0)) {
         return lore_fail(err, LORE_ERR_INVALID, "device '%s' must be cuda or cuda:N", name);
     }
-    int32_t count = lore_backend_cuda_count();
-    if (device >= count) {
-        return lore_fail(err, LORE_ERR_UNSUPPORTED,
-                         "device '%s': this build finds %d CUDA devices (see lore doctor)", name,
-                         (int)count);
+    if (device > INT32_MAX) {
+        return lore_fail(err, LORE_ERR_INVALID, "device '%s' does not exist", name);
     }
     options->kind = LORE_BACKEND_CUDA;
     options->device = (int32_t)device;
@@ -74,29 +73,59 @@ lore_status lore_app_device(const lore_config *config, lore_backend_options *opt
                      name);
 }
 
-static lore_status open_backends(lore_app *app, lore_app_needs needs, lore_error *err)
+lore_status lore_app_open_device(const lore_config *config, lore_pool *pool, lore_backend **backend,
+                                 lore_error *err)
 {
-    lore_backend_options decode = {0};
-    lore_status status = lore_app_device(app->config, &decode, err);
+    lore_backend_options options = {0};
+    lore_status status = lore_app_device(config, &options, err);
     if (status != LORE_OK) {
         return status;
     }
-    status = lore_pool_new((int32_t)app->config->threads, &app->pool, err);
+    options.pool = pool;
+    status = lore_backend_open(&options, backend, err);
+    return status == LORE_OK ? LORE_OK : lore_error_prefix(err, "device %s", config->device);
+}
+
+static lore_status open_embed_backend(lore_app *app, lore_error *err)
+{
+    lore_backend_options decode = {0};
+    lore_status status = lore_app_device(app->config, &decode, err);
+    if (status == LORE_OK) {
+        status = lore_pool_new((int32_t)app->config->threads, &app->pool, err);
+    }
     if (status != LORE_OK) {
         return status;
     }
     decode.pool = app->pool;
-    /* The encoder stays on the processor also where the decoder has a GPU: one question is too
-     * little work to be worth the way there. */
+    /* The processor also where there is a GPU: the index scans what lies in main memory. */
     lore_backend_options embed = decode;
     embed.kind = decode.kind == LORE_BACKEND_REF ? LORE_BACKEND_REF : LORE_BACKEND_CPU;
     embed.device = 0;
     embed.priority = LORE_PRIORITY_HIGH;
-    status = lore_backend_open(&embed, &app->embed_backend, err);
-    if (status == LORE_OK && needs.engine) {
-        status = lore_backend_open(&decode, &app->decode_backend, err);
-    }
-    return status;
+    return lore_backend_open(&embed, &app->embed_backend, err);
+}
+
+static void tell_off(const char *what, const lore_error *why)
+{
+    lore_log(LORE_LOG_WARN, "event=device_%s_off reason=%s effect=\"on the processor\"", what,
+             LORE_LOG_STR(lore_str_from(why->message)));
+}
+
+/* A backend of its own on the GPU, if one is configured: the decoder's is being opened beside this.
+ */
+static lore_status open_beside(lore_app *app, lore_backend **backend, lore_error *err)
+{
+    lore_backend_options options = {0};
+    lore_status status = lore_app_device(app->config, &options, err);
+    return status == LORE_OK && options.kind == LORE_BACKEND_CUDA
+               ? lore_app_open_device(app->config, app->pool, backend, err)
+               : status;
+}
+
+/* Where encoder and reranker compute. */
+static lore_backend *encode_backend(const lore_app *app)
+{
+    return app->encode_backend != NULL ? app->encode_backend : app->embed_backend;
 }
 
 static lore_status open_embedder(lore_app *app, lore_error *err)
@@ -107,8 +136,16 @@ static lore_status open_embedder(lore_app *app, lore_error *err)
                          "no encoder at '%s': set --set encoder=FOLDER or LORE_ENCODER",
                          config->encoder);
     }
-    return lore_embedder_open(config->encoder, app->embed_backend, &config->limits, &app->embedder,
-                              err);
+    lore_status status = lore_embedder_open(config->encoder, encode_backend(app), &config->limits,
+                                            &app->embedder, err);
+    if (status == LORE_ERR_NOMEM && app->encode_backend != NULL) {
+        tell_off("encode", err);
+        lore_backend_close(app->encode_backend);
+        app->encode_backend = NULL;
+        status = lore_embedder_open(config->encoder, app->embed_backend, &config->limits,
+                                    &app->embedder, err);
+    }
+    return status;
 }
 
 static lore_status open_reranker(lore_app *app, lore_error *err)
@@ -122,8 +159,8 @@ static lore_status open_reranker(lore_app *app, lore_error *err)
                          "no reranker at '%s': set --set reranker=FOLDER, or reranker=none",
                          config->reranker);
     }
-    return lore_reranker_open(config->reranker, app->embed_backend, &config->limits, &app->reranker,
-                              err);
+    return lore_reranker_open(config->reranker, encode_backend(app), &config->limits,
+                              &app->reranker, err);
 }
 
 /* Does the system refuse to let us write there? */
@@ -142,8 +179,20 @@ static lore_status open_writer(lore_app *app, lore_app_needs needs, lore_error *
     return status;
 }
 
+/* The index can do without one, so a failure is only told. */
+static void open_search_backend(lore_app *app)
+{
+    lore_error err;
+    if (open_beside(app, &app->search_backend, &err) != LORE_OK) {
+        tell_off("search", &err);
+    }
+}
+
 static lore_status open_index(lore_app *app, lore_app_needs needs, lore_error *err)
 {
+    if (needs.service || needs.device_search) {
+        open_search_backend(app);
+    }
     const char *folder = app->config->data;
     lore_index_options options = {
         .config = app->config,
@@ -151,6 +200,7 @@ static lore_status open_index(lore_app *app, lore_app_needs needs, lore_error *e
         .is_writer = needs.index_writer,
         .encoder = app->embedder ? lore_embedder_fingerprint(app->embedder) : NULL,
         .dim = app->embedder ? lore_embedder_dim(app->embedder) : 0,
+        .device = app->search_backend,
     };
     if (options.is_writer && needs.service && is_read_only(folder)) {
         options.is_writer = false;
@@ -226,7 +276,16 @@ static lore_status open_engine(lore_app *app, lore_error *err)
     }
     lore_status status =
         lore_engine_start(config->decoder, app->decode_backend, config, &app->engine, err);
-    return status == LORE_OK ? open_chat_template(app, err) : status;
+    if (status != LORE_OK) {
+        return status;
+    }
+    const lore_decoder_info *info = lore_engine_info(app->engine);
+    lore_log(LORE_LOG_INFO,
+             "event=decoder_ready device=%s weight_bytes=%" PRId64 " kv_bytes=%" PRId64
+             " context=%d",
+             LORE_LOG_STR(lore_str_from(lore_backend_describe(app->decode_backend))),
+             info->weight_bytes, info->kv_bytes, (int)info->context);
+    return open_chat_template(app, err);
 }
 
 static lore_status open_prompt_files(lore_app *app, const lore_str *names, size_t count,
@@ -274,7 +333,7 @@ static lore_status open_prompts(lore_app *app, lore_error *err)
     return status;
 }
 
-/* The engine is opened on a thread of its own: reading the decoder takes as long as reading the
+/* The engine and its device are opened on a thread of their own: that takes as long as reading the
  * encoder and opening the index together. Nobody else looks at app->engine until it is joined. */
 typedef struct engine_start {
     lore_app *app;
@@ -285,7 +344,12 @@ typedef struct engine_start {
 static void *start_engine(void *self)
 {
     engine_start *start = self;
-    start->status = open_engine(start->app, &start->error);
+    lore_app *app = start->app;
+    start->status =
+        lore_app_open_device(app->config, app->pool, &app->decode_backend, &start->error);
+    if (start->status == LORE_OK) {
+        start->status = open_engine(app, &start->error);
+    }
     return NULL;
 }
 
@@ -293,9 +357,12 @@ static lore_status open_parts(lore_app *app, lore_app_needs needs, lore_error *e
 {
     engine_start start = {.app = app};
     lore_thread thread = {0};
-    lore_status status = open_backends(app, needs, err);
+    lore_status status = open_embed_backend(app, err);
     if (status == LORE_OK && needs.engine) {
         status = lore_thread_start(&thread, "lore-open", start_engine, &start, err);
+    }
+    if (status == LORE_OK && (needs.embedder || needs.reranker)) {
+        status = open_beside(app, &app->encode_backend, err);
     }
     if (status == LORE_OK && needs.embedder) {
         status = open_embedder(app, err);
@@ -362,6 +429,8 @@ void lore_app_close(lore_app *app)
     lore_embedder_close(app->embedder);
     lore_reranker_close(app->reranker);
     lore_backend_close(app->decode_backend);
+    lore_backend_close(app->search_backend);
+    lore_backend_close(app->encode_backend);
     lore_backend_close(app->embed_backend);
     lore_pool_free(app->pool);
     if (app->has_room) {

@@ -13,10 +13,12 @@
 typedef struct lore_app {
     const lore_config *config; /* borrowed */
     lore_pool *pool;
-    lore_backend *embed_backend; /* high priority: questions and searches */
+    lore_backend *embed_backend;  /* high priority: questions and searches */
+    lore_backend *encode_backend; /* the GPU, where encoder and reranker are on it; else NULL */
     lore_backend *decode_backend;
-    lore_embedder *embedder; /* NULL unless asked */
-    lore_reranker *reranker; /* NULL unless asked, or reranker "none" */
+    lore_backend *search_backend; /* the GPU, where vectors are copied to it; else NULL */
+    lore_embedder *embedder;      /* NULL unless asked */
+    lore_reranker *reranker;      /* NULL unless asked, or reranker "none" */
     lore_index *index;
     lore_writer *writer;          /* NULL unless asked, or the folder is read-only */
     lore_background *background;  /* where a server prepares documents; NULL unless asked */
@@ -36,6 +38,8 @@ typedef struct lore_app_needs {
     bool embedder, index, index_writer, engine; /* the engine brings the prompts */
     bool prompts;
     bool reranker;
+    bool device_search; /* the index holds copies of its vectors on the GPU, if one is configured; a
+                           service asks for that anyway */
     /* For a server: background and request log; and where the data folder is read-only, reading
      * instead of index_writer. */
     bool service;
@@ -60,5 +64,8 @@ void lore_app_end_document(lore_app *app, size_t bytes); /* the same number */
 /* What config->device means on this machine; LORE_ERR_INVALID for a word it does not know. */
 LORE_MUST_USE lore_status lore_app_device(const lore_config *config, lore_backend_options *options,
                                           lore_error *err);
+/* That device opened. Where it cannot be used, the message says why and what to do. */
+LORE_MUST_USE lore_status lore_app_open_device(const lore_config *config, lore_pool *pool,
+                                               lore_backend **backend, lore_error *err);
 
 #endif

@@ -74,7 +74,11 @@ enum { PATH_CAP = 1024 };
     INTEGER(answer_tokens_max, 1024, 1, 131072, "tokens that one answer may ask for")              \
     INTEGER(prompt_tokens_max, 8192, 64, 1048576,                                                  \
             "tokens of a prompt, or the model's context where that is smaller")                    \
-    INTEGER(kv_bytes_max, 512 * MIB, MIB, 1024 * GIB, "bytes of keys and values of all answers")   \
+    INTEGER(kv_bytes_max, 0, 0, 1024 * GIB,                                                        \
+            "bytes of keys and values of all answers; 0: 512 MiB, on a GPU what fits")             \
+    INTEGER(vram_bytes_max, 0, 0, 1024 * GIB,                                                      \
+            "bytes of a GPU's memory for the decoder; 0: keys and values take what all sequences " \
+            "can use, within four fifths of what its weights leave free")                          \
     INTEGER(model_file_bytes_max, 64 * GIB, KIB, 1024 * GIB, "bytes of one file of weights")       \
     INTEGER(model_header_bytes_max, 64 * MIB, KIB, GIB, "bytes of a safetensors header")           \
     INTEGER(model_json_bytes_max, 64 * MIB, KIB, GIB, "bytes of config.json or tokenizer.json")    \

@@ -104,6 +104,25 @@ static lore_status set_text(lore_config *config, const lore_setting *s, lore_str
     return LORE_OK;
 }
 
+/* An integer; of bytes also as 512M or 24G, in powers of 1024. */
+static bool parse_integer(const lore_setting *s, lore_str text, int64_t *value)
+{
+    static const char UNITS[] = "KMGT";
+    const char *unit = text.len > 0 && strstr(s->key, "bytes") != NULL
+                           ? memchr(UNITS, text.ptr[text.len - 1], sizeof UNITS - 1)
+                           : NULL;
+    if (unit == NULL) {
+        return lore_str_to_int64(text, value);
+    }
+    int shift = 10 * (int)(unit - UNITS + 1);
+    if (!lore_str_to_int64(lore_str_slice(text, 0, text.len - 1), value) || *value < 0 ||
+        *value > INT64_MAX >> shift) {
+        return false;
+    }
+    *value <<= shift;
+    return true;
+}
+
 /* The whole text as a decimal number. */
 static bool parse_number(lore_str text, double *value)
 {
@@ -143,7 +162,7 @@ static lore_status set_from_text(lore_config *config, const lore_setting *s, lor
     bool flag = false;
     switch (s->kind) {
     case LORE_SETTING_INTEGER:
-        if (lore_str_to_int64(value, &integer)) {
+        if (parse_integer(s, value, &integer)) {
             return set_integer(config, s, integer, err);
         }
         return lore_fail(err, LORE_ERR_INVALID, "%s must be an integer, not '" LORE_STR_FMT "'",

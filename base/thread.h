@@ -13,6 +13,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* ---- threads ---- */
 typedef struct lore_thread {
     pthread_t handle;
@@ -85,4 +89,7 @@ void lore_pool_for(lore_pool *pool, int32_t count, int32_t grain, lore_priority 
 void lore_pool_begin(lore_pool *pool, lore_priority priority);
 void lore_pool_end(lore_pool *pool);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -43,6 +43,8 @@ LORE_MUST_USE lore_status lore_bench_encode(lore_bench *bench, lore_error *err);
 LORE_MUST_USE lore_status lore_bench_prefill(lore_bench *bench, lore_error *err);
 LORE_MUST_USE lore_status lore_bench_decode(lore_bench *bench, lore_error *err);
 LORE_MUST_USE lore_status lore_bench_search(lore_bench *bench, lore_error *err);
+/* The end of the one before: nothing where no GPU is configured. */
+LORE_MUST_USE lore_status lore_bench_device_search(lore_bench *bench, lore_error *err);
 LORE_MUST_USE lore_status lore_bench_ingest(lore_bench *bench, lore_error *err);
 LORE_MUST_USE lore_status lore_bench_serve(lore_bench *bench, lore_error *err);
 

@@ -336,7 +336,8 @@ static void attend_body(bench *on, void *self)
                               shape->kv_heads, shape->sequences, work->starts, shape->rows,
                               shape->is_causal, &attention);
     } else {
-        const lore_view queries = {work->x, rows, cols, wide};
+        const lore_view queries =
+            lore_view_columns(lore_view_of(work->x, rows, wide), 0, cols);
         lore_op_attend_paged(on->queue, out, queries, &work->cache, &work->batch, &attention);
     }
 }

@@ -38,7 +38,7 @@ struct lore_cli {
     lore_arena arena; /* for the whole run */
     bool is_json;
     /* global flags as given */
-    const char *data, *config_file, *device, *chat_template, *log_level;
+    const char *data, *config_file, *device, *vram_limit, *chat_template, *log_level;
     lore_flag_list set;
     bool is_help;
 };

@@ -2,6 +2,7 @@
  *
  * Each check is one function that reports one or more lines; a line that is not OK says what to do.
  * Nothing is changed: the data folder is opened for reading. */
+#include "api/app.h"
 #include "api/http.h"
 #include "base/clock.h"
 #include "base/file.h"
@@ -15,6 +16,8 @@
 #include <sys/statvfs.h>
 
 typedef enum verdict { VERDICT_OK, VERDICT_WARN, VERDICT_FAIL } verdict;
+
+static const double GIB = 1 << 30;
 
 enum { LOW_MEMORY_MB = 1024, LOW_DISK_MB = 512, MAPS_BYTES_MAX = 4 << 20 };
 
@@ -96,26 +99,22 @@ static void check_memory(doctor *d)
 static void check_gpu(doctor *d)
 {
 #ifdef LORE_HAVE_CUDA
-    int32_t count = lore_backend_cuda_count();
-    if (count == 0) {
-        report(
-            d, VERDICT_OK, "gpu",
-            "none: no CUDA device answers (is there a driver? nvidia-smi says); the processor is "
-            "used");
-        return;
-    }
-    for (int32_t i = 0; i < count; i++) {
+    int32_t count = lore_backend_cuda_count(), i = 0;
+    do { /* also where there is none: the attempt says why */
         lore_error err;
         lore_backend *backend = NULL;
         const lore_backend_options options = {.kind = LORE_BACKEND_CUDA, .device = i};
-        lore_status status = lore_backend_open(&options, &backend, &err);
-        if (status == LORE_OK) {
-            report(d, VERDICT_OK, "gpu", "%s", lore_backend_describe(backend));
+        int64_t unused = 0, total = 0;
+        if (lore_backend_open(&options, &backend, &err) == LORE_OK) {
+            lore_backend_memory(backend, &unused, &total);
+            report(d, VERDICT_OK, "gpu", "%s, %.1f GiB free", lore_backend_describe(backend),
+                   (double)unused / GIB);
         } else {
-            report(d, VERDICT_WARN, "gpu", "device %d: %s; use --device cpu", (int)i, err.message);
+            report(d, count > 0 ? VERDICT_WARN : VERDICT_OK, "gpu", "%s%s",
+                   count > 0 ? "" : "none: ", err.message);
         }
         lore_backend_close(backend);
-    }
+    } while (++i < count);
 #else
     report(d, VERDICT_OK, "gpu", "none: built without CUDA (cmake -DLORE_CUDA=ON with nvcc)");
 #endif
@@ -228,26 +227,32 @@ static void check_decoder(doctor *d)
     lore_error err;
     const lore_config *config = &d->cli->config;
     int64_t start = lore_clock_ns();
+    lore_backend *backend = NULL;
     lore_decoder *decoder = NULL;
     const lore_decoder_options options = {.kv_dtype = LORE_BF16};
     if (strcmp(config->decoder, "none") == 0) {
         report(d, VERDICT_WARN, "decoder", "none is configured: answers are quotations");
         return;
     }
-    if (d->backend == NULL) {
+    if (lore_app_open_device(config, NULL, &backend, &err) != LORE_OK) {
+        report(d, VERDICT_FAIL, "decoder", "%s", err.message);
         return;
     }
-    if (lore_decoder_open(config->decoder, d->backend, &config->limits, &options, &decoder, &err) !=
+    if (lore_decoder_open(config->decoder, backend, &config->limits, &options, &decoder, &err) ==
         LORE_OK) {
+        const lore_decoder_info *info = lore_decoder_get_info(decoder);
+        report(d, VERDICT_OK, "decoder",
+               "%s, %.1f M parameters, context %d, %.2f GiB of weights, %.2f GiB of keys and "
+               "values, loads in %.2f s (%s)",
+               info->name, (double)info->parameters / 1e6, (int)info->context,
+               (double)info->weight_bytes / GIB, (double)info->kv_bytes / GIB,
+               (double)(lore_clock_ns() - start) / 1e9, config->decoder);
+    } else {
         report(d, VERDICT_FAIL, "decoder", "%s; set decoder in the configuration, or decoder=none",
                err.message);
-        return;
     }
-    const lore_decoder_info *info = lore_decoder_get_info(decoder);
-    report(d, VERDICT_OK, "decoder", "%s, %.1f M parameters, context %d, loads in %.2f s (%s)",
-           info->name, (double)info->parameters / 1e6, (int)info->context,
-           (double)(lore_clock_ns() - start) / 1e9, config->decoder);
     lore_decoder_close(decoder);
+    lore_backend_close(backend);
 }
 
 static void check_prompts(doctor *d)

@@ -53,6 +53,13 @@ static lore_status print_ready(lore_cli *cli, lore_app *app, const lore_http *ht
     printf("listening on http://%s\n", lore_http_address(http));
     printf("  decoder     %s\n",
            app->engine ? lore_engine_info(app->engine)->name : "none (extractive answers)");
+    if (app->engine != NULL && lore_backend_get_kind(app->decode_backend) ==
+                                   LORE_BACKEND_CUDA) { /* whose memory is told */
+        const lore_decoder_info *info = lore_engine_info(app->engine);
+        printf("  device      %s: %.1f GiB of weights, %.1f GiB of keys and values\n",
+               lore_backend_describe(app->decode_backend), (double)info->weight_bytes / (1 << 30),
+               (double)info->kv_bytes / (1 << 30));
+    }
     printf("  encoder     %s\n", lore_embedder_name(app->embedder));
     printf("  data        %s\n", cli->config.data);
     for (int32_t i = 0; i < count; i++) {

@@ -175,6 +175,7 @@ static lore_status apply_flags(lore_cli *cli, lore_error *err)
         const char *key, *value;
     } given[] = {{"data", cli->data},
                  {"device", cli->device},
+                 {"limits.vram_bytes_max", cli->vram_limit},
                  {"chat_template", cli->chat_template},
                  {"log_level", cli->log_level}};
     for (size_t i = 0; i < sizeof given / sizeof given[0]; i++) {
@@ -234,7 +235,7 @@ static lore_status load_config(lore_cli *cli, lore_error *err)
     return status;
 }
 
-enum { GLOBAL_FLAGS = 8 };
+enum { GLOBAL_FLAGS = 9 };
 
 static lore_flag_table global_flags(lore_cli *cli, lore_flag flags[GLOBAL_FLAGS])
 {
@@ -245,6 +246,8 @@ static lore_flag_table global_flags(lore_cli *cli, lore_flag flags[GLOBAL_FLAGS]
          "read settings from a JSON file (see lore config --explain)", 0, 0},
         {"device", 0, LORE_FLAG_TEXT, &cli->device, "DEVICE", "auto, cpu, ref, cuda or cuda:N", 0,
          0},
+        {"vram-limit", 0, LORE_FLAG_TEXT, &cli->vram_limit, "SIZE",
+         "memory of a GPU for the decoder, as 24G or 24000M (four fifths of what is free)", 0, 0},
         {"set", 0, LORE_FLAG_LIST, &cli->set, "KEY=VALUE", "set any key of the configuration", 0,
          0},
         {"chat-template", 0, LORE_FLAG_TEXT, &cli->chat_template, "NAME|FILE",

@@ -5,7 +5,7 @@ _lore()
     local commands="ingest query chat serve documents collections models bench doctor config version help"
     for ((i = 1; i < COMP_CWORD; i++)); do
         case ${COMP_WORDS[i]} in
-        --data | --config | --device | --set | --chat-template | --log-level) ((i++)) ;;
+        --data | --config | --device | --vram-limit | --set | --chat-template | --log-level) ((i++)) ;;
         -*) ;;
         *)
             command=${COMP_WORDS[i]}

@@ -90,7 +90,7 @@ lore_status lore_lists_margin(const lore_lists *lists, const lore_part *parts, i
         goto out;
     }
     m->lists = lists;
-    status = lore_scan_open(&m->scan, backend, false, lists->dim, err);
+    status = lore_scan_open(&m->scan, backend, lists->dim, err);
     int64_t samples = lists->row_count < SAMPLES ? lists->row_count : SAMPLES;
     for (int64_t i = 0; i < samples && status == LORE_OK; i++) {
         const lore_row *row = &lists->rows[i * lists->row_count / samples];

@@ -1,7 +1,8 @@
 /* Dense search: the vectors of a snapshot nearest to a query, and the scores of given chunks.
  *
  * One heap of the best runs through all parts of all collections asked for, so the result does not
- * depend on how rows are spread over base and tail. Where a collection has an inverted file, what
+ * depend on how rows are spread over base and tail. A published vector file with a copy on a device
+ * is searched there (resident.c), exactly. Otherwise, where a collection has an inverted file, what
  * it covers is not scanned: lists are read as far as they can hold something (ann_margin.c), the
  * rest of the rows as always. Both give the same scores. Dead rows and rows that a filter does not
  * allow are passed over where they would enter the heap; they cannot fill it, so a search that few
@@ -27,6 +28,7 @@ static lore_status check_query(const float *query, int32_t dim, lore_error *err)
 
 /* One search over the parts of a collection. */
 typedef struct search {
+    lore_device *device;
     lore_scan *scan;
     const lore_vectors *view;
     const int64_t *allowed; /* NULL: all */
@@ -126,7 +128,7 @@ static lore_status search_ann(const search *s, lore_error *err)
 static bool can_use_ann(const search *s)
 {
     const lore_ann *ann = s->view->ann;
-    return ann != NULL && !s->is_exact && !s->scan->is_device && s->top->cap > 0 &&
+    return ann != NULL && !s->is_exact && s->top->cap > 0 &&
            (s->allowed == NULL || s->allowed_count >= ann->rows.count / FILTERED_SHARE);
 }
 
@@ -134,24 +136,29 @@ static lore_status search_view(const search *s, lore_error *err)
 {
     lore_status status = LORE_OK;
     int64_t first_chunk = 0; /* of what is scanned */
-    if (can_use_ann(s)) {
+    int32_t first_part = 0;
+    if (s->view->has_base && lore_device_search(s->device, &s->view->parts[0], s->scan, s->allowed,
+                                                s->allowed_count, s->top)) {
+        first_part = 1;
+    } else if (can_use_ann(s)) {
         status = search_ann(s, err);
         first_chunk = s->view->ann->chunk + 1;
     }
-    for (int32_t i = 0; i < s->view->part_count && status == LORE_OK; i++) {
+    for (int32_t i = first_part; i < s->view->part_count && status == LORE_OK; i++) {
         status = lore_scan_part(s->scan, &s->view->parts[i], first_chunk, s->allowed,
                                 s->allowed_count, s->top, err);
     }
     return status;
 }
 
-static lore_status search_views(lore_reader *reader, lore_vectors *const *views, int32_t count,
+static lore_status search_views(lore_device *device, lore_reader *reader,
+                                lore_vectors *const *views, int32_t count,
                                 const lore_search_options *options, lore_top *top, lore_error *err)
 {
     const lore_filter *filter = options->filter;
     lore_status status = LORE_OK;
     for (int32_t i = 0; i < count && status == LORE_OK; i++) {
-        search s = {&reader->scan, views[i], NULL, 0, top, options->is_exact};
+        search s = {device, &reader->scan, views[i], NULL, 0, top, options->is_exact};
         int64_t *allowed = NULL;
         if (filter != NULL) {
             status = lore_filter_rows(filter, reader->db, views[i]->collection, &allowed,
@@ -196,7 +203,7 @@ lore_status lore_search_dense(lore_snapshot *snapshot, const float *query,
         return status;
     }
     lore_scan_set_query(&reader->scan, query);
-    status = search_views(reader, views, view_count, options, &top, err);
+    status = search_views(index->device, reader, views, view_count, options, &top, err);
     lore_reader_give(index, reader);
     if (status != LORE_OK) {
         return status;

@@ -56,10 +56,7 @@ void lore_segment_release(lore_segment *segment)
         atomic_fetch_sub_explicit(&segment->references, 1, memory_order_acq_rel) > 1) {
         return;
     }
-    if (segment->backend != NULL) {
-        lore_backend_free(segment->backend, segment->device_rows);
-        lore_backend_free(segment->backend, segment->device_scales);
-    }
+    lore_resident_free(atomic_load_explicit(&segment->resident, memory_order_relaxed));
     lore_free_aligned(segment->memory);
     lore_map_close(&segment->map);
     lore_free(segment);
@@ -90,31 +87,6 @@ void lore_segment_copy(lore_segment *segment, const lore_segment *from, int64_t 
     int8_t *to = place(segment, from->ids[row], from->lengths[row], &scale);
     *scale = from->scales[row];
     memcpy(to, from->rows + row * from->dim, (size_t)from->dim);
-}
-
-lore_status lore_segment_upload(lore_segment *segment, lore_backend *backend, lore_queue *queue,
-                                lore_error *err)
-{
-    LORE_ASSERT(segment->backend == NULL);
-    size_t row_bytes = (size_t)segment->count * (size_t)segment->dim;
-    size_t scale_bytes = (size_t)segment->count * sizeof(float);
-    if (segment->count == 0) {
-        return LORE_OK;
-    }
-    lore_status status = lore_backend_alloc(backend, row_bytes, &segment->device_rows, err);
-    if (status != LORE_OK) {
-        return status;
-    }
-    status = lore_backend_alloc(backend, scale_bytes, &segment->device_scales, err);
-    if (status != LORE_OK) {
-        lore_backend_free(backend, segment->device_rows);
-        segment->device_rows = NULL;
-        return status;
-    }
-    segment->backend = backend;
-    lore_queue_upload(queue, segment->device_rows, segment->rows, row_bytes);
-    lore_queue_upload(queue, segment->device_scales, segment->scales, scale_bytes);
-    return lore_queue_sync(queue, err);
 }
 
 int64_t lore_segment_lower_bound(const lore_segment *segment, int64_t id)
@@ -277,10 +249,9 @@ void lore_top_sort(lore_top *top)
 
 /* ---- the scan ---- */
 
-lore_status lore_scan_open(lore_scan *scan, lore_backend *backend, bool is_device, int32_t dim,
-                           lore_error *err)
+lore_status lore_scan_open(lore_scan *scan, lore_backend *backend, int32_t dim, lore_error *err)
 {
-    lore_scan made = {.backend = backend, .is_device = is_device, .dim = dim};
+    lore_scan made = {.dim = dim};
     lore_status status = lore_queue_open(backend, &made.queue, err);
     if (status != LORE_OK) {
         return status;
@@ -288,21 +259,8 @@ lore_status lore_scan_open(lore_scan *scan, lore_backend *backend, bool is_devic
     made.query = lore_alloc_aligned((size_t)dim);
     made.scores = lore_alloc_aligned(LORE_SCAN_ROWS * sizeof(float));
     if (made.query == NULL || made.scores == NULL) {
-        status = lore_fail(err, LORE_ERR_NOMEM, "out of memory for a scan");
-    }
-    if (status == LORE_OK && is_device) {
-        void *memory = NULL;
-        status = lore_backend_alloc(backend, (size_t)dim, &memory, err);
-        made.device_query = memory;
-    }
-    if (status == LORE_OK && is_device) {
-        void *memory = NULL;
-        status = lore_backend_alloc(backend, LORE_SCAN_ROWS * sizeof(float), &memory, err);
-        made.device_scores = memory;
-    }
-    if (status != LORE_OK) {
         lore_scan_close(&made);
-        return status;
+        return lore_fail(err, LORE_ERR_NOMEM, "out of memory for a scan");
     }
     *scan = made;
     return LORE_OK;
@@ -313,12 +271,6 @@ void lore_scan_close(lore_scan *scan)
     if (scan->queue == NULL) {
         return;
     }
-    if (scan->device_query != NULL) {
-        lore_backend_free(scan->backend, scan->device_query);
-    }
-    if (scan->device_scores != NULL) {
-        lore_backend_free(scan->backend, scan->device_scores);
-    }
     lore_free_aligned(scan->query);
     lore_free_aligned(scan->scores);
     lore_queue_close(scan->queue);
@@ -328,9 +280,6 @@ void lore_scan_close(lore_scan *scan)
 void lore_scan_set_query(lore_scan *scan, const float *query)
 {
     scan->query_scale = lore_quantize_row(scan->query, query, scan->dim);
-    if (scan->is_device) {
-        lore_queue_upload(scan->queue, scan->device_query, scan->query, (size_t)scan->dim);
-    }
 }
 
 lore_status lore_scan_rows(lore_scan *scan, const lore_segment *segment, int64_t begin, int64_t end,
@@ -338,18 +287,9 @@ lore_status lore_scan_rows(lore_scan *scan, const lore_segment *segment, int64_t
 {
     LORE_ASSERT(end - begin <= LORE_SCAN_ROWS);
     LORE_ASSERT(segment->dim == scan->dim);
-    int64_t count = end - begin;
-    if (!scan->is_device) {
-        lore_op_scan(scan->queue, scan->scores, scan->query, scan->query_scale,
-                     segment->rows + begin * scan->dim, segment->scales + begin, count, scan->dim);
-        return lore_queue_sync(scan->queue, err);
-    }
-    const int8_t *rows = segment->device_rows;
-    const float *scales = segment->device_scales;
-    lore_op_scan(scan->queue, scan->device_scores, scan->device_query, scan->query_scale,
-                 rows + begin * scan->dim, scales + begin, count, scan->dim);
-    lore_queue_download(scan->queue, scan->scores, scan->device_scores,
-                        (size_t)count * sizeof(float));
+    lore_op_scan(scan->queue, scan->scores, scan->query, scan->query_scale,
+                 segment->rows + begin * scan->dim, segment->scales + begin, end - begin,
+                 scan->dim);
     return lore_queue_sync(scan->queue, err);
 }
 
@@ -419,9 +359,7 @@ lore_status lore_scan_part(lore_scan *scan, const lore_part *part, int64_t first
         (allowed != NULL && allowed_count == 0)) {
         return LORE_OK;
     }
-    /* On a device each run would be a launch of its own. */
-    if (allowed != NULL && !scan->is_device &&
-        allowed_count < part->segment->count / GATHER_SHARE) {
+    if (allowed != NULL && allowed_count < part->segment->count / GATHER_SHARE) {
         while (allowed_count > 0 && *allowed < first_chunk) {
             allowed++;
             allowed_count--;

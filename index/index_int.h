@@ -1,15 +1,15 @@
 /* What the files of index/ share and nobody else sees.
  *
  * From the bottom: database.c and store_fts.c fence SQLite; exact.c holds rows of int8 vectors and
- * scans them; checksum.c, derived_file.c, vec_file.c and ann_file.c keep them in files; ann.c
- * fences FAISS, which sorts them into lists, and ann_margin.c measures how many of those to read;
- * view.c is one collection's vectors at one moment; snapshot.c is all of them; store.c,
- * transaction.c, document_rows.c and publish.c write, rebuild.c in the background; listing.c,
- * text_search.c and dense_search.c read.
+ * scans them, resident.c searches copies of them on a device; checksum.c, derived_file.c,
+ * vec_file.c and ann_file.c keep them in files; ann.c fences FAISS, which sorts them into lists,
+ * and ann_margin.c measures how many of those to read; view.c is one collection's vectors at one
+ * moment; snapshot.c is all of them; store.c, transaction.c, document_rows.c and publish.c write,
+ * rebuild.c in the background; listing.c, text_search.c and dense_search.c read.
  *
- * References: segments, dead sets, ann indexes, views and snapshots never change once somebody else
- * can see them, and are counted. Counts are atomic: an object is released by whichever thread is
- * last. */
+ * References: segments (but for their copies on a device), dead sets, ann indexes, views and
+ * snapshots never change once somebody else can see them, and are counted. Counts are atomic: an
+ * object is released by whichever thread is last. */
 #ifndef LORE_INDEX_INT_H
 #define LORE_INDEX_INT_H
 
@@ -159,6 +159,7 @@ LORE_MUST_USE lore_status lore_words_each_query(lore_str text,
 
 /* ---- exact.c: rows of int8 vectors, in ascending order of chunk id ---- */
 
+typedef struct lore_resident lore_resident;
 typedef struct lore_segment {
     _Atomic int32_t references;
     int32_t dim;
@@ -169,9 +170,8 @@ typedef struct lore_segment {
     const int8_t *rows;
     void *memory; /* where they lie, or NULL when the file below holds them */
     lore_map map;
-    lore_backend *backend; /* where the copies below belong, or NULL: scans read host memory */
-    void *device_rows;
-    void *device_scales;
+    _Atomic(lore_resident *) resident; /* the copy on a device, NULL until there is one: set once,
+                                          also when others see the segment, by resident.c */
 } lore_segment;
 
 /* Room for cap rows, to be filled through lore_segment_push before anybody else sees it. count
@@ -184,9 +184,6 @@ void lore_segment_release(lore_segment *segment);
  */
 void lore_segment_push(lore_segment *segment, int64_t id, int32_t length, const float *vector);
 void lore_segment_copy(lore_segment *segment, const lore_segment *from, int64_t row);
-/* Copy rows and scales to a backend that cannot read host memory. */
-LORE_MUST_USE lore_status lore_segment_upload(lore_segment *segment, lore_backend *backend,
-                                              lore_queue *queue, lore_error *err);
 int64_t lore_segment_find(const lore_segment *segment, int64_t id); /* -1: not here */
 int64_t lore_segment_lower_bound(const lore_segment *segment,
                                  int64_t id); /* first row with ids[row] >= id */
@@ -232,17 +229,13 @@ void lore_top_sort(lore_top *top); /* best first; ends the heap */
 /* One query being scanned: scratch of a reader. */
 typedef struct lore_scan {
     lore_queue *queue;
-    lore_backend *backend;
-    bool is_device; /* the backend cannot read host memory */
     int32_t dim;
-    int8_t *query; /* [dim] host */
+    int8_t *query; /* [dim] */
     float query_scale;
-    float *scores;        /* host */
-    int8_t *device_query; /* where is_device */
-    float *device_scores;
+    float *scores;
 } lore_scan;
-LORE_MUST_USE lore_status lore_scan_open(lore_scan *scan, lore_backend *backend, bool is_device,
-                                         int32_t dim, lore_error *err);
+LORE_MUST_USE lore_status lore_scan_open(lore_scan *scan, lore_backend *backend, int32_t dim,
+                                         lore_error *err);
 void lore_scan_close(lore_scan *scan);
 void lore_scan_set_query(lore_scan *scan, const float *query);
 /* Scores of rows [begin, end) of a segment. end - begin <= LORE_SCAN_ROWS. */
@@ -254,6 +247,26 @@ LORE_MUST_USE lore_status lore_scan_rows(lore_scan *scan, const lore_segment *se
 LORE_MUST_USE lore_status lore_scan_part(lore_scan *scan, const lore_part *part,
                                          int64_t first_chunk, const int64_t *allowed,
                                          int64_t allowed_count, lore_top *top, lore_error *err);
+
+/* ---- resident.c: copies of vector files on a device, and searches there ---- */
+
+enum { LORE_RESIDENT_ROWS_MIN = 4096 }; /* fewer are scanned sooner than asked for */
+typedef struct lore_device lore_device;
+/* Starts the thread that copies; it does nothing until woken. Close also stops it, and comes when
+ * all segments are freed; stop comes before the last snapshot goes. */
+LORE_MUST_USE lore_status lore_device_open(lore_index *index, lore_backend *backend,
+                                           lore_device **device, lore_error *err);
+void lore_device_stop(lore_device *device);  /* accepts NULL */
+void lore_device_close(lore_device *device); /* accepts NULL */
+/* There is a new snapshot: copy what has no copy. Accepts NULL. */
+void lore_device_wake(lore_device *device);
+/* For tests and measurements: until no copy is wanted any more; false: deadline_ns passed. */
+bool lore_device_wait(lore_device *device, int64_t deadline_ns);
+/* As lore_scan_part from the first chunk on. False: nothing was offered, the processor must scan
+ * (no device, no copy, few rows allowed, or the device failed). The query is set in the scan. */
+bool lore_device_search(lore_device *device, const lore_part *part, const lore_scan *query,
+                        const int64_t *allowed, int64_t allowed_count, lore_top *top);
+void lore_resident_free(lore_resident *copy); /* accepts NULL */
 
 /* ---- checksum.c ---- */
 
@@ -466,8 +479,8 @@ struct lore_index {
     char folder[LORE_INDEX_PATH_CAP - 128];
     char path[LORE_INDEX_PATH_CAP]; /* of lore.db */
     const lore_config *config;
-    lore_backend *backend;
-    bool is_device;
+    lore_backend *backend; /* of scans; its memory is the host's */
+    lore_device *device;   /* NULL: none */
     bool is_writer;
     char *encoder;       /* fingerprint that the vectors must have, or NULL: any */
     _Atomic int32_t dim; /* 0 until the first encoder is known */

@@ -51,7 +51,7 @@ static int64_t tail_of(const lore_vectors *view)
 
 static job job_of(const lore_index *index, const lore_vectors *view)
 {
-    if (index->backend == NULL || index->is_device) {
+    if (index->backend == NULL) {
         return JOB_NONE;
     }
     int64_t live = lore_vectors_live(view);

@@ -132,7 +132,7 @@ lore_status lore_reader_take_scan(lore_index *index, lore_reader **reader, lore_
     }
     if (taken->scan.queue == NULL) {
         int32_t dim = atomic_load_explicit(&index->dim, memory_order_relaxed);
-        status = lore_scan_open(&taken->scan, index->backend, index->is_device, dim, err);
+        status = lore_scan_open(&taken->scan, index->backend, dim, err);
     }
     if (status != LORE_OK) {
         lore_reader_give(index, taken);
@@ -399,6 +399,7 @@ static void end_refresh(lore_index *index, lore_snapshot *next, bool is_stale)
     lore_lock_release(&index->lock);
     if (next != NULL) {
         lore_snapshot_release(old);
+        lore_device_wake(index->device);
     }
 }
 

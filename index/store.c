@@ -274,9 +274,9 @@ static lore_status index_new(const char *folder, const lore_index_options *optio
     made->lock_fd = -1;
     lore_lock_init(&made->lock);
     made->config = options->config;
+    LORE_ASSERT(options->backend == NULL ||
+                lore_backend_get_kind(options->backend) != LORE_BACKEND_CUDA);
     made->backend = options->backend;
-    made->is_device =
-        options->backend != NULL && lore_backend_get_kind(options->backend) == LORE_BACKEND_CUDA;
     made->is_writer = options->is_writer;
     int length = snprintf(made->folder, sizeof made->folder, "%s", folder);
     snprintf(made->path, sizeof made->path, "%s/lore.db", made->folder);
@@ -295,6 +295,9 @@ static lore_status index_new(const char *folder, const lore_index_options *optio
         } else {
             memcpy(made->encoder, options->encoder, size);
         }
+    }
+    if (status == LORE_OK && options->device != NULL) {
+        status = lore_device_open(made, options->device, &made->device, err);
     }
     if (status != LORE_OK) {
         lore_index_close(made);
@@ -334,11 +337,13 @@ void lore_index_close(lore_index *index)
         return;
     }
     lore_rebuild_stop(index);
+    lore_device_stop(index->device);
     if (index->current != NULL) {
         /* Acquire: whoever released the others is done with them. */
         LORE_ASSERT(atomic_load_explicit(&index->current->references, memory_order_acquire) == 1);
         lore_snapshot_release(index->current);
     }
+    lore_device_close(index->device);
     lore_reader_close_all(index);
     if (index->writer != NULL) {
         lore_index_rollback(index);

@@ -19,12 +19,14 @@ typedef struct lore_index lore_index;
 
 typedef struct lore_index_options {
     const lore_config *config; /* borrowed until close */
-    lore_backend *backend;     /* scans run on it; borrowed; NULL: no dense search */
+    lore_backend *backend;     /* ref or cpu; scans run on it; borrowed; NULL: no dense search */
     bool is_writer;            /* take the data folder's lock: LORE_ERR_BUSY names the holder */
-    const char *encoder; /* fingerprint of the embedder; vectors of another one make opening fail
-                            with LORE_ERR_INVALID unless the index is empty; NULL: do not care
-                            (doctor, documents list) */
-    int32_t dim;         /* of the embedder's vectors; 0 with encoder NULL */
+    const char *encoder;  /* fingerprint of the embedder; vectors of another one make opening fail
+                             with LORE_ERR_INVALID unless the index is empty; NULL: do not care
+                             (doctor, documents list) */
+    int32_t dim;          /* of the embedder's vectors; 0 with encoder NULL */
+    lore_backend *device; /* where vector files are copied to in the background and searched, as far
+                             as its memory goes; borrowed; NULL: none */
 } lore_index_options;
 
 /* Opens (and creates, when writing) the folder. Missing or damaged derived files are rebuilt from

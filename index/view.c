@@ -200,34 +200,6 @@ static lore_status read_rows(lore_index *index, lore_db *db, int64_t collection,
 
 /* ---- building a view ---- */
 
-/* A backend with memory of its own gets copies of what it will scan. */
-static lore_status upload(lore_index *index, lore_segment *segment, lore_error *err)
-{
-    if (!index->is_device) {
-        return LORE_OK;
-    }
-    lore_queue *queue = NULL;
-    lore_status status = lore_queue_open(index->backend, &queue, err);
-    if (status == LORE_OK) {
-        status = lore_segment_upload(segment, index->backend, queue, err);
-        lore_queue_close(queue);
-    }
-    return status;
-}
-
-/* Takes over the segment. */
-static lore_status add_part(lore_index *index, lore_vectors *view, lore_segment *segment,
-                            lore_error *err)
-{
-    lore_status status = upload(index, segment, err);
-    if (status != LORE_OK) {
-        lore_segment_release(segment);
-        return status;
-    }
-    view->parts[view->part_count++] = (lore_part){segment, NULL};
-    return LORE_OK;
-}
-
 static lore_status add_rows(lore_index *index, lore_db *db, lore_vectors *view, int64_t first_chunk,
                             lore_error *err)
 {
@@ -236,7 +208,8 @@ static lore_status add_rows(lore_index *index, lore_db *db, lore_vectors *view, 
     if (status != LORE_OK || segment == NULL) {
         return status;
     }
-    return add_part(index, view, segment, err);
+    view->parts[view->part_count++] = (lore_part){segment, NULL};
+    return LORE_OK;
 }
 
 /* Mark what was deleted after a commit. Ids that no part knows (rows born and dead since) change
@@ -310,7 +283,8 @@ static lore_status merge_tail(lore_index *index, lore_vectors *view, lore_error 
         return status;
     }
     drop_parts(view, from);
-    return add_part(index, view, merged, err);
+    view->parts[view->part_count++] = (lore_part){merged, NULL};
+    return LORE_OK;
 }
 
 /* The published vector file. What cannot be used is left out and noted; only a lack of memory is a
@@ -333,9 +307,9 @@ static lore_status add_base(lore_index *index, lore_vectors *view, bool may_rebu
         view->is_damaged = true;
         return LORE_OK;
     }
-    status = add_part(index, view, base, err);
-    view->has_base = status == LORE_OK;
-    return status;
+    view->parts[view->part_count++] = (lore_part){base, NULL};
+    view->has_base = true;
+    return LORE_OK;
 }
 
 lore_status lore_vectors_load(lore_index *index, lore_db *db, const lore_collection_state *state,

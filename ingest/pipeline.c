@@ -1,7 +1,7 @@
 /* The run, as a line of threads.
  *
- *   reader --to_clean--> cleaners --to_embed--> embedder --to_write--> writer (the caller)
- *      ^------------------------------ free_jobs -----------------------------|
+ *   reader --to_clean--> cleaners --to_embed--> embedders --to_write--> writer (the caller)
+ *      ^------------------------------- free_jobs -----------------------------|
  *
  * Invariants:
  * 1. A job belongs to exactly one thread: the one that received it last. There are job_count of
@@ -22,8 +22,6 @@
 #include "base/log.h"
 
 #include <string.h>
-
-enum { JOBS_MORE = 64 }; /* beside the group: enough small documents to fill a batch twice */
 
 static bool has_failed(lore_pipeline *p)
 {
@@ -247,9 +245,14 @@ static int32_t cleaner_count(const lore_config *config)
     return (int32_t)(wanted < 1 ? 1 : wanted > LORE_CLEANERS_MAX ? LORE_CLEANERS_MAX : wanted);
 }
 
+/* Beside the group and what is with the cleaners: enough for a batch of each embedder. */
 static lore_status make_jobs(lore_pipeline *p, int32_t cleaners, lore_error *err)
 {
-    p->job_count = (size_t)p->group_max + 2 * (size_t)cleaners + JOBS_MORE;
+    const int32_t embedders = lore_embedder_bulk_calls(p->embedder);
+    p->batch_texts = lore_embedder_bulk_texts(p->embedder);
+    p->batch_jobs = p->batch_texts / LORE_TEXTS_EACH;
+    p->job_count =
+        (size_t)p->group_max + 2 * (size_t)cleaners + (size_t)embedders * (size_t)p->batch_jobs;
     p->jobs = lore_alloc_zero(p->job_count, sizeof *p->jobs);
     p->waiting = lore_alloc_zero(p->job_count, sizeof *p->waiting);
     p->free_jobs = lore_chan_new(p->job_count);
@@ -267,32 +270,50 @@ static lore_status make_jobs(lore_pipeline *p, int32_t cleaners, lore_error *err
     return LORE_OK;
 }
 
-/* Fewer cleaners than wanted will do; without one of the three kinds nothing moves. The reader
- * comes last: until it runs, no job is under way and closing to_clean ends all others. */
-static lore_status start_threads(lore_pipeline *p, int32_t cleaners, lore_error *err)
+/* Start up to `wanted` threads of a stage. `left` counts those that have not ended, up front, so
+ * that an early finisher cannot take itself for the last one. Fewer than wanted will do, none will
+ * not. */
+static lore_status start_stage(lore_pipeline *p, lore_thread *threads, int32_t wanted,
+                               atomic_int *left, const char *name, void *(*stage)(void *),
+                               lore_error *err)
 {
     lore_status status = LORE_OK;
-    if (!p->options->is_dry) {
-        status = lore_thread_start(&p->embed_thread, "lore-embed", lore_stage_embed, p, err);
-    }
     int32_t started = 0;
-    /* Counted up front, so that an early finisher cannot take itself for the last one. */
-    atomic_store(&p->cleaners_left, cleaners);
-    while (status == LORE_OK && started < cleaners) {
-        status = lore_thread_start(&p->cleaners[started], "lore-clean", lore_stage_clean, p, err);
+    atomic_store(left, wanted);
+    while (status == LORE_OK && started < wanted) {
+        status = lore_thread_start(&threads[started], name, stage, p, err);
         started += status == LORE_OK ? 1 : 0;
     }
-    if (started > 0 && started < cleaners) {
-        lore_log(LORE_LOG_WARN, "event=cleaners_missing wanted=%d started=%d", cleaners, started);
-        atomic_fetch_sub_explicit(&p->cleaners_left, cleaners - started, memory_order_acq_rel);
-        status = LORE_OK;
+    if (started > 0 && started < wanted) {
+        lore_log(LORE_LOG_WARN, "event=threads_missing name=%s wanted=%d started=%d", name, wanted,
+                 started);
+        atomic_fetch_sub_explicit(left, wanted - started, memory_order_acq_rel);
     }
+    return started > 0 ? LORE_OK : status;
+}
+
+/* Without one of the three kinds nothing moves. The reader comes last: until it runs, no job is
+ * under way and closing to_clean ends all others. */
+static lore_status start_threads(lore_pipeline *p, int32_t cleaners, lore_error *err)
+{
+    const int32_t embedders = lore_embedder_bulk_calls(p->embedder);
+    lore_status status = LORE_OK;
+    LORE_ASSERT(embedders <= LORE_EMBEDDERS_MAX);
+    if (!p->options->is_dry) {
+        status = start_stage(p, p->embedders, embedders, &p->embedders_left, "lore-embed",
+                             lore_stage_embed, err);
+    }
+    if (status == LORE_OK) {
+        status = start_stage(p, p->cleaners, cleaners, &p->cleaners_left, "lore-clean",
+                             lore_stage_clean, err);
+    }
+    const bool has_cleaners = status == LORE_OK;
     if (status == LORE_OK) {
         status = lore_thread_start(&p->reader, "lore-read", lore_stage_read, p, err);
     }
     if (status != LORE_OK) {
         lore_chan_close(p->to_clean);
-        if (started == 0) {
+        if (!has_cleaners) {
             lore_chan_close(p->to_embed);
         }
     }
@@ -305,7 +326,9 @@ static void join_threads(lore_pipeline *p)
     for (int32_t i = 0; i < LORE_CLEANERS_MAX; i++) {
         lore_thread_join(&p->cleaners[i]);
     }
-    lore_thread_join(&p->embed_thread);
+    for (int32_t i = 0; i < LORE_EMBEDDERS_MAX; i++) {
+        lore_thread_join(&p->embedders[i]);
+    }
 }
 
 static void destroy(lore_pipeline *p)

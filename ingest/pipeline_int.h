@@ -9,7 +9,13 @@
 
 #include <stdatomic.h>
 
-enum { LORE_CLEANERS_MAX = 8, LORE_GROUP_MAX = LORE_CHANGES_MAX, LORE_POLL_MS = 100 };
+enum {
+    LORE_CLEANERS_MAX = 8,
+    LORE_EMBEDDERS_MAX = 2,
+    LORE_TEXTS_EACH = 2, /* chunks of a document, at least so many on the average: sizes batches */
+    LORE_GROUP_MAX = LORE_CHANGES_MAX,
+    LORE_POLL_MS = 100
+};
 #define LORE_BYTES_IN_FLIGHT ((size_t)128 * 1024 * 1024)
 
 typedef enum lore_job_state {
@@ -42,9 +48,12 @@ typedef struct lore_pipeline {
     lore_job *jobs;
     size_t job_count;
     lore_chan *free_jobs, *to_clean, *to_embed, *to_write;
-    lore_thread reader, embed_thread, cleaners[LORE_CLEANERS_MAX];
-    atomic_int cleaners_left; /* the last one closes the channel behind: acquire-release */
-    atomic_bool is_stopping;  /* a flag without data behind it: relaxed */
+    lore_thread reader, cleaners[LORE_CLEANERS_MAX], embedders[LORE_EMBEDDERS_MAX];
+    atomic_int cleaners_left;  /* the last one closes the channel behind: acquire-release */
+    atomic_int embedders_left; /* likewise */
+    int32_t batch_texts;       /* chunks that an embedder gives the encoder at once */
+    int32_t batch_jobs;        /* documents that it takes for that */
+    atomic_bool is_stopping;   /* a flag without data behind it: relaxed */
 
     lore_lock lock; /* guards the three below; changed: bytes were given back */
     size_t bytes_in_flight;
@@ -69,7 +78,8 @@ typedef struct lore_pipeline {
     bool is_cancelled;
 } lore_pipeline;
 
-/* One of each, and lore_stage_clean on several threads; self is the pipeline. */
+/* One reader, several cleaners, one embedder or as many as keep the encoder busy; self is the
+ * pipeline. */
 void *lore_stage_read(void *self);
 void *lore_stage_clean(void *self);
 void *lore_stage_embed(void *self);

@@ -1,4 +1,4 @@
-/* The stages of an ingest run that have threads of their own: reader, cleaners, embedder. How they
+/* The stages of an ingest run that have threads of their own: reader, cleaners, embedders. How they
  * hang together is told in pipeline.c; each is a loop over jobs that ends when its channel does. */
 #include "ingest/pipeline_int.h"
 
@@ -6,10 +6,7 @@
 
 #include <string.h>
 
-enum {
-    BATCH_TEXTS = 128, /* chunks the embedder gets at once: several of its own batches */
-    BATCH_JOBS = 64
-};
+enum { BATCH_TEXTS_MAX = 512, BATCH_JOBS_MAX = BATCH_TEXTS_MAX / LORE_TEXTS_EACH };
 
 /* ---- shared ---- */
 
@@ -157,9 +154,9 @@ void *lore_stage_clean(void *self)
 
 /* Texts of several documents on their way through the encoder together. */
 typedef struct batch {
-    lore_str texts[BATCH_TEXTS];
-    float *targets[BATCH_TEXTS];
-    float *vectors; /* [BATCH_TEXTS, dim] */
+    lore_str texts[BATCH_TEXTS_MAX];
+    float *targets[BATCH_TEXTS_MAX];
+    float *vectors; /* [batch_texts, dim] */
     int32_t count;
 } batch;
 
@@ -188,7 +185,7 @@ static lore_status embed_jobs(lore_pipeline *p, batch *b, lore_job *const *jobs,
         for (int32_t k = 0; k < chunks && status == LORE_OK && !lore_pipeline_is_stopping(p); k++) {
             b->texts[b->count] = prepared->embed_texts[k];
             b->targets[b->count++] = prepared->vectors + (size_t)k * (size_t)p->dim;
-            status = b->count == BATCH_TEXTS ? flush_batch(p, b, err) : LORE_OK;
+            status = b->count == p->batch_texts ? flush_batch(p, b, err) : LORE_OK;
         }
     }
     return status == LORE_OK ? flush_batch(p, b, err) : status;
@@ -215,14 +212,14 @@ static void embed_or_fail(lore_pipeline *p, batch *b, lore_job *const *jobs, int
 }
 
 /* Take what is there, up to a full batch, but wait only for the first. Gives how many. */
-static int32_t take_jobs(lore_pipeline *p, lore_job *jobs[BATCH_JOBS])
+static int32_t take_jobs(lore_pipeline *p, lore_job *jobs[BATCH_JOBS_MAX])
 {
     int32_t count = 0, texts = 0;
     void *item = lore_job_receive(p->to_embed);
     while (item != NULL) {
         jobs[count] = item;
         texts += jobs[count++]->prepared.chunk_count;
-        bool is_full = count == BATCH_JOBS || texts >= BATCH_TEXTS;
+        bool is_full = count == p->batch_jobs || texts >= p->batch_texts;
         if (is_full || lore_chan_try_recv(p->to_embed, &item) != LORE_OK) {
             break;
         }
@@ -233,9 +230,10 @@ static int32_t take_jobs(lore_pipeline *p, lore_job *jobs[BATCH_JOBS])
 void *lore_stage_embed(void *self)
 {
     lore_pipeline *p = self;
-    lore_job *jobs[BATCH_JOBS];
+    lore_job *jobs[BATCH_JOBS_MAX];
     batch b = {.count = 0};
-    b.vectors = lore_alloc_zero((size_t)BATCH_TEXTS * (size_t)p->dim, sizeof(float));
+    LORE_ASSERT(p->batch_texts <= BATCH_TEXTS_MAX && p->batch_jobs <= BATCH_JOBS_MAX);
+    b.vectors = lore_alloc_zero((size_t)p->batch_texts * (size_t)p->dim, sizeof(float));
     if (b.vectors == NULL) {
         lore_error err;
         lore_fail(&err, LORE_ERR_NOMEM, "out of memory for a batch of vectors");
@@ -252,6 +250,8 @@ void *lore_stage_embed(void *self)
         }
     }
     lore_free(b.vectors);
-    lore_chan_close(p->to_write);
+    if (atomic_fetch_sub_explicit(&p->embedders_left, 1, memory_order_acq_rel) == 1) {
+        lore_chan_close(p->to_write);
+    }
     return NULL;
 }

@@ -5,6 +5,8 @@
  * drivers may assume it is well-formed. */
 #include "kernels/backend_int.h"
 
+#include "base/log.h"
+
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -217,7 +219,9 @@ lore_status lore_backend_open(const lore_backend_options *options, lore_backend 
     LORE_ASSERT(options != NULL);
     const lore_backend_driver *driver = find_driver(options->kind);
     if (driver == NULL) {
-        return lore_fail(err, LORE_ERR_UNSUPPORTED, "this lore was built without the cuda backend");
+        return lore_fail(err, LORE_ERR_UNSUPPORTED,
+                         "this lore was built without the cuda backend: build it with "
+                         "-DLORE_CUDA=ON, or use --device cpu");
     }
     lore_backend *opened = NULL;
     const lore_status status = driver->open(options, &opened, err);
@@ -226,6 +230,12 @@ lore_status lore_backend_open(const lore_backend_options *options, lore_backend 
     }
     opened->driver = driver;
     opened->options = *options;
+    if (strstr(opened->description, "without cuBLASLt") != NULL) { /* cuda_open wrote it */
+        lore_log(LORE_LOG_WARN,
+                 "event=no_cublaslt device=%s effect=\"prompts are read slowly\" "
+                 "help=\"install libcublasLt.so.13 of CUDA 13\"",
+                 LORE_LOG_STR(lore_str_from(opened->description)));
+    }
     *backend = opened;
     return LORE_OK;
 }
@@ -242,9 +252,22 @@ lore_backend_kind lore_backend_get_kind(const lore_backend *backend)
     return backend->driver->kind;
 }
 
+lore_dtype lore_backend_activation_dtype(const lore_backend *backend)
+{
+    return backend->activation_dtype;
+}
+
 const char *lore_backend_describe(const lore_backend *backend)
 {
     return backend->description;
+}
+
+void lore_backend_memory(const lore_backend *backend, int64_t *free_bytes, int64_t *total_bytes)
+{
+    *free_bytes = *total_bytes = 0;
+    if (backend->driver->memory_facts != NULL) {
+        backend->driver->memory_facts(backend, free_bytes, total_bytes);
+    }
 }
 
 int32_t lore_backend_cuda_count(void)
@@ -277,9 +300,9 @@ void lore_queue_begin(lore_queue *queue, lore_priority priority)
     }
 }
 
-lore_status lore_queue_sync(lore_queue *queue, lore_error *err)
+/* The first failure since it was last taken. */
+static lore_status take_failure(lore_queue *queue, lore_error *err)
 {
-    queue->backend->driver->queue_wait(queue);
     const lore_status status = queue->error.status;
     if (status != LORE_OK) {
         if (err != NULL) {
@@ -288,6 +311,64 @@ lore_status lore_queue_sync(lore_queue *queue, lore_error *err)
         queue->error.status = LORE_OK;
     }
     return status;
+}
+
+lore_status lore_queue_sync(lore_queue *queue, lore_error *err)
+{
+    queue->backend->driver->queue_wait(queue);
+    return take_failure(queue, err);
+}
+
+lore_status lore_queue_mark(lore_queue *queue, int32_t which, lore_error *err)
+{
+    const lore_backend_driver *driver = queue->backend->driver;
+    LORE_ASSERT(which >= 0 && which < LORE_MARKS);
+    if (driver->mark != NULL) {
+        driver->mark(queue, which);
+    } else {
+        driver->queue_wait(queue); /* for nothing but to end what was begun */
+    }
+    return take_failure(queue, err);
+}
+
+lore_status lore_queue_wait_mark(lore_queue *queue, int32_t which, lore_error *err)
+{
+    LORE_ASSERT(which >= 0 && which < LORE_MARKS);
+    if (queue->backend->driver->wait_mark != NULL) {
+        queue->backend->driver->wait_mark(queue, which);
+    }
+    return take_failure(queue, err);
+}
+
+bool lore_backend_can_record(const lore_backend *backend)
+{
+    return backend->driver->record_begin != NULL;
+}
+
+void lore_queue_record_begin(lore_queue *queue)
+{
+    LORE_ASSERT(lore_backend_can_record(queue->backend));
+    queue->backend->driver->record_begin(queue);
+}
+
+lore_status lore_queue_record_end(lore_queue *queue, lore_recording **recording, lore_error *err)
+{
+    *recording = queue->backend->driver->record_end(queue);
+    const lore_status status = take_failure(queue, err);
+    LORE_ASSERT((status == LORE_OK) == (*recording != NULL));
+    return status;
+}
+
+void lore_queue_replay(lore_queue *queue, lore_recording *recording)
+{
+    queue->backend->driver->replay(queue, recording);
+}
+
+void lore_recording_free(lore_recording *recording)
+{
+    if (recording != NULL) {
+        recording->backend->driver->recording_free(recording);
+    }
 }
 
 void lore_queue_fail(lore_queue *queue, lore_status status, const char *format, ...)
@@ -316,6 +397,24 @@ void lore_backend_free(lore_backend *backend, void *memory)
     }
 }
 
+lore_status lore_backend_alloc_host(lore_backend *backend, size_t size_bytes, void **memory,
+                                    lore_error *err)
+{
+    if (backend->driver->host_alloc != NULL) {
+        return backend->driver->host_alloc(backend, size_bytes, memory, err);
+    }
+    return lore_host_alloc(backend, size_bytes, memory, err);
+}
+
+void lore_backend_free_host(lore_backend *backend, void *memory)
+{
+    if (memory != NULL && backend->driver->host_free != NULL) {
+        backend->driver->host_free(backend, memory);
+    } else if (memory != NULL) {
+        lore_host_free(backend, memory);
+    }
+}
+
 void lore_queue_upload(lore_queue *queue, void *to, const void *host, size_t size_bytes)
 {
     if (size_bytes > 0) {
@@ -327,6 +426,15 @@ void lore_queue_download(lore_queue *queue, void *host, const void *from, size_t
 {
     if (size_bytes > 0) {
         queue->backend->driver->download(queue, host, from, size_bytes);
+    }
+}
+
+void lore_queue_download_later(lore_queue *queue, void *host, const void *from, size_t size_bytes)
+{
+    if (size_bytes > 0 && queue->backend->driver->download_later != NULL) {
+        queue->backend->driver->download_later(queue, host, from, size_bytes);
+    } else {
+        lore_queue_download(queue, host, from, size_bytes);
     }
 }
 

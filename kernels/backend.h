@@ -16,6 +16,7 @@ extern "C" {
 #endif
 
 typedef struct lore_backend lore_backend;
+typedef struct lore_recording lore_recording;
 
 typedef enum lore_backend_kind {
     LORE_BACKEND_REF,
@@ -53,6 +54,9 @@ lore_backend_kind lore_backend_get_kind(const lore_backend *backend);
 /* One line for people: "cpu: AVX-512 VNNI BF16, 2 threads" / "cuda: NVIDIA H200, 139 GiB, sm_90".
  * Borrowed. */
 const char *lore_backend_describe(const lore_backend *backend);
+/* Bytes of the device, and how many of them nobody has taken; 0 and 0 on ref and cpu, whose memory
+ * is the process's. */
+void lore_backend_memory(const lore_backend *backend, int64_t *free_bytes, int64_t *total_bytes);
 /* How many CUDA devices this process could open; 0 where built without. */
 int32_t lore_backend_cuda_count(void);
 /* The best instruction set of this machine. */
@@ -71,14 +75,46 @@ void lore_queue_begin(lore_queue *queue, lore_priority priority);
  * failure since the last sync. */
 LORE_MUST_USE lore_status lore_queue_sync(lore_queue *queue, lore_error *err);
 
+/* ---- without waiting ----
+ * Work may be submitted before that of the last step is read back. A mark stands behind what was
+ * submitted so far and can be waited for by itself. On ref and cpu all is done when it is
+ * submitted. */
+enum { LORE_MARKS = 2 };
+/* Set mark `which` (0 .. LORE_MARKS - 1) and end what lore_queue_begin began, without waiting.
+ * Returns (and clears) the first failure noted so far: then the mark is not set. */
+LORE_MUST_USE lore_status lore_queue_mark(lore_queue *queue, int32_t which, lore_error *err);
+/* Wait for what stands before the mark. Fails where the device failed meanwhile. */
+LORE_MUST_USE lore_status lore_queue_wait_mark(lore_queue *queue, int32_t which, lore_error *err);
+
+/* ---- recordings ----
+ * Ops between begin and end are noted instead of run; a replay runs them all at the cost of one.
+ * Arguments, and with them the sizes of all launches, stay as they were; what memory holds is read
+ * anew. The same ops must have run once before in the same sizes, so that scratch is large enough:
+ * a recording can neither allocate nor wait. Nor is lore_op_penalise for it, which reads memory of
+ * the host. */
+bool lore_backend_can_record(const lore_backend *backend); /* false on ref and cpu */
+void lore_queue_record_begin(lore_queue *queue);
+/* NULL after a failure, which is returned and cleared; the queue goes on as before. */
+LORE_MUST_USE lore_status lore_queue_record_end(lore_queue *queue, lore_recording **recording,
+                                                lore_error *err);
+void lore_queue_replay(lore_queue *queue, lore_recording *recording);
+void lore_recording_free(lore_recording *recording); /* NULL: nothing */
+
 /* Memory of the backend, 64-byte aligned, uninitialised. */
 LORE_MUST_USE lore_status lore_backend_alloc(lore_backend *backend, size_t size_bytes,
                                              void **memory, lore_error *err);
 void lore_backend_free(lore_backend *backend, void *memory);
-/* Host to backend and back, in queue order. upload: source may be reused on return. download:
- * complete on return. */
+/* Host memory that the device reads and writes by itself (page-locked), 64-byte aligned; plain
+ * memory on ref and cpu. */
+LORE_MUST_USE lore_status lore_backend_alloc_host(lore_backend *backend, size_t size_bytes,
+                                                  void **memory, lore_error *err);
+void lore_backend_free_host(lore_backend *backend, void *memory);
+/* Host to backend and back, in queue order. upload: source may be reused on return, but memory of
+ * lore_backend_alloc_host only behind a mark or a sync. download: complete on return.
+ * download_later: into such memory, complete behind a mark or a sync. */
 void lore_queue_upload(lore_queue *queue, void *to, const void *host, size_t size_bytes);
 void lore_queue_download(lore_queue *queue, void *host, const void *from, size_t size_bytes);
+void lore_queue_download_later(lore_queue *queue, void *host, const void *from, size_t size_bytes);
 
 /* One matrix in host memory: [rows, cols] row-major; int8 has one f32 scale a row.
  *

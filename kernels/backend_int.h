@@ -33,6 +33,18 @@ typedef struct lore_backend_driver {
     lore_status (*weight_pack)(lore_backend *backend, const lore_matrix *parts, int32_t count,
                                lore_weight_use use, lore_weight **weight, lore_error *err);
     void (*weight_free)(lore_weight *weight);
+    /* What only a device needs; NULL on the host, where backend.c does without. */
+    void (*memory_facts)(const lore_backend *backend, int64_t *free_bytes, int64_t *total_bytes);
+    lore_status (*host_alloc)(lore_backend *backend, size_t size_bytes, void **memory,
+                              lore_error *err);
+    void (*host_free)(lore_backend *backend, void *memory);
+    void (*download_later)(lore_queue *queue, void *host, const void *from, size_t size_bytes);
+    void (*mark)(lore_queue *queue, int32_t which);
+    void (*wait_mark)(lore_queue *queue, int32_t which);
+    void (*record_begin)(lore_queue *queue);
+    lore_recording *(*record_end)(lore_queue *queue); /* NULL after noting why */
+    void (*replay)(lore_queue *queue, lore_recording *recording);
+    void (*recording_free)(lore_recording *recording);
 } lore_backend_driver;
 
 enum { LORE_BACKEND_DESCRIPTION_CAP = 192 };
@@ -40,6 +52,7 @@ enum { LORE_BACKEND_DESCRIPTION_CAP = 192 };
 struct lore_backend {
     const lore_backend_driver *driver; /* set by lore_backend_open, not by the driver */
     lore_backend_options options;
+    lore_dtype activation_dtype; /* set by the driver; a zeroed backend's is f32 */
     char description[LORE_BACKEND_DESCRIPTION_CAP];
 };
 
@@ -47,6 +60,10 @@ struct lore_weight {
     lore_backend *backend;
     int32_t rows, cols;
     size_t size_bytes; /* what a matmul reads */
+};
+
+struct lore_recording {
+    lore_backend *backend;
 };
 
 extern const lore_backend_driver lore_ref_driver;
@@ -107,10 +124,15 @@ typedef struct lore_candidate {
 } lore_candidate;
 /* lore_op_penalise. */
 void lore_host_penalise(lore_queue *queue, lore_view logits, const lore_penalty *penalties);
+void lore_host_take_drawn(lore_queue *queue, int32_t *ids, const int32_t *drawn, int32_t count);
 /* One row of lore_op_sample. candidates [count] is scratch. */
 void lore_sample_row(int32_t *id, float *logprob, float *logits, int32_t count,
                      const lore_sample *sample, lore_candidate *candidates,
                      const lore_row_math *math);
+
+/* ---- search of vectors, one implementation for ref and cpu (search.c) ---- */
+void lore_host_search(lore_queue *queue, int32_t *rows, float *scores, int32_t hits,
+                      const lore_search *search);
 
 #ifdef __cplusplus
 }

@@ -8,8 +8,9 @@
  *
  * Letters: n rows (tokens of all sequences of the batch, packed), d model width, h query heads, g
  * key/value heads, e head size, f feed-forward width, o output width, s sequences, v vocabulary, p
- * pages, t tokens of a page. Activations are f32, row-major, stride in elements. All pointers are
- * memory of the queue's backend (host memory on ref and cpu), except where a comment says host.
+ * pages, t tokens of a page. Activations are f32, or bf16 where the backend asks for it, row-major,
+ * stride in elements. All pointers are memory of the queue's backend (host memory on ref and cpu),
+ * except where a comment says host.
  * Accumulation is f32 or better. An empty batch (0 rows) is legal everywhere. Thread: a queue
  * belongs to one thread. */
 #ifndef LORE_KERNELS_OPS_H
@@ -36,18 +37,42 @@ typedef enum lore_dtype {
 size_t lore_dtype_size(lore_dtype dtype); /* bytes of an element; not of I4 */
 const char *lore_dtype_name(lore_dtype dtype);
 
-/* A matrix of f32 activations: element (r, c) is data[r * stride + c]. stride >= cols. */
+/* A matrix of activations: element (r, c) is data[r * stride + c]. stride >= cols. What passes
+ * between two ops (out of norms, glu, attention, gather and of products that replace; qkv; x of a
+ * product) may be bf16: then data points at uint16_t, and only where lore_backend_activation_dtype
+ * says bf16. What ops add to, tables give and logits are is f32. */
 typedef struct lore_view {
     float *data;
     int32_t rows, cols;
     int64_t stride;
+    lore_dtype dtype; /* LORE_F32 (0) or LORE_BF16 */
 } lore_view;
 
 static inline lore_view lore_view_of(float *data, int32_t rows, int32_t cols)
 {
-    lore_view view = {data, rows, cols, cols};
+    lore_view view = {data, rows, cols, cols, LORE_F32};
     return view;
 }
+
+static inline lore_view lore_view_as(lore_dtype dtype, void *data, int32_t rows, int32_t cols)
+{
+    lore_view view = {(float *)data, rows, cols, cols, dtype};
+    return view;
+}
+
+/* The columns first .. first + cols - 1 of a view. */
+static inline lore_view lore_view_columns(lore_view view, int32_t first, int32_t cols)
+{
+    LORE_ASSERT(first >= 0 && first + cols <= view.cols);
+    view.data = (float *)(void *)((char *)view.data + (size_t)first * lore_dtype_size(view.dtype));
+    view.cols = cols;
+    return view;
+}
+
+struct lore_backend;
+/* What a backend wants views between ops to hold: bf16 on cuda in bf16 precision, else f32. It
+ * takes f32 too. */
+lore_dtype lore_backend_activation_dtype(const struct lore_backend *backend);
 
 /* A packed weight matrix [o, d] (or a table for lore_op_embed); made by lore_weight_pack in
  * backend.h. */
@@ -68,6 +93,15 @@ typedef struct lore_epilogue {
     lore_activation activation; /* after the bias */
     bool is_accumulating; /* add the result to what out holds (residual) instead of replacing it */
 } lore_epilogue;
+
+/* What surrounds a product in lore_op_matmul_fused. */
+typedef struct lore_fusion {
+    const float *norm; /* [d] weights of an RMS norm of x */
+    float eps;
+    lore_view normed;  /* scratch, [n, d] */
+    bool is_gated;     /* w is [2f, d], gate first: what comes out are act(gate) * up */
+    lore_view gate_up; /* scratch where is_gated, [n, 2f] */
+} lore_fusion;
 
 /* Which rows belong to which sequence, and where its keys and values live. One per step, read by
  * every layer. Sequence i owns rows row_start[i] .. row_start[i+1]-1 of the batch; past[i] of its
@@ -135,6 +169,20 @@ typedef struct lore_penalty {
     int32_t count;
 } lore_penalty;
 
+/* Vectors to be searched. int8 rows have scales, f16 ones have none. */
+enum { LORE_SEARCH_HITS_MAX = 1024 }; /* of one query */
+typedef struct lore_search {
+    lore_dtype dtype; /* of queries and vectors: LORE_I8 or LORE_F16 */
+    int32_t queries;
+    const void *query;         /* [queries, dim] */
+    const float *query_scales; /* [queries], int8 alone */
+    const void *vectors;       /* [count, dim] */
+    const float *scales;       /* [count], int8 alone */
+    const uint32_t *passing;   /* bit r % 32 of word r / 32: row r may be found; NULL: all may */
+    int64_t count;             /* at most INT32_MAX */
+    int32_t dim;
+} lore_search;
+
 typedef struct lore_ops {
     const char *name;
     void (*embed)(lore_queue *, lore_view out, const lore_weight *table, const int32_t *ids,
@@ -164,6 +212,14 @@ typedef struct lore_ops {
                    const lore_sample *samples);
     void (*scan)(lore_queue *, float *scores, const int8_t *query, float query_scale,
                  const int8_t *vectors, const float *scales, int64_t count, int32_t dim);
+    void (*search)(lore_queue *, int32_t *rows, float *scores, int32_t hits, const lore_search *);
+    void (*take_drawn)(lore_queue *, int32_t *ids, const int32_t *drawn, int32_t count);
+    /* NULL, or false where this shape gains nothing by it: lore_op_matmul_fused then composes. */
+    bool (*matmul_fused)(lore_queue *, lore_view out, lore_view x, const lore_weight *w,
+                         lore_epilogue epilogue, const lore_fusion *);
+    /* NULL: lore_op_add_layernorm composes. */
+    void (*add_layernorm)(lore_queue *, lore_view x, lore_view rounded, lore_view y, const float *w,
+                          const float *b, float eps);
 } lore_ops;
 
 /* Every queue starts with its table and the backend that opened it. */
@@ -173,11 +229,24 @@ struct lore_queue {
     lore_error error; /* first failure since the last sync; status LORE_OK while all is well */
 };
 
+/* Views between ops, and those that are f32 everywhere. ref and cpu never see another one. */
+static inline void lore_op_check(const lore_queue *q, lore_view view)
+{
+    LORE_ASSERT(view.stride >= view.cols);
+    LORE_ASSERT(view.dtype == LORE_F32 || view.dtype == lore_backend_activation_dtype(q->backend));
+}
+
+static inline void lore_op_check_f32(lore_view view)
+{
+    LORE_ASSERT(view.stride >= view.cols);
+    LORE_ASSERT(view.dtype == LORE_F32);
+}
+
 /* out[r, :] (+)= scale * table[ids[r], :]. ids[r] in [0, table rows): the caller has checked. */
 static inline void lore_op_embed(lore_queue *q, lore_view out, const lore_weight *table,
                                  const int32_t *ids, float scale, bool is_accumulating)
 {
-    LORE_ASSERT(out.stride >= out.cols);
+    lore_op_check_f32(out);
     q->ops->embed(q, out, table, ids, scale, is_accumulating);
 }
 
@@ -188,6 +257,8 @@ static inline void lore_op_rmsnorm(lore_queue *q, lore_view out, lore_view x, co
 {
     LORE_ASSERT(out.rows == x.rows);
     LORE_ASSERT(out.cols == x.cols);
+    lore_op_check(q, x);
+    lore_op_check(q, out);
     q->ops->rmsnorm(q, out, x, w, eps);
 }
 
@@ -198,6 +269,8 @@ static inline void lore_op_layernorm(lore_queue *q, lore_view out, lore_view x, 
 {
     LORE_ASSERT(out.rows == x.rows);
     LORE_ASSERT(out.cols == x.cols);
+    lore_op_check(q, x);
+    lore_op_check(q, out);
     q->ops->layernorm(q, out, x, w, b, eps);
 }
 
@@ -215,6 +288,9 @@ static inline void lore_op_matmul(lore_queue *q, lore_view out, lore_view x, con
 {
     LORE_ASSERT(out.rows == x.rows);
     LORE_ASSERT(out.data != x.data || x.rows == 0);
+    LORE_ASSERT(!epilogue.is_accumulating || out.dtype == LORE_F32);
+    lore_op_check(q, x);
+    lore_op_check(q, out);
     q->ops->matmul(q, out, x, w, epilogue);
 }
 
@@ -225,7 +301,36 @@ static inline void lore_op_glu(lore_queue *q, lore_view out, lore_view gate_up,
 {
     LORE_ASSERT(out.rows == gate_up.rows);
     LORE_ASSERT(2 * out.cols == gate_up.cols);
+    lore_op_check(q, gate_up);
+    lore_op_check(q, out);
     q->ops->glu(q, out, gate_up, activation);
+}
+
+/* out = rmsnorm(x) w^T, with the epilogue; or, gated, out = act(gate) * up of rmsnorm(x) w^T +
+ * bias. That is the norm, the product and the glu one after the other, through the scratch; a
+ * backend may do it in one, which rounds the products of x and the norm's weights where the three
+ * ops round the normed rows and the sums. x is f32 and overlaps nothing; gated products do not
+ * accumulate. */
+static inline void lore_op_matmul_fused(lore_queue *q, lore_view out, lore_view x,
+                                        const lore_weight *w, lore_epilogue epilogue,
+                                        const lore_fusion *fused)
+{
+    LORE_ASSERT(out.rows == x.rows && fused->normed.cols == x.cols);
+    LORE_ASSERT(!epilogue.is_accumulating || (out.dtype == LORE_F32 && !fused->is_gated));
+    LORE_ASSERT(!fused->is_gated || fused->gate_up.cols == 2 * out.cols);
+    lore_op_check_f32(x);
+    lore_op_check(q, out);
+    if (q->ops->matmul_fused != NULL && q->ops->matmul_fused(q, out, x, w, epilogue, fused)) {
+        return;
+    }
+    lore_op_rmsnorm(q, fused->normed, x, fused->norm, fused->eps);
+    if (!fused->is_gated) {
+        lore_op_matmul(q, out, fused->normed, w, epilogue);
+        return;
+    }
+    const lore_epilogue sums = {epilogue.bias, LORE_ACT_NONE, false};
+    lore_op_matmul(q, fused->gate_up, fused->normed, w, sums);
+    lore_op_glu(q, out, fused->gate_up, epilogue.activation);
 }
 
 /* out += x. No overlap. */
@@ -233,13 +338,40 @@ static inline void lore_op_add(lore_queue *q, lore_view out, lore_view x)
 {
     LORE_ASSERT(out.rows == x.rows);
     LORE_ASSERT(out.cols == x.cols);
+    lore_op_check(q, x);
+    lore_op_check_f32(out);
     q->ops->add(q, out, x);
+}
+
+/* x = layernorm(x + y), and rounded the same in the dtype between ops: what stands between two
+ * products of a post-norm encoder, in one pass where the backend has it. Without data: nothing is
+ * added, and only x is made. No overlap. */
+static inline void lore_op_add_layernorm(lore_queue *q, lore_view x, lore_view rounded, lore_view y,
+                                         const float *w, const float *b, float eps)
+{
+    LORE_ASSERT(y.data == NULL || (y.rows == x.rows && y.cols == x.cols));
+    LORE_ASSERT(rounded.data == NULL || (rounded.rows == x.rows && rounded.cols == x.cols));
+    lore_op_check_f32(x);
+    lore_op_check(q, y);
+    lore_op_check(q, rounded);
+    if (q->ops->add_layernorm != NULL) {
+        q->ops->add_layernorm(q, x, rounded, y, w, b, eps);
+        return;
+    }
+    if (y.data != NULL) {
+        lore_op_add(q, x, y);
+    }
+    if (rounded.data != NULL) {
+        lore_op_layernorm(q, rounded, x, w, b, eps);
+    }
+    lore_op_layernorm(q, x, x, w, b, eps);
 }
 
 /* x = cap tanh(x / cap), in place. (Gemma 2) */
 static inline void lore_op_softcap(lore_queue *q, lore_view x, float cap)
 {
     LORE_ASSERT(cap > 0.0f);
+    lore_op_check_f32(x);
     q->ops->softcap(q, x, cap);
 }
 
@@ -254,6 +386,7 @@ static inline void lore_op_rope_append(lore_queue *q, lore_view qkv, const lore_
     LORE_ASSERT(qkv.cols == (rope->heads + 2 * pages->kv_heads) * pages->head_dim);
     LORE_ASSERT(batch->context_max <= rope->positions_max);
     LORE_ASSERT(rope->dim > 0 && rope->dim % 2 == 0 && rope->dim <= pages->head_dim);
+    lore_op_check(q, qkv);
     q->ops->rope_append(q, qkv, rope, pages, batch);
 }
 
@@ -265,6 +398,7 @@ static inline void lore_op_rope_packed(lore_queue *q, lore_view qkv, const lore_
 {
     LORE_ASSERT(qkv.cols == (rope->heads + 2 * kv_heads) * head_dim);
     LORE_ASSERT(rope->dim > 0 && rope->dim % 2 == 0 && rope->dim <= head_dim);
+    lore_op_check(q, qkv);
     q->ops->rope_packed(q, qkv, rope, kv_heads, head_dim, sequences, row_start);
 }
 
@@ -284,6 +418,8 @@ static inline void lore_op_attend_paged(lore_queue *q, lore_view out, lore_view 
     LORE_ASSERT(out.rows == batch->rows && queries.rows == batch->rows);
     LORE_ASSERT(out.cols == queries.cols && out.cols % (pages->head_dim * pages->kv_heads) == 0);
     LORE_ASSERT(attention->softcap >= 0.0f && attention->window >= 0);
+    lore_op_check(q, queries);
+    lore_op_check(q, out);
     q->ops->attend_paged(q, out, queries, pages, batch, attention);
 }
 
@@ -298,6 +434,8 @@ static inline void lore_op_attend_packed(lore_queue *q, lore_view out, lore_view
     LORE_ASSERT(heads % kv_heads == 0 && out.cols % heads == 0);
     LORE_ASSERT(qkv.cols == out.cols / heads * (heads + 2 * kv_heads));
     LORE_ASSERT(attention->softcap >= 0.0f && attention->window >= 0);
+    lore_op_check(q, qkv);
+    lore_op_check(q, out);
     q->ops->attend_packed(q, out, qkv, heads, kv_heads, sequences, row_start, rows_max, is_causal,
                           attention);
 }
@@ -308,13 +446,17 @@ static inline void lore_op_pool(lore_queue *q, lore_view out, lore_view x, const
                                 lore_pooling pooling, bool is_normalised)
 {
     LORE_ASSERT(out.cols == x.cols);
+    lore_op_check(q, x);
+    lore_op_check_f32(out);
     q->ops->pool(q, out, x, row_start, pooling, is_normalised);
 }
 
-/* out[i, :] = x[rows[i], :]. No overlap. */
+/* out[i, :] = x[rows[i], :], of one dtype. No overlap. */
 static inline void lore_op_gather(lore_queue *q, lore_view out, lore_view x, const int32_t *rows)
 {
-    LORE_ASSERT(out.cols == x.cols);
+    LORE_ASSERT(out.cols == x.cols && out.dtype == x.dtype);
+    lore_op_check(q, x);
+    lore_op_check(q, out);
     q->ops->gather(q, out, x, rows);
 }
 
@@ -336,6 +478,14 @@ static inline void lore_op_sample(lore_queue *q, int32_t *ids, float *logprobs, 
     q->ops->sample(q, ids, logprobs, logits, samples);
 }
 
+/* ids[i] below 0 become drawn[-1 - ids[i]]: a token that is fed on before the host has seen it. No
+ * overlap. */
+static inline void lore_op_take_drawn(lore_queue *q, int32_t *ids, const int32_t *drawn,
+                                      int32_t count)
+{
+    q->ops->take_drawn(q, ids, drawn, count);
+}
+
 /* scores[i] = query_scale * scales[i] * sum_c query[c] vectors[i * dim + c]: the exact scan of int8
  * vectors. */
 static inline void lore_op_scan(lore_queue *q, float *scores, const int8_t *query,
@@ -344,6 +494,21 @@ static inline void lore_op_scan(lore_queue *q, float *scores, const int8_t *quer
 {
     LORE_ASSERT(dim > 0);
     q->ops->scan(q, scores, query, query_scale, vectors, scales, count, dim);
+}
+
+/* rows[i, 0 .. hits-1] = the rows that score best for query i, best first, ties by the lower row,
+ * and scores likewise; where fewer pass, row -1 and score -infinity behind them. int8 scores are
+ * those of lore_op_scan to the last bit; f16 ones are sums of products in f32, and rows whose
+ * scores differ by the rounding of these may change places. A row whose score is NaN is never
+ * found. The struct is host memory, read before the call returns. */
+static inline void lore_op_search(lore_queue *q, int32_t *rows, float *scores, int32_t hits,
+                                  const lore_search *search)
+{
+    LORE_ASSERT(search->dtype == LORE_I8 || search->dtype == LORE_F16);
+    LORE_ASSERT(hits > 0 && hits <= LORE_SEARCH_HITS_MAX);
+    LORE_ASSERT(search->dim > 0 && search->queries >= 0);
+    LORE_ASSERT(search->count >= 0 && search->count <= INT32_MAX);
+    q->ops->search(q, rows, scores, hits, search);
 }
 
 #ifdef __cplusplus

@@ -4,7 +4,9 @@
  * A step is any mix of prompt pieces and single decoding rows of many sequences. lore_step says
  * which tokens sit where; the scheduler (generation/) fills it, this floor runs it and reads it
  * nowhere else. Keys and values live in pages that the decoder owns and the scheduler numbers.
- * Nothing is allocated in a step. Thread: the engine's alone. */
+ * Steps may be submitted before those before them are collected: a device then never waits for the
+ * host. Nothing is allocated in a step, but for what a device records. Thread: the engine's
+ * alone. */
 #ifndef LORE_MODELS_DECODER_H
 #define LORE_MODELS_DECODER_H
 
@@ -18,18 +20,22 @@ typedef struct lore_decoder_options {
     int32_t sequences_max; /* sequences (and rows that want logits) of one step; 0:
                               limits.batch_sequences_max */
     int32_t page_tokens;   /* 0: 32 */
-    int32_t page_count;    /* 0: as many as limits.kv_bytes_max allows */
+    int32_t page_count;    /* 0: as many as limits.kv_bytes_max, or a GPU's memory within
+                              limits.vram_bytes_max, allows */
     lore_dtype kv_dtype;   /* LORE_F32 or LORE_BF16 */
 } lore_decoder_options;
 
+/* In ids of a step: the token that draw k of the step submitted just before it gives. */
+#define LORE_ID_DRAWN(k) (-1 - (k))
+
 /* One step. All arrays are host memory, borrowed for the call. */
 typedef struct lore_step {
-    const int32_t *ids;         /* [batch.rows] */
+    const int32_t *ids;         /* [batch.rows], in the vocabulary or LORE_ID_DRAWN */
     lore_batch batch;           /* host arrays; the decoder uploads them */
     const int32_t *logits_rows; /* [logits_count] batch rows whose next token is drawn */
     const lore_sample *samples; /* [logits_count] */
     int32_t logits_count;
-    const lore_penalty *penalties; /* [logits_count]; NULL: none */
+    const lore_penalty *penalties; /* [logits_count], of ids that are known; NULL: none */
     const int32_t *lengths; /* [batch.sequences] tokens known of each text, those of later steps
                                too: longrope rotates by it; NULL: past + rows */
 } lore_step;
@@ -51,6 +57,8 @@ typedef struct lore_generation_defaults {
 typedef struct lore_decoder_info {
     int32_t layers, width, heads, kv_heads, head_dim, ffn, vocab, context;
     int32_t page_tokens, page_count;
+    int32_t steps_in_flight; /* worth having at once: 1 on ref and cpu, 2 on cuda */
+    int64_t kv_bytes;        /* of all pages */
     int64_t parameters;
     int64_t weight_bytes; /* that a step with logits reads: packed layers and head */
     int32_t eos_ids[LORE_EOS_MAX];
@@ -73,12 +81,29 @@ void lore_decoder_close(lore_decoder *decoder);
 const lore_decoder_info *lore_decoder_get_info(const lore_decoder *decoder);
 const lore_tokenizer *lore_decoder_tokenizer(const lore_decoder *decoder);
 
-/* Run the step: keys and values of all rows are written, ids[i] and logprobs[i] are the draw of
- * logits_rows[i]. logits, where not NULL, receives the f32 rows [logits_count, vocab] (tests,
- * perplexity). Contract on step: ids in the vocabulary, positions below context, pages in range
- * (asserted). LORE_ERR_DEVICE. */
+/* At most so many steps may be submitted and not yet collected, on any backend. */
+enum { LORE_STEPS_MAX = 2 };
+
+/* Begin a step: keys and values of all its rows are written, a token is drawn for each of
+ * logits_rows. ref and cpu do all of it before they return. The step's arrays may be reused on
+ * return. Contract on step: ids in the vocabulary or drawn by the step before, positions below
+ * context, pages in range (asserted). LORE_ERR_DEVICE, LORE_ERR_NOMEM: the step is not to be
+ * collected, those before it are. */
+LORE_MUST_USE lore_status lore_decoder_submit(lore_decoder *decoder, const lore_step *step,
+                                              lore_error *err);
+/* Wait for the oldest step not collected: ids[i] and logprobs[i] are the draw of its
+ * logits_rows[i]. LORE_ERR_DEVICE: it has failed, and with it whatever builds on it. */
+LORE_MUST_USE lore_status lore_decoder_collect(lore_decoder *decoder, int32_t *ids, float *logprobs,
+                                               lore_error *err);
+/* Submit and collect, where no other step is on its way. logits, where not NULL, receives the f32
+ * rows [logits_count, vocab] (tests, perplexity). */
 LORE_MUST_USE lore_status lore_decoder_step(lore_decoder *decoder, const lore_step *step,
                                             int32_t *ids, float *logprobs, float *logits,
                                             lore_error *err);
+/* For when there is nothing else to do and no step is on its way: record one more of the shapes
+ * that steps of single rows run in, some milliseconds of a device. *is_done: there is none left, as
+ * always on ref and cpu. Fails as submit does. */
+LORE_MUST_USE lore_status lore_decoder_prepare(lore_decoder *decoder, bool *is_done,
+                                               lore_error *err);
 
 #endif

@@ -1,4 +1,5 @@
-/* The decoder's struct, shared by its loader (decoder_load.c) and the forward pass (decoder.c).
+/* The decoder's struct, shared by its loader (decoder_load.c), the forward pass (decoder.c) and
+ * what runs it step by step (decoder_step.c).
  *
  * Backend memory and packed weights are taken at opening and freed at close; a step only writes
  * into them. */
@@ -20,12 +21,27 @@ typedef struct lore_decoder_layer {
     lore_pages pages;
 } lore_decoder_layer;
 
-/* The arrays of a step, in backend memory. */
+/* The arrays of a step: places in one block, which the largest step fixes, with what grows with the
+ * texts at the end. */
 typedef struct lore_step_memory {
-    int32_t *ids, *row_start, *past, *page_start, *pages, *logits_rows, *drawn, *rope_starts;
     lore_sample *samples;
-    float *logprobs;
+    int32_t *row_start, *past, *page_start, *logits_rows, *rope_starts, *ids, *pages;
 } lore_step_memory;
+
+/* A step on its way, in memory that a device reaches by itself. */
+typedef struct lore_step_slot {
+    void *block;
+    lore_step_memory at; /* in block */
+    int32_t *drawn;      /* [sequences_max], and behind them */
+    float *logprobs;     /* [sequences_max] */
+    int32_t count;       /* of draws */
+} lore_step_slot;
+
+/* Steps of single rows, up to so many and up to so long a context (decoder_step.c). */
+typedef struct lore_bucket {
+    lore_recording *recording; /* NULL: not yet, or not to be had */
+    bool is_warm, is_refused;
+} lore_bucket;
 
 struct lore_decoder {
     lore_decoder_config config;
@@ -39,11 +55,23 @@ struct lore_decoder {
     float *norm;
     lore_decoder_layer *layers;
     float *cosine, *sine; /* [lore_rope_row_count, rope.dim / 2] */
-    int32_t *rope_starts; /* [sequences_max] of the step in hand, host memory */
     void *page_memory;
     int32_t rows_max, sequences_max, page_list_max;
-    lore_step_memory step;
-    float *x, *normed, *qkv, *mixed, *gate_up, *hidden, *last, *logits;
+    void *block;           /* of the step that runs, in backend memory */
+    lore_step_memory step; /* in block */
+    int32_t *drawn;        /* [sequences_max] by the last step, and behind them */
+    float *logprobs;       /* [sequences_max] */
+    size_t draws_bytes;    /* of both */
+    lore_step_slot slots[LORE_STEPS_MAX];
+    int32_t oldest, in_flight; /* slots */
+    int32_t drawn_count;       /* draws of the last step, which ids of the next may name */
+    bool is_bucketed;          /* steps of single rows are padded to their bucket */
+    int32_t row_buckets, context_buckets;
+    bool is_refusal_told;  /* one is enough for the log */
+    lore_bucket *recorded; /* [context_buckets, row_buckets]; NULL where nothing can be recorded */
+    lore_dtype dtype;      /* of what passes between two ops: normed .. last_normed */
+    float *x, *last, *logits;
+    void *normed, *qkv, *mixed, *gate_up, *hidden, *last_normed;
 };
 
 /* Pages that hold so many tokens of one sequence. */
@@ -51,5 +79,31 @@ static inline int32_t lore_pages_for(int32_t tokens, int32_t page_tokens)
 {
     return (tokens + page_tokens - 1) / page_tokens;
 }
+
+/* ---- steps (decoder_step.c) ---- */
+_Static_assert((int)LORE_STEPS_MAX <= (int)LORE_MARKS, "each step on its way has a mark");
+/* Say where the arrays of a step stand in a block; NULL: only how many bytes it has. */
+size_t lore_step_memory_place(const lore_decoder *decoder, void *block, lore_step_memory *memory);
+lore_status lore_decoder_plan_buckets(lore_decoder *decoder, lore_error *err);
+void lore_decoder_free_buckets(lore_decoder *decoder);
+/* Run the largest step there can be, over nobody's tokens: what a device needs beside the memory
+ * taken here, it takes now or not at all. */
+lore_status lore_decoder_size_scratch(lore_decoder *decoder, lore_error *err);
+
+/* ---- pages (decoder_pages.c) ---- */
+/* How many pages there can be at most, before anything is loaded. */
+lore_status lore_decoder_plan_pages(lore_decoder *decoder, const lore_limits *limits,
+                                    const lore_decoder_options *options, lore_error *err);
+/* What a device has left for pages, of which so many bytes were free before the decoder was loaded
+ * and are free now. vram_limit 0: none. May be below 0. */
+int64_t lore_decoder_device_bytes(int64_t free_before, int64_t free_now, int64_t vram_limit);
+/* Take as many as fit beside what was loaded since `free_before` bytes of a device were free. */
+lore_status lore_decoder_take_pages(lore_decoder *decoder, const lore_limits *limits,
+                                    const lore_decoder_options *options, int64_t free_before,
+                                    lore_error *err);
+
+/* Embed .. logits (decoder.c): the rows d->step.ids of a batch whose arrays lie in backend memory;
+ * logits of the rows d->step.logits_rows end up in d->logits. Failures are the queue's. */
+void lore_decoder_forward(lore_decoder *decoder, const lore_batch *batch, int32_t logits_count);
 
 #endif

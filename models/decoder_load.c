@@ -1,6 +1,6 @@
-/* Opening a decoder: configuration, weights, pages, scratch. What a folder asks for is checked
- * against what it holds: every tensor must be there in the shape that config.json implies, and none
- * may be left over.
+/* Opening a decoder: configuration, weights, scratch, and then pages (decoder_pages.c). What a
+ * folder asks for is checked against what it holds: every tensor must be there in the shape that
+ * config.json implies, and none may be left over.
  *
  * Order matters once: rows of the embedding table may lie in the mapped file, so the weights close
  * behind it. */
@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { NAME_CAP = 128, PATH_CAP = 4096, PARTS_MAX = 3, PAGE_TOKENS_DEFAULT = 32 };
+enum { NAME_CAP = 128, PATH_CAP = 4096, PARTS_MAX = 3 };
 
 /* ---- loading: weights ---- */
 
@@ -265,63 +265,37 @@ static lore_status take(lore_decoder *d, int64_t rows, int64_t cols, size_t elem
     return status;
 }
 
-/* Bytes of one page over all layers. */
-static size_t page_bytes(const lore_decoder_config *c, int32_t page_tokens, lore_dtype dtype)
+/* The block of a step, and two of page-locked memory that steps on their way stand in; what they
+ * draw comes back in one copy, so logprobs lie behind ids. */
+static lore_status take_blocks(lore_decoder *d, lore_error *err)
 {
-    return (size_t)c->layers * 2 * (size_t)c->kv_heads * (size_t)page_tokens * (size_t)c->head_dim *
-           lore_dtype_size(dtype);
-}
-
-/* Never more pages than all sequences at full length need, nor than the memory limit holds. The
- * context shrinks to what one sequence can have. */
-static lore_status plan_pages(lore_decoder *d, const lore_limits *limits,
-                              const lore_decoder_options *options, lore_error *err)
-{
-    const lore_decoder_config *c = &d->config;
-    int32_t page_tokens = options->page_tokens > 0 ? options->page_tokens : PAGE_TOKENS_DEFAULT;
-    int64_t count = options->page_count;
-    LORE_ASSERT(options->kv_dtype == LORE_F32 || options->kv_dtype == LORE_BF16);
-    if (count == 0) {
-        int64_t useful = (int64_t)d->sequences_max * lore_pages_for(c->context, page_tokens);
-        int64_t affordable =
-            limits->kv_bytes_max / (int64_t)page_bytes(c, page_tokens, options->kv_dtype);
-        count = affordable < useful ? affordable : useful;
+    lore_step_memory nowhere;
+    size_t block_bytes = lore_step_memory_place(d, NULL, &nowhere);
+    size_t sequences = (size_t)d->sequences_max;
+    void *draws = NULL;
+    d->draws_bytes = sequences * (sizeof(int32_t) + sizeof(float));
+    lore_status status = lore_backend_alloc(d->backend, block_bytes, &d->block, err);
+    if (status == LORE_OK) {
+        (void)lore_step_memory_place(d, d->block, &d->step);
+        status = lore_backend_alloc(d->backend, d->draws_bytes, &draws, err);
+        d->drawn = draws;
     }
-    if (count < 1 || count > INT32_MAX / page_tokens) {
-        return lore_fail(err, LORE_ERR_LIMIT,
-                         "limits.kv_bytes_max of %lld bytes does not hold one page of %zu bytes",
-                         (long long)limits->kv_bytes_max,
-                         page_bytes(c, page_tokens, options->kv_dtype));
+    for (int32_t i = 0; i < LORE_STEPS_MAX && status == LORE_OK; i++) {
+        lore_step_slot *slot = &d->slots[i];
+        status = lore_backend_alloc_host(d->backend, block_bytes, &slot->block, err);
+        if (status == LORE_OK) {
+            (void)lore_step_memory_place(d, slot->block, &slot->at);
+            status = lore_backend_alloc_host(d->backend, d->draws_bytes, &draws, err);
+        }
+        if (status == LORE_OK) {
+            slot->drawn = draws;
+            slot->logprobs = (float *)(slot->drawn + sequences);
+        }
     }
-    d->info.page_tokens = page_tokens;
-    d->info.page_count = (int32_t)count;
-    int64_t positions = count * page_tokens;
-    d->info.context = positions < c->context ? (int32_t)positions : c->context;
-    return LORE_OK;
-}
-
-/* One allocation: layer after layer, keys then values. */
-static lore_status take_pages(lore_decoder *d, lore_dtype dtype, lore_error *err)
-{
-    const lore_decoder_config *c = &d->config;
-    lore_status status = take(d, d->info.page_count, 1, page_bytes(c, d->info.page_tokens, dtype),
-                              &d->page_memory, err);
-    if (status != LORE_OK) {
-        return status;
+    if (status == LORE_OK) {
+        d->logprobs = (float *)(d->drawn + sequences);
     }
-    size_t half = page_bytes(c, d->info.page_tokens, dtype) / (size_t)c->layers / 2 *
-                  (size_t)d->info.page_count;
-    for (int32_t i = 0; i < c->layers; i++) {
-        char *base = (char *)d->page_memory + 2 * half * (size_t)i;
-        d->layers[i].pages = (lore_pages){.keys = base,
-                                          .values = base + half,
-                                          .dtype = dtype,
-                                          .page_count = d->info.page_count,
-                                          .page_tokens = d->info.page_tokens,
-                                          .kv_heads = c->kv_heads,
-                                          .head_dim = c->head_dim};
-    }
-    return LORE_OK;
+    return status;
 }
 
 static lore_status take_scratch(lore_decoder *d, lore_error *err)
@@ -334,23 +308,14 @@ static lore_status take_scratch(lore_decoder *d, lore_error *err)
         size_t element_bytes;
         void *out;
     } buffers[] = {{rows, c->width, sizeof(float), &d->x},
-                   {rows, c->width, sizeof(float), &d->normed},
-                   {rows, q_cols + 2 * kv_cols, sizeof(float), &d->qkv},
-                   {rows, q_cols, sizeof(float), &d->mixed},
-                   {rows, 2 * (int64_t)c->ffn, sizeof(float), &d->gate_up},
-                   {rows, c->ffn, sizeof(float), &d->hidden},
+                   {rows, c->width, lore_dtype_size(d->dtype), &d->normed},
+                   {rows, q_cols + 2 * kv_cols, lore_dtype_size(d->dtype), &d->qkv},
+                   {rows, q_cols, lore_dtype_size(d->dtype), &d->mixed},
+                   {rows, 2 * (int64_t)c->ffn, lore_dtype_size(d->dtype), &d->gate_up},
+                   {rows, c->ffn, lore_dtype_size(d->dtype), &d->hidden},
                    {sequences, c->width, sizeof(float), &d->last},
-                   {sequences, c->vocab, sizeof(float), &d->logits},
-                   {rows, 1, sizeof(int32_t), &d->step.ids},
-                   {sequences + 1, 1, sizeof(int32_t), &d->step.row_start},
-                   {sequences, 1, sizeof(int32_t), &d->step.past},
-                   {sequences + 1, 1, sizeof(int32_t), &d->step.page_start},
-                   {d->page_list_max, 1, sizeof(int32_t), &d->step.pages},
-                   {sequences, 1, sizeof(int32_t), &d->step.logits_rows},
-                   {sequences, 1, sizeof(int32_t), &d->step.drawn},
-                   {sequences, 1, sizeof(int32_t), &d->step.rope_starts},
-                   {sequences, 1, sizeof(float), &d->step.logprobs},
-                   {sequences, 1, sizeof(lore_sample), &d->step.samples}};
+                   {sequences, c->width, lore_dtype_size(d->dtype), &d->last_normed},
+                   {sequences, c->vocab, sizeof(float), &d->logits}};
     for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++) {
         lore_status status = take(d, buffers[i].rows, buffers[i].cols, buffers[i].element_bytes,
                                   buffers[i].out, err);
@@ -441,19 +406,20 @@ static lore_status open_parts(lore_decoder *d, const char *folder, const lore_li
                               const lore_decoder_options *options, lore_error *err)
 {
     loader l = {.d = d, .folder = folder, .err = err};
+    int64_t free_before = 0, total = 0;
     lore_status status = open_files(d, folder, limits, err);
+    lore_backend_memory(d->backend, &free_before, &total);
     if (status == LORE_OK) {
         status = lore_queue_open(d->backend, &d->queue, err);
     }
     if (status == LORE_OK) {
-        status = plan_pages(d, limits, options, err);
+        status = lore_decoder_plan_pages(d, limits, options, err);
     }
     if (status != LORE_OK) {
         return status;
     }
     d->layers = lore_alloc_zero((size_t)d->config.layers, sizeof *d->layers);
-    d->rope_starts = lore_alloc_zero((size_t)d->sequences_max, sizeof *d->rope_starts);
-    if (d->layers == NULL || d->rope_starts == NULL) {
+    if (d->layers == NULL) {
         return lore_fail(err, LORE_ERR_NOMEM, "out of memory for the decoder");
     }
     fill_info(d);
@@ -463,16 +429,32 @@ static lore_status open_parts(lore_decoder *d, const char *folder, const lore_li
     status = load_weights(&l);
     if (status == LORE_OK) {
         d->info.weight_bytes = count_weight_bytes(d);
-        status = take_pages(d, options->kv_dtype, err);
+        status = take_scratch(d, err);
     }
     if (status == LORE_OK) {
-        status = take_scratch(d, err);
+        status = take_blocks(d, err);
+    }
+    if (status == LORE_OK) { /* last: on a device they get what is left */
+        status = lore_decoder_take_pages(d, limits, options, free_before, err);
     }
     if (status != LORE_OK) {
         return status;
     }
     return lore_rope_upload(&d->config.rope, d->info.context, d->backend, d->queue, &d->cosine,
                             &d->sine, err);
+}
+
+/* A device loads its kernels and takes its scratch before the first request, and has one shape of
+ * steps recorded for it. */
+static lore_status make_ready(lore_decoder *d, lore_error *err)
+{
+    bool is_done = true;
+    d->info.steps_in_flight = lore_backend_can_record(d->backend) ? LORE_STEPS_MAX : 1;
+    lore_status status = lore_decoder_plan_buckets(d, err);
+    if (status == LORE_OK && d->is_bucketed) {
+        status = lore_decoder_size_scratch(d, err);
+    }
+    return status == LORE_OK ? lore_decoder_prepare(d, &is_done, err) : status;
 }
 
 lore_status lore_decoder_open(const char *folder, lore_backend *backend, const lore_limits *limits,
@@ -488,11 +470,15 @@ lore_status lore_decoder_open(const char *folder, lore_backend *backend, const l
         return lore_fail(err, LORE_ERR_NOMEM, "out of memory for the decoder '%s'", folder);
     }
     d->backend = backend;
+    d->dtype = lore_backend_activation_dtype(backend);
     d->rows_max = options->rows_max > 0 ? options->rows_max : (int32_t)limits->step_tokens_max;
     d->sequences_max =
         options->sequences_max > 0 ? options->sequences_max : (int32_t)limits->batch_sequences_max;
     LORE_ASSERT(d->rows_max > 0 && d->sequences_max > 0);
     lore_status status = open_parts(d, folder, limits, options, err);
+    if (status == LORE_OK) {
+        status = make_ready(d, err);
+    }
     if (status != LORE_OK) {
         lore_decoder_close(d);
         return status;
@@ -529,16 +515,19 @@ void lore_decoder_close(lore_decoder *d)
     if (d == NULL) {
         return;
     }
-    const lore_step_memory *s = &d->step;
-    void *memory[] = {d->norm,  d->cosine,    d->sine,     d->page_memory, d->x,     d->normed,
-                      d->qkv,   d->mixed,     d->gate_up,  d->hidden,      d->last,  d->logits,
-                      s->ids,   s->row_start, s->past,     s->page_start,  s->pages, s->logits_rows,
-                      s->drawn, s->samples,   s->logprobs, s->rope_starts};
+    void *memory[] = {d->norm,   d->cosine, d->sine,        d->page_memory, d->x,
+                      d->normed, d->qkv,    d->mixed,       d->gate_up,     d->hidden,
+                      d->last,   d->logits, d->last_normed, d->block,       d->drawn};
     for (int32_t i = 0; d->layers != NULL && i < d->config.layers; i++) {
         close_layer(d->backend, &d->layers[i]);
     }
     for (size_t i = 0; i < sizeof memory / sizeof memory[0]; i++) {
         drop(d->backend, memory[i]);
+    }
+    lore_decoder_free_buckets(d);
+    for (int32_t i = 0; i < LORE_STEPS_MAX; i++) {
+        lore_backend_free_host(d->backend, d->slots[i].block);
+        lore_backend_free_host(d->backend, d->slots[i].drawn);
     }
     lore_weight_free(d->table);
     lore_weight_free(d->head);
@@ -548,6 +537,5 @@ void lore_decoder_close(lore_decoder *d)
     lore_weights_close(d->weights); /* behind the table, whose rows may lie in it */
     lore_tokenizer_close(d->tokenizer);
     lore_free(d->layers);
-    lore_free(d->rope_starts);
     lore_free(d);
 }

@@ -1,25 +1,16 @@
 /* From texts to vectors. The texts of a call are taken in windows: each window is tokenised and
  * sorted by length, longest first, and becomes a request in the line of its lane: questions or
- * bulk.
+ * bulk (embed_line.c). A question never waits for bulk: its lane has seats of its own in the
+ * encoder, whose work goes first.
  *
- * Nobody serves a lane; its callers do. One that finds the lane idle takes the texts that wait, its
- * own or others', until a pack is full, computes it, hands out the vectors and wakes everybody. So
- * the short texts of several askers travel as one pack, which costs hardly more than one of them:
- * a pack of a dozen tokens is bound by reading the weights. The request that stands first always
- * puts its next text into the pack, so none starves. A question never waits for bulk: it has a lane
- * of the encoder of its own, whose work goes first in the pool.
- *
- * Packs are small. 256 tokens keep the activations of a layer in the second-level caches (240
- * chunks of 200 tokens a second on two cores, 1024 tokens a little less), and a larger pack would
- * only let callers wait longer.
- *
- * Lock: `turn` guards the lines of both lanes, is_busy, and the fields of requests that are marked;
- * the scratch of a lane, and the encoder's, belong to the caller that set is_busy. */
-#include "models/embedder.h"
+ * On a processor a window is computed before the next is tokenised. On a device a window is what
+ * fills a pack, and there is one more than packs can be on their way, so that the next is ready
+ * when one ends. */
+#include "models/embedder_int.h"
 
 #include "base/file.h"
+#include "models/embed_line_int.h"
 #include "models/encoder_folder_int.h"
-#include "models/encoder_int.h"
 #include "models/model_folder_int.h"
 
 #include <stdio.h>
@@ -27,39 +18,11 @@
 #include <string.h>
 
 enum {
-    PACK_ROWS = 256,    /* tokens of one pack, or one text of the longest kind if that is more */
-    PACK_TEXTS = 128,   /* texts of one pack */
     WINDOW_TEXTS = 512, /* texts tokenised at a time: bounds the memory of a call */
+    HOST_TEXTS = 128,   /* of a call for a processor: several of its packs */
+    FIRST_SHARE = 4,    /* of a pack is the first window of a call for a device */
     PATH_CAP = 4096
 };
-
-typedef struct window_text {
-    const int32_t *ids; /* special tokens included */
-    int32_t count;
-    int32_t index; /* of its vector in the window */
-} window_text;
-
-/* The sorted texts of one window, and where their vectors go. On its caller's stack. */
-typedef struct request {
-    const window_text *texts;
-    int32_t count;
-    float *vectors;
-    int32_t taken;      /* texts that went into a pack; guarded */
-    int32_t done;       /* texts whose vectors are there; guarded */
-    lore_status status; /* not LORE_OK: its pack failed, nothing of it is in the line; guarded */
-    lore_error error;
-    struct request *next; /* in the line; guarded */
-} request;
-
-typedef struct lane {
-    request *first; /* requests with texts that nobody took; guarded */
-    bool is_busy;   /* guarded */
-    int32_t *ids;   /* [rows_max] */
-    float *vectors; /* [PACK_TEXTS, dim] */
-    int32_t row_start[PACK_TEXTS + 1];
-    request *owners[PACK_TEXTS];
-    int32_t indexes[PACK_TEXTS]; /* of the texts in their owners' windows */
-} lane;
 
 struct lore_embedder {
     lore_encoder_config config;
@@ -67,11 +30,11 @@ struct lore_embedder {
     lore_tokenizer *tokenizer;
     lore_weights *weights, *dense_weights[LORE_DENSE_MAX];
     lore_encoder *encoder;
-    int32_t rows_max, dim;
+    lore_encoder_room rooms[LORE_ENCODER_LANES];
+    lore_embed_line *lines[LORE_ENCODER_LANES];
+    int32_t dim;
     char fingerprint[65];
-    lore_lock turn;
-    lane lanes[LORE_ENCODER_LANES];
-    int64_t pack_count, cut_count;
+    int64_t cut_count;
 };
 
 /* ---- opening ---- */
@@ -90,8 +53,30 @@ static lore_status open_weights(lore_embedder *e, const char *folder, const lore
     return status;
 }
 
+static lore_status open_encoder(lore_embedder *e, lore_backend *backend,
+                                const lore_encoder_room *rooms, lore_error *err)
+{
+    lore_encoder_options options = {.lanes = LORE_ENCODER_LANES};
+    for (int32_t i = 0; i < LORE_ENCODER_LANES; i++) {
+        e->rooms[i] = rooms != NULL
+                          ? rooms[i]
+                          : lore_encoder_choose_room(&e->config, lore_backend_get_kind(backend),
+                                                     lore_backend_activation_dtype(backend),
+                                                     (lore_encoder_lane)i);
+        options.rooms[i] = e->rooms[i];
+    }
+    lore_status status = lore_encoder_open(&e->config, e->weights, e->dense_weights, backend,
+                                           &options, &e->encoder, err);
+    for (int32_t i = 0; i < LORE_ENCODER_LANES && status == LORE_OK; i++) {
+        status =
+            lore_embed_line_open(e->encoder, (lore_encoder_lane)i, &e->rooms[i], &e->lines[i], err);
+    }
+    return status;
+}
+
 static lore_status open_parts(lore_embedder *e, const char *folder, lore_backend *backend,
-                              const lore_limits *limits, lore_error *err)
+                              const lore_encoder_room *rooms, const lore_limits *limits,
+                              lore_error *err)
 {
     lore_status status = lore_encoder_folder_read(folder, limits, &e->config, err);
     if (status == LORE_OK) {
@@ -111,35 +96,23 @@ static lore_status open_parts(lore_embedder *e, const char *folder, lore_backend
                                           e->fingerprint, err);
     }
     if (status == LORE_OK) {
-        e->rows_max = e->config.tokens_max > PACK_ROWS ? e->config.tokens_max : PACK_ROWS;
-        const lore_encoder_options options = {
-            .rows_max = e->rows_max, .sequences_max = PACK_TEXTS, .lanes = LORE_ENCODER_LANES};
-        status = lore_encoder_open(&e->config, e->weights, e->dense_weights, backend, &options,
-                                   &e->encoder, err);
+        status = open_encoder(e, backend, rooms, err);
     }
-    if (status != LORE_OK) {
-        return status;
+    if (status == LORE_OK) {
+        e->dim = lore_encoder_dim(e->encoder);
     }
-    e->dim = lore_encoder_dim(e->encoder);
-    for (int i = 0; i < LORE_ENCODER_LANES; i++) {
-        e->lanes[i].ids = lore_alloc_zero((size_t)e->rows_max, sizeof(int32_t));
-        e->lanes[i].vectors = lore_alloc_zero(PACK_TEXTS * (size_t)e->dim, sizeof(float));
-        if (e->lanes[i].ids == NULL || e->lanes[i].vectors == NULL) {
-            return lore_fail(err, LORE_ERR_NOMEM, "out of memory for the encoder '%s'", folder);
-        }
-    }
-    return LORE_OK;
+    return status;
 }
 
-lore_status lore_embedder_open(const char *folder, lore_backend *backend, const lore_limits *limits,
-                               lore_embedder **embedder, lore_error *err)
+lore_status lore_embedder_open_rooms(const char *folder, lore_backend *backend,
+                                     const lore_encoder_room *rooms, const lore_limits *limits,
+                                     lore_embedder **embedder, lore_error *err)
 {
     lore_embedder *e = lore_alloc_zero(1, sizeof *e);
     if (e == NULL) {
         return lore_fail(err, LORE_ERR_NOMEM, "out of memory for the encoder '%s'", folder);
     }
-    lore_lock_init(&e->turn);
-    lore_status status = open_parts(e, folder, backend, limits, err);
+    lore_status status = open_parts(e, folder, backend, rooms, limits, err);
     if (status != LORE_OK) {
         lore_embedder_close(e);
         return status;
@@ -148,10 +121,19 @@ lore_status lore_embedder_open(const char *folder, lore_backend *backend, const 
     return LORE_OK;
 }
 
+lore_status lore_embedder_open(const char *folder, lore_backend *backend, const lore_limits *limits,
+                               lore_embedder **embedder, lore_error *err)
+{
+    return lore_embedder_open_rooms(folder, backend, NULL, limits, embedder, err);
+}
+
 void lore_embedder_close(lore_embedder *e)
 {
     if (e == NULL) {
         return;
+    }
+    for (int i = 0; i < LORE_ENCODER_LANES; i++) {
+        lore_embed_line_close(e->lines[i]);
     }
     lore_encoder_close(e->encoder); /* before the weights, whose rows its tables borrow */
     lore_weights_close(e->weights);
@@ -159,11 +141,6 @@ void lore_embedder_close(lore_embedder *e)
         lore_weights_close(e->dense_weights[i]);
     }
     lore_tokenizer_close(e->tokenizer);
-    for (int i = 0; i < LORE_ENCODER_LANES; i++) {
-        lore_free(e->lanes[i].ids);
-        lore_free(e->lanes[i].vectors);
-    }
-    lore_lock_destroy(&e->turn);
     lore_free(e);
 }
 
@@ -199,7 +176,11 @@ int64_t lore_embedder_parameters(const lore_embedder *e)
 
 int64_t lore_embedder_pack_count(const lore_embedder *e)
 {
-    return __atomic_load_n(&e->pack_count, __ATOMIC_RELAXED); /* as below */
+    int64_t count = 0;
+    for (int i = 0; i < LORE_ENCODER_LANES; i++) {
+        count += lore_embed_line_packs(e->lines[i]);
+    }
+    return count;
 }
 
 int64_t lore_embedder_cut_count(const lore_embedder *e)
@@ -208,11 +189,26 @@ int64_t lore_embedder_cut_count(const lore_embedder *e)
                            __ATOMIC_RELAXED); /* a counter for people, no order needed */
 }
 
+static bool is_pipelined(const lore_embedder *e, lore_encoder_lane lane)
+{
+    return e->rooms[lane].seats > 1;
+}
+
+int32_t lore_embedder_bulk_calls(const lore_embedder *e)
+{
+    return e->rooms[LORE_ENCODER_BULK].seats;
+}
+
+int32_t lore_embedder_bulk_texts(const lore_embedder *e)
+{
+    return is_pipelined(e, LORE_ENCODER_BULK) ? WINDOW_TEXTS : HOST_TEXTS;
+}
+
 /* ---- encoding ---- */
 
 static int longest_first(const void *a, const void *b)
 {
-    const window_text *x = a, *y = b;
+    const lore_embed_text *x = a, *y = b;
     if (x->count != y->count) {
         return x->count > y->count ? -1 : 1;
     }
@@ -222,7 +218,7 @@ static int longest_first(const void *a, const void *b)
 /* Ids of one text behind its prompt and between the post-processor's, cut where the model was
  * trained to stop. Prompt and text are tokenised as one: a piece may reach over their border. */
 static lore_status tokenize(lore_embedder *e, lore_str prompt, lore_str text, lore_arena *arena,
-                            window_text *out, bool *is_cut, lore_error *err)
+                            lore_embed_text *out, bool *is_cut, lore_error *err)
 {
     int32_t prefix_count = 0, suffix_count = 0;
     lore_tokens tokens;
@@ -266,151 +262,119 @@ static lore_status tokenize(lore_embedder *e, lore_str prompt, lore_str text, lo
     return LORE_OK;
 }
 
-/* Take texts of the line until the pack is full; who has none left leaves the line. Lock held.
- * Gives how many texts, at least one. */
-static int32_t fill_pack(const lore_embedder *e, lane *l)
-{
-    int32_t rows = 0, n = 0;
-    request **link = &l->first;
-    l->row_start[0] = 0;
-    while (*link != NULL) {
-        request *r = *link;
-        while (r->taken < r->count && n < PACK_TEXTS &&
-               rows + r->texts[r->taken].count <= e->rows_max) {
-            const window_text *text = &r->texts[r->taken++];
-            memcpy(l->ids + rows, text->ids, (size_t)text->count * sizeof(int32_t));
-            rows += text->count;
-            l->owners[n] = r;
-            l->indexes[n] = text->index;
-            l->row_start[++n] = rows;
-        }
-        if (r->taken == r->count) {
-            *link = r->next;
-        } else {
-            link = &r->next;
-        }
-    }
-    LORE_ASSERT(n >
-                0); /* whoever calls has a text in the line, and every text fits an empty pack */
-    return n;
-}
-
-/* Hand out what a pack gave: vectors, or its failure to all whose texts were in it. Lock held. */
-static void settle_pack(const lore_embedder *e, lane *l, int32_t count, lore_status status,
-                        const lore_error *error)
-{
-    const size_t dim = (size_t)e->dim;
-    for (int32_t i = 0; i < count; i++) {
-        request *r = l->owners[i];
-        r->done++;
-        if (status == LORE_OK) {
-            memcpy(r->vectors + (size_t)l->indexes[i] * dim, l->vectors + (size_t)i * dim,
-                   dim * sizeof(float));
-        } else {
-            r->status = status;
-            r->error = *error;
-        }
-    }
-    for (request **link = &l->first; *link != NULL && status != LORE_OK;) {
-        if ((*link)->status != LORE_OK) {
-            *link = (*link)->next;
-        } else {
-            link = &(*link)->next;
-        }
-    }
-}
-
-/* Stand in line until all texts have their vectors, computing packs whenever nobody else does. */
-static lore_status serve(lore_embedder *e, lore_encoder_lane which, request *own, lore_error *err)
-{
-    lane *l = &e->lanes[which];
-    lore_lock_acquire(&e->turn);
-    request **link = &l->first;
-    while (*link != NULL) {
-        link = &(*link)->next;
-    }
-    *link = own;
-    while (own->done < own->count && own->status == LORE_OK) {
-        if (l->is_busy) {
-            lore_lock_wait(&e->turn, 0); /* no deadline: whoever computes ends after one pack */
-            continue;
-        }
-        lore_error error = {0};
-        const int32_t count = fill_pack(e, l);
-        l->is_busy = true;
-        lore_lock_release(&e->turn);
-        __atomic_fetch_add(&e->pack_count, 1, __ATOMIC_RELAXED);
-        const lore_encoder_pack pack = {
-            .ids = l->ids, .row_start = l->row_start, .sequences = count};
-        lore_status status = lore_encoder_forward(e->encoder, which, &pack, l->vectors, &error);
-        lore_lock_acquire(&e->turn);
-        l->is_busy = false;
-        settle_pack(e, l, count, status, &error);
-        lore_lock_wake_all(&e->turn);
-    }
-    lore_lock_release(&e->turn);
-    if (own->status != LORE_OK && err != NULL) {
-        *err = own->error;
-    }
-    return own->status;
-}
-
-/* Working memory of one call. */
-typedef struct window_scratch {
-    window_text texts[WINDOW_TEXTS];
-    lore_arena arena;
-} window_scratch;
-
 /* Who asks: what is put before the texts, and whose turn it is. */
 typedef struct asker {
     lore_str prompt;
     lore_encoder_lane lane;
 } asker;
 
-static lore_status encode_window(lore_embedder *e, asker who, window_scratch *w,
-                                 const lore_str *texts, int32_t count, float *vectors,
-                                 lore_error *err)
+/* Some texts of one call, and their request. */
+typedef struct window {
+    lore_embed_text texts[WINDOW_TEXTS];
+    lore_arena arena;
+    lore_embed_request request;
+    bool is_joined; /* the request stands in line, or is on its way */
+} window;
+
+/* Tokenise the first texts of `count`, up to rows_max tokens but at least one. Gives how many. */
+static lore_status fill_window(lore_embedder *e, asker who, window *w, const lore_str *texts,
+                               int32_t count, int32_t rows_max, float *vectors, int32_t *taken,
+                               lore_error *err)
 {
     int64_t cut = 0;
+    int32_t rows = 0, n = 0;
     lore_arena_reset(&w->arena);
-    for (int32_t i = 0; i < count; i++) {
+    for (; n < count && n < WINDOW_TEXTS; n++) {
         bool is_cut = false;
-        w->texts[i].index = i;
+        w->texts[n].index = n;
         lore_status status =
-            tokenize(e, who.prompt, texts[i], &w->arena, &w->texts[i], &is_cut, err);
+            tokenize(e, who.prompt, texts[n], &w->arena, &w->texts[n], &is_cut, err);
         if (status != LORE_OK) {
             return status;
         }
+        if (n > 0 && w->texts[n].count > rows_max - rows) {
+            break; /* the next window tokenises it again */
+        }
+        rows += w->texts[n].count;
         cut += is_cut;
     }
     __atomic_fetch_add(&e->cut_count, cut, __ATOMIC_RELAXED);
-    qsort(w->texts, (size_t)count, sizeof w->texts[0], longest_first);
+    qsort(w->texts, (size_t)n, sizeof w->texts[0], longest_first);
+    *taken = n;
     /* A tokenizer without special tokens makes nothing of an empty text: its vector is zero. */
-    while (count > 0 && w->texts[count - 1].count == 0) {
-        count--;
-        memset(vectors + (size_t)w->texts[count].index * (size_t)e->dim, 0,
+    while (n > 0 && w->texts[n - 1].count == 0) {
+        n--;
+        memset(vectors + (size_t)w->texts[n].index * (size_t)e->dim, 0,
                (size_t)e->dim * sizeof(float));
     }
-    request own = {.texts = w->texts, .count = count, .vectors = vectors};
-    return count > 0 ? serve(e, who.lane, &own, err) : LORE_OK;
+    w->request = (lore_embed_request){.texts = w->texts, .count = n, .vectors = vectors};
+    return LORE_OK;
+}
+
+/* Where packs overlap a window fills one; the first of a call is small, for the device waits. */
+static int32_t window_rows(const lore_embedder *e, asker who, int32_t turn)
+{
+    const int32_t rows = e->rooms[who.lane].rows;
+    return !is_pipelined(e, who.lane) ? INT32_MAX : turn == 0 ? rows / FIRST_SHARE : rows;
+}
+
+/* Until the vectors of a window are there; its memory is free then. */
+static lore_status finish_window(lore_embed_line *line, window *w, lore_error *err)
+{
+    const bool was_joined = w->is_joined;
+    w->is_joined = false;
+    return was_joined ? lore_embed_line_finish(line, &w->request, err) : LORE_OK;
+}
+
+static lore_status encode_windows(lore_embedder *e, asker who, window *windows,
+                                  int32_t window_count, const lore_str *texts, int32_t count,
+                                  float *vectors, lore_error *err)
+{
+    lore_embed_line *line = e->lines[who.lane];
+    lore_status status = LORE_OK;
+    int32_t done = 0;
+    for (int32_t turn = 0; done < count && status == LORE_OK; turn++) {
+        window *w = &windows[turn % window_count];
+        int32_t taken = 0;
+        status = finish_window(line, w, err);
+        if (status == LORE_OK) {
+            status = fill_window(e, who, w, texts + done, count - done, window_rows(e, who, turn),
+                                 vectors + (size_t)done * (size_t)e->dim, &taken, err);
+        }
+        done += taken;
+        w->is_joined = status == LORE_OK && w->request.count > 0;
+        if (w->is_joined) {
+            lore_embed_line_join(line, &w->request);
+        }
+        if (is_pipelined(e, who.lane)) {
+            lore_embed_line_advance(line);
+        }
+    }
+    for (int32_t i = 0; i < window_count; i++) {
+        lore_status last = finish_window(line, &windows[i], status == LORE_OK ? err : NULL);
+        status = status == LORE_OK ? last : status;
+    }
+    return status;
 }
 
 static lore_status encode(lore_embedder *e, asker who, const lore_str *texts, int32_t count,
                           float *vectors, lore_error *err)
 {
-    lore_status status = LORE_OK;
-    window_scratch *w = lore_alloc_zero(1, sizeof *w);
-    if (w == NULL) {
+    /* one more than packs on their way; a question needs but one */
+    const int32_t window_count =
+        is_pipelined(e, who.lane) && count > 1 ? e->rooms[who.lane].seats + 1 : 1;
+    window *windows = lore_alloc_zero((size_t)window_count, sizeof *windows);
+    if (windows == NULL) {
         return lore_fail(err, LORE_ERR_NOMEM, "out of memory for embedding");
     }
-    lore_arena_init(&w->arena, 0);
-    for (int32_t done = 0; done < count && status == LORE_OK; done += WINDOW_TEXTS) {
-        int32_t size = count - done < WINDOW_TEXTS ? count - done : WINDOW_TEXTS;
-        status = encode_window(e, who, w, texts + done, size,
-                               vectors + (size_t)done * (size_t)e->dim, err);
+    for (int32_t i = 0; i < window_count; i++) {
+        lore_arena_init(&windows[i].arena, 0);
     }
-    lore_arena_destroy(&w->arena);
-    lore_free(w);
+    lore_status status = encode_windows(e, who, windows, window_count, texts, count, vectors, err);
+    for (int32_t i = 0; i < window_count; i++) {
+        lore_arena_destroy(&windows[i].arena);
+    }
+    lore_free(windows);
     return status;
 }
 

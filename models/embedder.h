@@ -36,6 +36,12 @@ int64_t lore_embedder_parameters(const lore_embedder *embedder);
 int64_t lore_embedder_pack_count(const lore_embedder *embedder);
 int64_t lore_embedder_cut_count(const lore_embedder *embedder);
 
+/* How many calls of lore_embedder_encode_bulk at a time keep the encoder busy, and of how many
+ * texts each at least: one on a processor; on a device two, where one is computed while the other
+ * is put together. One call of many more texts does nearly as well. */
+int32_t lore_embedder_bulk_calls(const lore_embedder *embedder);
+int32_t lore_embedder_bulk_texts(const lore_embedder *embedder);
+
 /* vectors: f32 [count, dim], caller's. Any count; texts are sorted by length inside and packed into
  * batches of at most a fixed number of tokens. Empty texts are legal. A failed pack fails all who
  * have a text in it. LORE_ERR_NOMEM, LORE_ERR_DEVICE.

@@ -240,23 +240,7 @@ static lore_status finish_weights(loader *l)
     return lore_weights_finish(l->weights, l->err);
 }
 
-/* ---- memory ---- */
-
-/* `rows` rows of `cols` 4-byte elements of backend memory. */
-static lore_status take(lore_encoder *e, int32_t rows, int32_t cols, void *out, lore_error *err)
-{
-    size_t size_bytes = 0;
-    void *memory = NULL;
-    if (!lore_size_mul((size_t)rows, (size_t)cols, &size_bytes) ||
-        !lore_size_mul(size_bytes, 4, &size_bytes)) {
-        return lore_fail(err, LORE_ERR_LIMIT, "encoder: a scratch buffer is too large");
-    }
-    lore_status status = lore_backend_alloc(e->backend, size_bytes, &memory, err);
-    if (status == LORE_OK) {
-        memcpy(out, &memory, sizeof memory); /* out is a float ** or an int32_t ** */
-    }
-    return status;
-}
+/* ---- opening and closing ---- */
 
 static lore_status make_ropes(lore_encoder *e, lore_error *err)
 {
@@ -264,62 +248,15 @@ static lore_status make_ropes(lore_encoder *e, lore_error *err)
     for (int i = 0; i < 2 && status == LORE_OK; i++) {
         if (e->config.rope[i].dim > 0) {
             status = lore_rope_upload(&e->config.rope[i], e->config.tokens_max, e->backend,
-                                      e->lanes[0].queue, &e->cosine[i], &e->sine[i], err);
+                                      e->seats[0][0].queue, &e->cosine[i], &e->sine[i], err);
         }
     }
     return status;
 }
 
-static lore_status open_lane(lore_encoder *e, lore_encoder_scratch *lane, lore_priority priority,
-                             lore_error *err)
-{
-    const lore_encoder_config *c = &e->config;
-    int32_t rows = e->options.rows_max, sequences = e->options.sequences_max;
-    int32_t mixed = c->heads * c->head_dim, out = lore_encoder_config_out(c);
-    const struct {
-        int32_t rows, cols;
-        void *out;
-    } buffers[] = {{rows, c->width, &lane->x},
-                   {rows, (c->heads + 2 * c->kv_heads) * c->head_dim, &lane->qkv},
-                   {rows, mixed > c->width ? mixed : c->width, &lane->mixed},
-                   {rows, c->ffn, &lane->hidden},
-                   {c->family->is_glu ? rows : 0, 2 * c->ffn, &lane->gate_up},
-                   {sequences, c->width, &lane->pooled},
-                   {rows, 1, &lane->ids},
-                   {rows, 1, &lane->position_ids},
-                   {rows, 1, &lane->type_ids},
-                   {sequences + 1, 1, &lane->row_start}};
-    lane->priority = priority;
-    lore_status status = lore_queue_open(e->backend, &lane->queue, err);
-    for (size_t i = 0; i < sizeof buffers / sizeof buffers[0] && status == LORE_OK; i++) {
-        if (buffers[i].rows > 0) {
-            status = take(e, buffers[i].rows, buffers[i].cols, buffers[i].out, err);
-        }
-    }
-    for (int32_t i = 0; i < c->dense_count && status == LORE_OK; i++) {
-        status = take(e, sequences, c->dense[i].out, &lane->dense[i], err);
-    }
-    if (status != LORE_OK) {
-        return status;
-    }
-    bool is_shortened = c->dimensions > 0 || (c->dense_count > 0 && c->is_normalised);
-    lane->host_positions = lore_alloc_zero((size_t)rows, sizeof(int32_t));
-    lane->host_zeros = lore_alloc_zero((size_t)rows, sizeof(int32_t));
-    lane->host_vectors =
-        is_shortened ? lore_alloc_zero((size_t)sequences * (size_t)out, sizeof(float)) : NULL;
-    return lane->host_positions != NULL && lane->host_zeros != NULL &&
-                   (lane->host_vectors != NULL || !is_shortened)
-               ? LORE_OK
-               : lore_fail(err, LORE_ERR_NOMEM, "out of memory for the encoder");
-}
-
-/* ---- opening and closing ---- */
-
 static lore_status open_parts(lore_encoder *e, lore_weights *weights,
                               lore_weights *const *dense_weights, lore_error *err)
 {
-    static const lore_priority PRIORITIES[LORE_ENCODER_LANES] = {
-        [LORE_ENCODER_QUESTIONS] = LORE_PRIORITY_HIGH, [LORE_ENCODER_BULK] = LORE_PRIORITY_LOW};
     loader l = {.e = e, .weights = weights, .err = err};
     lore_status status = load_network(&l);
     if (status == LORE_OK) {
@@ -331,8 +268,8 @@ static lore_status open_parts(lore_encoder *e, lore_weights *weights,
     for (int32_t i = 0; i < e->config.dense_count && status == LORE_OK; i++) {
         status = lore_weights_finish(dense_weights[i], err);
     }
-    for (int32_t i = 0; i < e->options.lanes && status == LORE_OK; i++) {
-        status = open_lane(e, &e->lanes[i], PRIORITIES[i], err);
+    if (status == LORE_OK) {
+        status = lore_encoder_open_seats(e, err);
     }
     return status == LORE_OK ? make_ropes(e, err) : status;
 }
@@ -342,7 +279,6 @@ lore_status lore_encoder_open(const lore_encoder_config *config, lore_weights *w
                               const lore_encoder_options *options, lore_encoder **encoder,
                               lore_error *err)
 {
-    LORE_ASSERT(options->rows_max >= config->tokens_max && options->sequences_max > 0);
     LORE_ASSERT(options->lanes > 0 && options->lanes <= LORE_ENCODER_LANES);
     lore_encoder *e = lore_alloc_zero(1, sizeof *e);
     if (e == NULL) {
@@ -350,6 +286,7 @@ lore_status lore_encoder_open(const lore_encoder_config *config, lore_weights *w
     }
     e->config = *config;
     e->backend = backend;
+    e->dtype = lore_backend_activation_dtype(backend);
     e->options = *options;
     e->layers = lore_alloc_zero((size_t)config->layers, sizeof *e->layers);
     lore_status status = e->layers != NULL
@@ -398,24 +335,6 @@ static void close_layer(lore_backend *backend, lore_encoder_layer *layer)
     }
 }
 
-static void close_lane(lore_backend *backend, lore_encoder_scratch *lane)
-{
-    void *memory[] = {lane->x,      lane->qkv, lane->mixed,        lane->gate_up,  lane->hidden,
-                      lane->pooled, lane->ids, lane->position_ids, lane->type_ids, lane->row_start};
-    for (size_t i = 0; i < sizeof memory / sizeof memory[0]; i++) {
-        drop(backend, memory[i]);
-    }
-    for (int32_t i = 0; i < LORE_DENSE_MAX; i++) {
-        drop(backend, lane->dense[i]);
-    }
-    if (lane->queue != NULL) {
-        lore_queue_close(lane->queue);
-    }
-    lore_free(lane->host_positions);
-    lore_free(lane->host_zeros);
-    lore_free(lane->host_vectors);
-}
-
 void lore_encoder_close(lore_encoder *e)
 {
     if (e == NULL) {
@@ -429,9 +348,7 @@ void lore_encoder_close(lore_encoder *e)
         drop(e->backend, e->dense_norm[i].weight);
         drop(e->backend, e->dense_norm[i].bias);
     }
-    for (int i = 0; i < LORE_ENCODER_LANES; i++) {
-        close_lane(e->backend, &e->lanes[i]);
-    }
+    lore_encoder_close_seats(e);
     float *vectors[] = {e->embed_norm.weight, e->embed_norm.bias, e->final_norm.weight,
                         e->final_norm.bias,   e->cosine[0],       e->cosine[1],
                         e->sine[0],           e->sine[1]};

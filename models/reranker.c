@@ -1,14 +1,14 @@
 /* From a question and texts to scores. Each pair becomes one sequence: what the post-processor puts
  * before, the question, what it puts between, the text, what it puts behind. Pairs travel in packs
- * of PACK_ROWS tokens, one pack at a time. After each pack the encoder is free for whoever gets it
- * first: callers share it, but none is promised to be next.
+ * (of PACK_ROWS tokens, on a device of what its seat holds), one at a time. After each pack the
+ * encoder is free for whoever gets it first: callers share it, but none is promised to be next.
  *
  * Time: after each pack the fastest one so far tells what the rest will take at least. Where that
  * is more than what is left, the call gives up at once instead of spending the budget on nothing. A
  * pack that is under way stops between two layers.
  *
- * Lock: `lock` guards is_busy and is never held while computing; ids, types and the encoder belong
- * to the caller that set is_busy. */
+ * Lock: `lock` guards is_busy and is never held while computing; the encoder and its pack belong to
+ * the caller that set is_busy. */
 #include "models/reranker.h"
 
 #include "base/clock.h"
@@ -20,8 +20,8 @@
 #include <string.h>
 
 enum {
-    PACK_ROWS = 256, /* tokens of one pack, or one pair if that is more */
-    PACK_PAIRS = 64
+    PACK_ROWS = 256, /* tokens of one pack on a processor, or one pair if that is more */
+    PACK_PAIRS = 64  /* there; short deadlines want a look at the clock now and then */
 };
 
 struct lore_reranker {
@@ -30,10 +30,9 @@ struct lore_reranker {
     lore_tokenizer *tokenizer;
     lore_weights *weights;
     lore_encoder *encoder;
-    int32_t rows_max;
+    int32_t pack_rows, pack_pairs; /* a pack is full */
     lore_lock lock;
-    bool is_busy;         /* some caller computes a pack */
-    int32_t *ids, *types; /* [rows_max] */
+    bool is_busy; /* some caller computes a pack */
 };
 
 /* ---- opening ---- */
@@ -85,15 +84,15 @@ static lore_status open_parts(lore_reranker *r, const char *folder, lore_backend
     if (status != LORE_OK) {
         return status;
     }
-    r->rows_max = r->config.tokens_max > PACK_ROWS ? r->config.tokens_max : PACK_ROWS;
-    r->ids = lore_alloc_zero((size_t)r->rows_max, sizeof(int32_t));
-    r->types = lore_alloc_zero((size_t)r->rows_max, sizeof(int32_t));
-    if (r->ids == NULL || r->types == NULL) {
-        return lore_fail(err, LORE_ERR_NOMEM, "out of memory for the reranker '%s'", folder);
-    }
+    lore_encoder_room room =
+        lore_encoder_choose_room(&r->config, lore_backend_get_kind(backend),
+                                 lore_backend_activation_dtype(backend), LORE_ENCODER_QUESTIONS);
+    const bool is_device = room.seats > 1;
+    r->pack_rows = is_device ? room.rows : PACK_ROWS;
+    r->pack_pairs = is_device ? room.sequences : PACK_PAIRS;
+    room.seats = 1;
     lore_weights *const head[] = {r->weights, r->weights};
-    const lore_encoder_options options = {
-        .rows_max = r->rows_max, .sequences_max = PACK_PAIRS, .lanes = 1};
+    const lore_encoder_options options = {.rooms = {[LORE_ENCODER_QUESTIONS] = room}, .lanes = 1};
     return lore_encoder_open(&r->config, r->weights, head, backend, &options, &r->encoder, err);
 }
 
@@ -122,8 +121,6 @@ void lore_reranker_close(lore_reranker *r)
     lore_encoder_close(r->encoder); /* before the weights, whose rows its tables borrow */
     lore_weights_close(r->weights);
     lore_tokenizer_close(r->tokenizer);
-    lore_free(r->ids);
-    lore_free(r->types);
     lore_lock_destroy(&r->lock);
     lore_free(r);
 }
@@ -301,23 +298,26 @@ static void give_encoder_back(lore_reranker *r)
 static lore_status score_pack(lore_reranker *r, const pair *pairs, int32_t count, budget *b,
                               int32_t *done, float *logits, lore_error *err)
 {
-    int32_t row_start[PACK_PAIRS + 1] = {0};
+    lore_encoder_pack *pack = lore_encoder_pack_of(r->encoder, LORE_ENCODER_QUESTIONS, 0);
     int32_t n = 0, rows = 0;
-    while (n < count && n < PACK_PAIRS && (n == 0 || rows + pairs[n].count <= PACK_ROWS)) {
+    pack->row_start[0] = 0;
+    while (n < count && n < r->pack_pairs && (n == 0 || rows + pairs[n].count <= r->pack_rows)) {
         size_t size_bytes = (size_t)pairs[n].count * sizeof(int32_t);
-        memcpy(r->ids + rows, pairs[n].ids, size_bytes);
-        memcpy(r->types + rows, pairs[n].types, size_bytes);
+        memcpy(pack->ids + rows, pairs[n].ids, size_bytes);
+        memcpy(pack->types + rows, pairs[n].types, size_bytes);
         rows += pairs[n].count;
-        row_start[++n] = rows;
+        pack->row_start[++n] = rows;
     }
-    const lore_encoder_pack pack = {.ids = r->ids,
-                                    .types = r->types,
-                                    .row_start = row_start,
-                                    .sequences = n,
-                                    .deadline_ns = b->deadline_ns};
+    pack->sequences = n;
+    pack->deadline_ns = b->deadline_ns;
     int64_t start_ns = lore_clock_ns();
-    lore_status status =
-        lore_encoder_forward(r->encoder, LORE_ENCODER_QUESTIONS, &pack, logits, err);
+    lore_status status = lore_encoder_submit(r->encoder, LORE_ENCODER_QUESTIONS, 0, err);
+    if (status == LORE_OK) {
+        status = lore_encoder_wait(r->encoder, LORE_ENCODER_QUESTIONS, 0, err);
+    }
+    if (status == LORE_OK) {
+        memcpy(logits, pack->vectors, (size_t)n * sizeof *logits);
+    }
     note_pace(b, lore_clock_ns() - start_ns, rows);
     *done = n;
     return status;

@@ -42,8 +42,10 @@ static const lore_ops cpu_ops = {
     .pool = lore_cpu_pool,
     .gather = lore_cpu_gather,
     .penalise = lore_host_penalise,
+    .take_drawn = lore_host_take_drawn,
     .sample = lore_cpu_sample,
     .scan = lore_cpu_scan,
+    .search = lore_host_search,
 };
 
 const lore_matmul_kernel *lore_cpu_find_kernel(const lore_cpu_backend *backend,

@@ -1,12 +1,17 @@
 /* Attention over pages (decoders) and inside packed sequences (encoders): which kernel does it.
- * Heads of the usual sizes go to the tensor cores (cuda_attention_tiles.cu); pages of f32, f32 as
- * precision and heads of odd sizes through the plain kernel here, one warp a query, a key at a
- * time. */
+ * Heads of the usual sizes go to the tensor cores (cuda_attention_tiles.cu, and many rows on Hopper
+ * to cuda_attention_hopper.cu); pages of f32, f32 as precision and heads of odd sizes through the
+ * plain kernel here, one warp a query, a key at a time.
+ *
+ * Launches know how many rows there are, but not how long the contexts: context_max is a bound, and
+ * kernels read the lengths from the batch in device memory. So a recorded step can be replayed
+ * while sequences grow, up to that bound. */
 #include "kernels/cuda/cuda_attention_int.h"
 
 enum {
     WARPS = 4,
-    RESIDENT = 3 /* wide blocks that a multiprocessor holds */
+    RESIDENT = 3,     /* wide blocks that a multiprocessor holds */
+    PARTS_OF_MANY = 4 /* at most, where there are more blocks than that */
 };
 
 /* ---- the plain kernel: one warp a row and head ---- */
@@ -14,6 +19,8 @@ enum {
 template <typename T, bool is_paged, int PER_LANE>
 static __global__ void plain_kernel(lore_attend a)
 {
+    lore_cuda_release();
+    lore_cuda_wait();
     const int lane = threadIdx.x % 32;
     const int32_t head = (int32_t)(blockIdx.y * WARPS + threadIdx.x / 32),
                   row = (int32_t)blockIdx.x;
@@ -25,11 +32,11 @@ static __global__ void plain_kernel(lore_attend a)
     const int32_t position = past + row - a.row_start[sequence];
     const int32_t context = past + a.row_start[sequence + 1] - a.row_start[sequence];
     const int2 range = lore_seen(a, position, context);
-    const float *query = a.q.data + row * a.q.stride + (int64_t)head * a.head_dim;
+    const int64_t query = row * a.q.stride + (int64_t)head * a.head_dim;
     float q[PER_LANE], sum[PER_LANE] = {};
 #pragma unroll
     for (int i = 0; i < PER_LANE; i++) {
-        q[i] = lane + 32 * i < a.head_dim ? query[lane + 32 * i] : 0.0f;
+        q[i] = lane + 32 * i < a.head_dim ? lore_read(a.q, query + lane + 32 * i) : 0.0f;
     }
     const float factor = lore_score_factor(a.attention);
     float largest = -INFINITY, total = 0.0f;
@@ -55,35 +62,38 @@ static __global__ void plain_kernel(lore_attend a)
         }
         largest = now;
     }
-    float *to = a.out.data + row * a.out.stride + (int64_t)head * a.head_dim;
+    const int64_t to = row * a.out.stride + (int64_t)head * a.head_dim;
 #pragma unroll
     for (int i = 0; i < PER_LANE; i++) {
         if (lane + 32 * i < a.head_dim) {
-            to[lane + 32 * i] = sum[i] / total;
+            lore_write(a.out, to + lane + 32 * i, sum[i] / total);
         }
     }
 }
 
 template <typename T, bool is_paged>
-static cudaError_t plain_launch(const lore_attend &a, cudaStream_t stream)
+static cudaError_t plain_launch(lore_queue *queue, const lore_attend &a)
 {
     const dim3 grid((unsigned)a.out.rows, (unsigned)((a.kv_heads * a.group + WARPS - 1) / WARPS));
-    if (a.head_dim <= 128) {
-        plain_kernel<T, is_paged, 4><<<grid, 32 * WARPS, 0, stream>>>(a);
-    } else {
-        plain_kernel<T, is_paged, LORE_HEAD_MAX / 32><<<grid, 32 * WARPS, 0, stream>>>(a);
-    }
-    return cudaGetLastError();
+    return a.head_dim <= 128
+               ? lore_cuda_launch(queue, plain_kernel<T, is_paged, 4>, grid, dim3(32 * WARPS), 0, a)
+               : lore_cuda_launch(queue, plain_kernel<T, is_paged, LORE_HEAD_MAX / 32>, grid,
+                                  dim3(32 * WARPS), 0, a);
 }
 
-/* Enough blocks to fill the device, none without a tile of its own. */
+/* Enough blocks to fill the device, none without a tile of its own. Where there are more blocks
+ * than it holds, smaller ones as long as the last to run would leave much of it idle. */
 static int32_t choose_parts(const lore_cuda_backend *backend, const lore_attend &a,
                             int32_t context_max)
 {
-    const int64_t wanted =
-        (int64_t)RESIDENT * backend->processors / ((int64_t)a.sequences * a.kv_heads);
+    const int64_t blocks = (int64_t)a.sequences * a.kv_heads;
+    const int64_t held = (int64_t)RESIDENT * backend->processors;
     const int64_t most = (context_max + LORE_KEY_TILE - 1) / LORE_KEY_TILE;
-    const int64_t parts = wanted < most ? wanted : most;
+    int64_t parts = blocks < held ? held / blocks : 1;
+    while (blocks > held && parts < PARTS_OF_MANY && blocks * parts % held < held * 3 / 4) {
+        parts++;
+    }
+    parts = parts < most ? parts : most;
     return parts < 1 ? 1 : (int32_t)parts;
 }
 
@@ -115,7 +125,6 @@ void lore_cuda_attend_paged(lore_queue *queue, lore_view out, lore_view queries,
                             const lore_attention *attention)
 {
     const lore_cuda_backend *backend = lore_cuda_backend_of(queue);
-    const cudaStream_t stream = lore_cuda_queue_of(queue)->stream;
     lore_attend a = {};
     a.out = out;
     a.q = queries;
@@ -132,37 +141,66 @@ void lore_cuda_attend_paged(lore_queue *queue, lore_view out, lore_view queries,
     a.page_start = batch->page_start;
     a.pages = batch->pages;
     a.page_tokens = pages->page_tokens;
+    a.page_count = pages->page_count;
     if (batch->rows == 0 || !has_room_for(queue, a.head_dim)) {
         return;
     }
     const lore_head_kernels kernels = lore_cuda_find_kernels(a.head_dim);
     if (pages->dtype == LORE_F32) {
-        LORE_CUDA_NOTE(queue, (plain_launch<float, true>(a, stream)));
+        LORE_CUDA_NOTE(queue, (plain_launch<float, true>(queue, a)));
         return;
     }
     if (backend->dtype == LORE_F32 || kernels.wide == NULL) {
-        LORE_CUDA_NOTE(queue, (plain_launch<__nv_bfloat16, true>(a, stream)));
+        LORE_CUDA_NOTE(queue, (plain_launch<__nv_bfloat16, true>(queue, a)));
         return;
     }
     if (batch->rows_max * a.group > LORE_WIDE_ROWS) {
-        LORE_CUDA_NOTE(queue, kernels.tall(a, batch->rows_max, stream));
+        LORE_CUDA_NOTE(queue, lore_cuda_can_hopper(queue, a)
+                                  ? lore_cuda_hopper(queue, a, batch->context_max)
+                                  : kernels.tall(queue, a, batch->rows_max));
     }
     /* a batch of one long sequence has nothing for it */
     if (batch->sequences > 1 || batch->rows_max * a.group <= LORE_WIDE_ROWS) {
         a.parts = choose_parts(backend, a, batch->context_max);
         if (take_part_memory(queue, &a)) {
-            LORE_CUDA_NOTE(queue, kernels.wide(a, batch->rows_max, stream));
+            LORE_CUDA_NOTE(queue, kernels.wide(queue, a, batch->rows_max));
         }
     }
+}
+
+/* Whether tiles can be copied from keys and values as they are: 16 bytes at a time. */
+static bool is_copyable(lore_view qkv)
+{
+    return qkv.dtype == LORE_BF16 && lore_is_aligned(qkv, 8);
+}
+
+/* Keys and values in bf16, row behind row, in the queue's scratch. */
+static bool round_packed(lore_queue *queue, lore_attend *a, lore_view kv)
+{
+    const cudaStream_t stream = lore_cuda_queue_of(queue)->stream;
+    const size_t row_bytes = (size_t)kv.cols * sizeof(__nv_bfloat16);
+    __nv_bfloat16 *rounded = (__nv_bfloat16 *)lore_cuda_scratch(queue, (size_t)kv.rows * row_bytes);
+    if (rounded == NULL) {
+        return false;
+    }
+    LORE_CUDA_NOTE(queue,
+                   kv.dtype == LORE_F32
+                       ? lore_cuda_round_rows(rounded, kv, stream)
+                       : cudaMemcpy2DAsync(rounded, row_bytes, kv.data,
+                                           (size_t)kv.stride * sizeof(__nv_bfloat16), row_bytes,
+                                           (size_t)kv.rows, cudaMemcpyDeviceToDevice, stream));
+    a->keys = rounded;
+    a->values = rounded + kv.cols / 2;
+    a->kv_stride = kv.cols;
+    return true;
 }
 
 void lore_cuda_attend_packed(lore_queue *queue, lore_view out, lore_view qkv, int32_t heads,
                              int32_t kv_heads, int32_t sequences, const int32_t *row_start,
                              int32_t rows_max, bool is_causal, const lore_attention *attention)
 {
-    const cudaStream_t stream = lore_cuda_queue_of(queue)->stream;
     const int32_t kv_cols = out.cols / heads * kv_heads;
-    const lore_view kv = {qkv.data + out.cols, qkv.rows, 2 * kv_cols, qkv.stride};
+    const lore_view kv = lore_view_columns(qkv, out.cols, 2 * kv_cols);
     lore_attend a = {};
     a.out = out;
     a.q = qkv;
@@ -174,24 +212,19 @@ void lore_cuda_attend_packed(lore_queue *queue, lore_view out, lore_view qkv, in
     a.is_causal = is_causal;
     a.row_start = row_start;
     a.keys = kv.data;
-    a.values = kv.data + kv_cols;
+    a.values = lore_view_columns(kv, kv_cols, kv_cols).data;
     a.kv_stride = qkv.stride;
     if (qkv.rows == 0 || !has_room_for(queue, a.head_dim)) {
         return;
     }
     const lore_head_kernels kernels = lore_cuda_find_kernels(a.head_dim);
     if (lore_cuda_backend_of(queue)->dtype == LORE_F32 || kernels.tall_packed == NULL) {
-        LORE_CUDA_NOTE(queue, (plain_launch<float, false>(a, stream)));
+        LORE_CUDA_NOTE(queue,
+                       (qkv.dtype == LORE_F32 ? plain_launch<float, false>(queue, a)
+                                              : plain_launch<__nv_bfloat16, false>(queue, a)));
         return;
     }
-    __nv_bfloat16 *rounded = (__nv_bfloat16 *)lore_cuda_scratch(
-        queue, (size_t)kv.rows * (size_t)kv.cols * sizeof(__nv_bfloat16));
-    if (rounded == NULL) {
-        return;
+    if (is_copyable(qkv) || round_packed(queue, &a, kv)) {
+        LORE_CUDA_NOTE(queue, kernels.tall_packed(queue, a, rows_max));
     }
-    LORE_CUDA_NOTE(queue, lore_cuda_round_rows(rounded, kv, stream));
-    a.keys = rounded;
-    a.values = rounded + kv_cols;
-    a.kv_stride = kv.cols;
-    LORE_CUDA_NOTE(queue, kernels.tall_packed(a, rows_max, stream));
 }

@@ -20,23 +20,33 @@ typedef struct lore_attend {
     /* pages ... */
     const void *keys, *values;
     const int32_t *past, *page_start, *pages;
-    int32_t page_tokens;
+    int32_t page_tokens, page_count;
     /* ... or rows of one matrix: keys and values of row r at r * stride */
     int64_t kv_stride;
-    /* wide: parts of a sequence's keys, and where their results go */
+    /* parts of the keys of a sequence (wide) or of a piece, and where their results go; rows are
+     * those of a block: LORE_WIDE_ROWS or LORE_PIECE_ROWS */
     int32_t parts;
-    float *part_out;  /* [s, g, parts, 16, e] */
-    float *part_sums; /* [s, g, parts, 16, 2]: largest score, sum of weights */
+    float *part_out;  /* [s or slots, g, parts, rows, e] */
+    float *part_sums; /* [s or slots, g, parts, rows, 2]: largest score, sum of weights */
 } lore_attend;
 
 /* The kernels of a head size, NULL where there are none. */
 typedef struct lore_head_kernels {
-    cudaError_t (*tall)(const lore_attend &, int32_t rows_max, cudaStream_t);
-    cudaError_t (*tall_packed)(const lore_attend &, int32_t rows_max, cudaStream_t);
-    cudaError_t (*wide)(const lore_attend &, int32_t rows_max, cudaStream_t);
+    cudaError_t (*tall)(lore_queue *, const lore_attend &, int32_t rows_max);
+    cudaError_t (*tall_packed)(lore_queue *, const lore_attend &, int32_t rows_max);
+    cudaError_t (*wide)(lore_queue *, const lore_attend &, int32_t rows_max);
 } lore_head_kernels;
 
 lore_head_kernels lore_cuda_find_kernels(int32_t head_dim);
+
+/* Hopper's kernel of many rows over pages (cuda_attention_hopper.cu), and what it is for. */
+bool lore_cuda_can_hopper(const lore_queue *, const lore_attend &);
+cudaError_t lore_cuda_hopper(lore_queue *, lore_attend, int32_t context_max);
+
+/* What parts of keys have left becomes rows of the output (cuda_attention_merge.cu): `rows` is the
+ * most of one sequence and key/value head. */
+cudaError_t lore_cuda_merge_wide(lore_queue *, const lore_attend &, int32_t rows);
+cudaError_t lore_cuda_merge_pieces(lore_queue *, const lore_attend &);
 
 #ifdef __CUDACC__
 static const float LORE_LOG2_E = 1.44269504088896340736f;
@@ -64,6 +74,60 @@ static __device__ __forceinline__ int2 lore_seen(const lore_attend &a, int32_t p
     return make_int2(first, end);
 }
 
+static __device__ __forceinline__ float lore_read(const lore_view &from, int64_t at)
+{
+    return from.dtype == LORE_F32 ? from.data[at]
+                                  : __bfloat162float(((const __nv_bfloat16 *)from.data)[at]);
+}
+
+/* Two or eight neighbours, rounded, as an operand. Eight are aligned to 16 bytes. */
+static __device__ __forceinline__ uint32_t lore_read_2(const float *from)
+{
+    return lore_pack_bf16(from[0], from[1]);
+}
+
+static __device__ __forceinline__ uint32_t lore_read_2(const __nv_bfloat16 *from)
+{
+    return (uint32_t)__bfloat16_as_ushort(from[0]) | (uint32_t)__bfloat16_as_ushort(from[1]) << 16;
+}
+
+static __device__ __forceinline__ uint4 lore_read_8(const float *from)
+{
+    const float4 x = ((const float4 *)from)[0], y = ((const float4 *)from)[1];
+    return make_uint4(lore_pack_bf16(x.x, x.y), lore_pack_bf16(x.z, x.w), lore_pack_bf16(y.x, y.y),
+                      lore_pack_bf16(y.z, y.w));
+}
+
+static __device__ __forceinline__ uint4 lore_read_8(const __nv_bfloat16 *from)
+{
+    return *(const uint4 *)from;
+}
+
+/* One or two neighbours of the output; two at once where they lie so. */
+static __device__ __forceinline__ void lore_write(const lore_view &to, int64_t at, float x)
+{
+    if (to.dtype == LORE_F32) {
+        to.data[at] = x;
+    } else {
+        ((__nv_bfloat16 *)to.data)[at] = __float2bfloat16_rn(x);
+    }
+}
+
+static __device__ __forceinline__ void lore_write_2(const lore_view &to, int64_t at, float x,
+                                                    float y)
+{
+    float *pair = to.data + at;
+    uint32_t *rounded = (uint32_t *)((__nv_bfloat16 *)to.data + at);
+    if (to.dtype == LORE_F32 && (uintptr_t)pair % sizeof(float2) == 0) {
+        *(float2 *)pair = make_float2(x, y);
+    } else if (to.dtype == LORE_BF16 && (uintptr_t)rounded % sizeof *rounded == 0) {
+        *rounded = lore_pack_bf16(x, y);
+    } else {
+        lore_write(to, at, x);
+        lore_write(to, at + 1, y);
+    }
+}
+
 /* Scores are kept as products of query and key, or capped; this factor makes them powers of two. */
 static __device__ __forceinline__ float lore_score_factor(const lore_attention &attention)
 {
@@ -73,6 +137,14 @@ static __device__ __forceinline__ float lore_score_factor(const lore_attention &
 static __device__ __forceinline__ float lore_capped(float dot, const lore_attention &attention)
 {
     return attention.softcap * tanhf(dot * attention.scale / attention.softcap);
+}
+
+/* 2^x, an approximation good to two units in the last place. PTX ISA, ex2. */
+static __device__ __forceinline__ float lore_power_of_two(float x)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
 }
 
 /* What is subtracted: nothing, while all scores so far are -inf. */

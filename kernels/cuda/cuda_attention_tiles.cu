@@ -5,7 +5,7 @@
  * shapes. "Tall": a block has 64 rows, each warp 16 of them and all keys of the tile; arithmetic is
  * the bound (prefill, encoders). "Wide": at most 16 rows, and the warps share out the keys of each
  * tile, many blocks the keys of the sequence; the bytes of keys and values are the bound (decode).
- * Parts of one sequence are merged by a last small kernel.
+ * Parts of one sequence are merged by a last small kernel (cuda_attention_merge.cu).
  *
  * Sources: Dao 2023 (FlashAttention-2), Dao et al. 2023 (Flash-Decoding), Kwon et al. 2023 (pages).
  * Scores of NaN or +inf make a row NaN, as ops.h says: fmaxf passes them by, exp does not. */
@@ -55,14 +55,6 @@ template <int left> static __device__ __forceinline__ void copy_wait()
     asm volatile("cp.async.wait_group %0;" ::"n"(left) : "memory");
 }
 
-/* 2^x, an approximation good to two units in the last place. PTX ISA, ex2. */
-static __device__ __forceinline__ float power_of_two(float x)
-{
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-
 /* ---- pieces ---- */
 
 template <int E> struct tiles { /* of a block, in shared memory */
@@ -95,28 +87,45 @@ template <int E> struct rows16 {
     int2 all_see;  /* positions that every row of the warp sees: they need no mask */
 };
 
+template <int E, typename T>
+static __device__ __forceinline__ void load_queries(const lore_attend &a, rows16<E> *r,
+                                                    int32_t sequence, int32_t kv_head,
+                                                    int32_t first)
+{
+    const int lane = threadIdx.x % 32, q = lane % 4;
+    const int32_t rows = a.row_start[sequence + 1] - a.row_start[sequence];
+    const T *queries =
+        (const T *)a.q.data + a.row_start[sequence] * a.q.stride + (int64_t)kv_head * a.group * E;
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        const int32_t m = first + lane / 4 + 8 * i;
+        const bool is_there = m / a.group < rows;
+        const T *from = queries + (is_there ? m / a.group * a.q.stride + m % a.group * E : 0);
+#pragma unroll
+        for (int k = 0; k < E / 16; k++) {
+            const int c = 16 * k + 2 * q;
+            r->q[k][i] = is_there ? lore_read_2(from + c) : 0;
+            r->q[k][i + 2] = is_there ? lore_read_2(from + c + 8) : 0;
+        }
+    }
+}
+
 template <int E>
 static __device__ void load_rows(const lore_attend &a, rows16<E> *r, int32_t sequence,
                                  int32_t kv_head, int32_t past, int32_t first)
 {
-    const int lane = threadIdx.x % 32, q = lane % 4;
+    if (a.q.dtype == LORE_F32) {
+        load_queries<E, float>(a, r, sequence, kv_head, first);
+    } else {
+        load_queries<E, __nv_bfloat16>(a, r, sequence, kv_head, first);
+    }
     const int32_t rows = a.row_start[sequence + 1] - a.row_start[sequence];
 #pragma unroll
     for (int i = 0; i < 2; i++) {
-        const int32_t m = first + lane / 4 + 8 * i, token = m / a.group;
-        const bool is_there = token < rows;
-        const float *from = a.q.data +
-                            (int64_t)(a.row_start[sequence] + (is_there ? token : 0)) * a.q.stride +
-                            (int64_t)(kv_head * a.group + m % a.group) * E;
-        r->range[i] = is_there ? lore_seen(a, past + token, past + rows) : make_int2(0, 0);
+        const int32_t token = (first + (int32_t)threadIdx.x % 32 / 4 + 8 * i) / a.group;
+        r->range[i] = token < rows ? lore_seen(a, past + token, past + rows) : make_int2(0, 0);
         r->largest[i] = -INFINITY;
         r->total[i] = 0.0f;
-#pragma unroll
-        for (int k = 0; k < E / 16; k++) {
-            const int c = 16 * k + 2 * q;
-            r->q[k][i] = is_there ? lore_pack_bf16(from[c], from[c + 1]) : 0;
-            r->q[k][i + 2] = is_there ? lore_pack_bf16(from[c + 8], from[c + 9]) : 0;
-        }
     }
 #pragma unroll
     for (int i = 0; i < E / 8; i++) {
@@ -178,12 +187,12 @@ static __device__ __forceinline__ void weigh(rows16<E> *r, float s[KEYS / 8][4],
         now = fmaxf(now, __shfl_xor_sync(0xffffffffu, now, 1)); /* four lanes share a row */
         now = fmaxf(now, __shfl_xor_sync(0xffffffffu, now, 2));
         const float base = lore_score_base(now) * factor;
-        const float kept = power_of_two(r->largest[i] * factor - base);
+        const float kept = lore_power_of_two(r->largest[i] * factor - base);
         float total = 0.0f;
 #pragma unroll
         for (int n = 0; n < KEYS / 8; n++) {
-            s[n][2 * i] = power_of_two(s[n][2 * i] * factor - base);
-            s[n][2 * i + 1] = power_of_two(s[n][2 * i + 1] * factor - base);
+            s[n][2 * i] = lore_power_of_two(s[n][2 * i] * factor - base);
+            s[n][2 * i + 1] = lore_power_of_two(s[n][2 * i + 1] * factor - base);
             total += s[n][2 * i] + s[n][2 * i + 1];
         }
         r->largest[i] = now;
@@ -256,6 +265,8 @@ static __device__ void walk_keys(const lore_attend &a, tiles<E> *t, rows16<E> *r
 template <int E, bool is_paged>
 static __global__ void __launch_bounds__(32 * WARPS) tall_kernel(lore_attend a)
 {
+    lore_cuda_release();
+    lore_cuda_wait();
     extern __shared__ __align__(16) char memory[];
     const int32_t sequence = (int32_t)blockIdx.z, kv_head = (int32_t)blockIdx.y;
     const int32_t rows = a.row_start[sequence + 1] - a.row_start[sequence];
@@ -279,13 +290,13 @@ static __global__ void __launch_bounds__(32 * WARPS) tall_kernel(lore_attend a)
         if (m >= all) {
             continue;
         }
-        float *to = a.out.data + (int64_t)(a.row_start[sequence] + m / a.group) * a.out.stride +
-                    (int64_t)(kv_head * a.group + m % a.group) * E + 2 * q;
+        const int64_t to = (int64_t)(a.row_start[sequence] + m / a.group) * a.out.stride +
+                           (int64_t)(kv_head * a.group + m % a.group) * E + 2 * q;
         const float inverse = 1.0f / r.total[i];
 #pragma unroll
         for (int c = 0; c < E / 8; c++) {
-            to[8 * c] = r.sum[c][2 * i] * inverse;
-            to[8 * c + 1] = r.sum[c][2 * i + 1] * inverse;
+            lore_write_2(a.out, to + 8 * c, r.sum[c][2 * i] * inverse,
+                         r.sum[c][2 * i + 1] * inverse);
         }
     }
 }
@@ -333,8 +344,10 @@ static __device__ void merge_warps(const lore_attend &a, float *memory, const ro
             sum += sums[row * E + c] * kept;
         }
         if (a.parts == 1) {
-            a.out.data[(int64_t)(a.row_start[sequence] + m / a.group) * a.out.stride +
-                       (int64_t)(kv_head * a.group + m % a.group) * E + c] = sum / total;
+            lore_write(a.out,
+                       (int64_t)(a.row_start[sequence] + m / a.group) * a.out.stride +
+                           (int64_t)(kv_head * a.group + m % a.group) * E + c,
+                       sum / total);
             continue;
         }
         a.part_out[(part + m) * E + c] = sum;
@@ -347,6 +360,8 @@ static __device__ void merge_warps(const lore_attend &a, float *memory, const ro
 
 template <int E> static __global__ void __launch_bounds__(32 * WARPS) wide_kernel(lore_attend a)
 {
+    lore_cuda_release();
+    lore_cuda_wait();
     extern __shared__ __align__(16) char memory[];
     const int32_t sequence = (int32_t)blockIdx.z, kv_head = (int32_t)blockIdx.y;
     const int32_t rows = a.row_start[sequence + 1] - a.row_start[sequence];
@@ -366,54 +381,16 @@ template <int E> static __global__ void __launch_bounds__(32 * WARPS) wide_kerne
     merge_warps(a, (float *)memory, r, sequence, kv_head);
 }
 
-/* One block a row and head: the parts of its sequence. */
-static __global__ void merge_kernel(lore_attend a)
-{
-    const int32_t sequence = (int32_t)blockIdx.z, kv_head = (int32_t)blockIdx.y,
-                  m = (int32_t)blockIdx.x;
-    const int32_t all = (a.row_start[sequence + 1] - a.row_start[sequence]) * a.group;
-    if (m >= all || all > LORE_WIDE_ROWS) {
-        return;
-    }
-    const int64_t part = (int64_t)(sequence * a.kv_heads + kv_head) * a.parts * LORE_WIDE_ROWS + m;
-    float largest = -INFINITY;
-    for (int32_t i = 0; i < a.parts; i++) {
-        largest = fmaxf(largest, a.part_sums[2 * (part + i * LORE_WIDE_ROWS)]);
-    }
-    const float base = lore_score_base(largest);
-    for (int32_t c = threadIdx.x; c < a.head_dim; c += blockDim.x) {
-        float total = 0.0f, sum = 0.0f;
-        for (int32_t i = 0; i < a.parts; i++) {
-            const int64_t row = part + i * LORE_WIDE_ROWS;
-            const float kept =
-                exp2f((a.part_sums[2 * row] - base) * lore_score_factor(a.attention));
-            total += a.part_sums[2 * row + 1] * kept;
-            sum += a.part_out[row * a.head_dim + c] * kept;
-        }
-        a.out.data[(int64_t)(a.row_start[sequence] + m / a.group) * a.out.stride +
-                   (int64_t)(kv_head * a.group + m % a.group) * a.head_dim + c] = sum / total;
-    }
-}
-
 /* ---- launchers ---- */
 
-template <typename K> static cudaError_t allow_memory(K *kernel, size_t bytes)
-{
-    return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
-}
-
 template <int E, bool is_paged>
-static cudaError_t tall_launch(const lore_attend &a, int32_t rows_max, cudaStream_t stream)
+static cudaError_t tall_launch(lore_queue *queue, const lore_attend &a, int32_t rows_max)
 {
     const int64_t rows = (int64_t)rows_max * a.group;
     const dim3 grid((unsigned)((rows + TALL_ROWS - 1) / TALL_ROWS), (unsigned)a.kv_heads,
                     (unsigned)a.sequences);
-    const cudaError_t error = allow_memory(tall_kernel<E, is_paged>, sizeof(tiles<E>));
-    if (error != cudaSuccess) {
-        return error;
-    }
-    tall_kernel<E, is_paged><<<grid, 32 * WARPS, sizeof(tiles<E>), stream>>>(a);
-    return cudaGetLastError();
+    return lore_cuda_launch(queue, tall_kernel<E, is_paged>, grid, dim3(32 * WARPS),
+                            sizeof(tiles<E>), a);
 }
 
 /* The tiles are free when the warps merge; small heads need more for that than for tiles. */
@@ -424,22 +401,16 @@ template <int E> static constexpr size_t wide_bytes()
 }
 
 template <int E>
-static cudaError_t wide_launch(const lore_attend &a, int32_t rows_max, cudaStream_t stream)
+static cudaError_t wide_launch(lore_queue *queue, const lore_attend &a, int32_t rows_max)
 {
+    const int32_t rows = rows_max * a.group < LORE_WIDE_ROWS ? rows_max * a.group : LORE_WIDE_ROWS;
     const dim3 grid((unsigned)a.parts, (unsigned)a.kv_heads, (unsigned)a.sequences);
-    cudaError_t error = allow_memory(wide_kernel<E>, wide_bytes<E>());
-    if (error == cudaSuccess) {
-        wide_kernel<E><<<grid, 32 * WARPS, wide_bytes<E>(), stream>>>(a);
-        error = cudaGetLastError();
+    const cudaError_t error =
+        lore_cuda_launch(queue, wide_kernel<E>, grid, dim3(32 * WARPS), wide_bytes<E>(), a);
+    if (error != cudaSuccess || a.parts == 1) {
+        return error;
     }
-    if (error == cudaSuccess && a.parts > 1) {
-        const int32_t rows =
-            rows_max * a.group < LORE_WIDE_ROWS ? rows_max * a.group : LORE_WIDE_ROWS;
-        merge_kernel<<<dim3((unsigned)rows, (unsigned)a.kv_heads, (unsigned)a.sequences), 128, 0,
-                       stream>>>(a);
-        error = cudaGetLastError();
-    }
-    return error;
+    return lore_cuda_merge_wide(queue, a, rows);
 }
 
 lore_head_kernels lore_cuda_find_kernels(int32_t head_dim)

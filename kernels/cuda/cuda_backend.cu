@@ -13,6 +13,8 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { SCRATCH_BYTES_MIN = 1 << 20 };
+
 static const lore_ops cuda_ops = {
     "cuda",
     lore_cuda_embed,
@@ -31,16 +33,59 @@ static const lore_ops cuda_ops = {
     lore_cuda_penalise,
     lore_cuda_sample,
     lore_cuda_scan,
+    lore_cuda_search,
+    lore_cuda_take_drawn,
+    lore_cuda_matmul_fused,
+    lore_cuda_add_layernorm,
 };
 
 /* ---- failures ---- */
+
+/* After these nothing of this process works on the device any more, whatever it tries. */
+static bool is_lost(cudaError_t error)
+{
+    switch (error) {
+    case cudaErrorIllegalAddress:
+    case cudaErrorMisalignedAddress:
+    case cudaErrorInvalidAddressSpace:
+    case cudaErrorInvalidPc:
+    case cudaErrorIllegalInstruction:
+    case cudaErrorHardwareStackError:
+    case cudaErrorLaunchFailure:
+    case cudaErrorLaunchTimeout:
+    case cudaErrorAssert:
+    case cudaErrorECCUncorrectable:
+    case cudaErrorNvlinkUncorrectable:
+    case cudaErrorContextIsDestroyed:
+    case cudaErrorExternalDevice:
+        return true;
+    default:
+        return false;
+    }
+}
 
 lore_status lore_cuda_fail(lore_error *err, cudaError_t error, const char *what)
 {
     const lore_status status =
         error == cudaErrorMemoryAllocation ? LORE_ERR_NOMEM : LORE_ERR_DEVICE;
     (void)cudaGetLastError(); /* a failed allocation is not for the next launch to find */
-    return lore_fail(err, status, "%s: %s", what, cudaGetErrorString(error));
+    return lore_fail(err, status, "%s: %s%s", what, cudaGetErrorString(error),
+                     is_lost(error) ? " (restart lore, this process has lost the GPU; dmesg and "
+                                      "nvidia-smi say more)"
+                                    : "");
+}
+
+lore_status lore_cuda_fail_memory(lore_error *err, size_t size_bytes)
+{
+    size_t unused = 0, all = 0;
+    (void)cudaGetLastError();
+    (void)cudaMemGetInfo(&unused, &all);
+    return lore_fail(
+        err, LORE_ERR_NOMEM,
+        "%zu MiB of GPU memory are wanted, %zu of %zu MiB are free: end what else runs "
+        "there, take a smaller model, lower limits.step_tokens_max, or use --device "
+        "cpu",
+        (size_bytes >> 20) + 1, unused >> 20, all >> 20);
 }
 
 void lore_cuda_note(lore_queue *queue, cudaError_t error, const char *call)
@@ -64,19 +109,39 @@ int32_t lore_cuda_device_count(void)
     return count;
 }
 
-/* Why no device can be opened, in words that say what to do. */
+/* Why no device can be opened, in words that say what to do. Without any driver the runtime speaks
+ * of one that is too old. */
 static lore_status refuse_device(cudaError_t error, lore_error *err)
 {
+    int driver = 0;
+    (void)cudaDriverGetVersion(&driver);
     (void)cudaGetLastError();
     switch (error) {
     case cudaErrorInsufficientDriver:
+        if (driver == 0) {
+            return lore_fail(err, LORE_ERR_DEVICE,
+                             "no NVIDIA driver is installed here (libcuda.so.1); without a GPU use "
+                             "--device cpu");
+        }
         return lore_fail(err, LORE_ERR_DEVICE,
-                         "the NVIDIA driver is too old for CUDA %d: update it, or use the cpu",
-                         CUDART_VERSION / 1000);
+                         "the NVIDIA driver is for CUDA %d.%d, this lore for CUDA %d: update the "
+                         "driver, or use --device cpu",
+                         driver / 1000, driver % 1000 / 10, CUDART_VERSION / 1000);
     case cudaErrorNoDevice:
-        return lore_fail(err, LORE_ERR_DEVICE, "no NVIDIA GPU is visible here");
+        return lore_fail(err, LORE_ERR_DEVICE,
+                         "no NVIDIA GPU is visible here (see nvidia-smi and CUDA_VISIBLE_DEVICES); "
+                         "without one use --device cpu");
+    case cudaErrorDevicesUnavailable:
+        return lore_fail(err, LORE_ERR_DEVICE,
+                         "the GPU is busy: another process has it to itself (compute mode, see "
+                         "nvidia-smi -q -d COMPUTE); wait, or use --device cpu");
+    case cudaErrorMemoryAllocation:
+        return lore_fail(err, LORE_ERR_NOMEM,
+                         "the GPU has no memory left, not even to begin: end what else runs there "
+                         "(see nvidia-smi), or use --device cpu");
     default:
-        return lore_fail(err, LORE_ERR_DEVICE, "no GPU can be used: %s", cudaGetErrorString(error));
+        return lore_fail(err, LORE_ERR_DEVICE, "the GPU cannot be used: %s (see nvidia-smi)",
+                         cudaGetErrorString(error));
     }
 }
 
@@ -111,7 +176,7 @@ static lore_status cuda_open(const lore_backend_options *options, lore_backend *
         error = cudaGetDeviceProperties(&facts, options->device);
     }
     if (error != cudaSuccess) {
-        return lore_cuda_fail(err, error, "the GPU cannot be used");
+        return refuse_device(error, err);
     }
     if (facts.major < 8) {
         return lore_fail(err, LORE_ERR_UNSUPPORTED,
@@ -127,6 +192,10 @@ static lore_status cuda_open(const lore_backend_options *options, lore_backend *
     }
     opened->device = options->device;
     opened->processors = facts.multiProcessorCount;
+    opened->has_overlap = facts.major >= 9;
+    opened->base.activation_dtype = dtype;
+    opened->encode_tensor_map =
+        facts.major == 9 && facts.minor == 0 ? lore_cuda_find_tensor_map() : NULL;
     opened->dtype = dtype;
     opened->blas_library = lore_cuda_blas_load();
     snprintf(opened->base.description, sizeof opened->base.description,
@@ -143,6 +212,7 @@ static void cuda_close(lore_backend *backend)
     if (opened->blas_library != NULL) {
         dlclose(opened->blas_library);
     }
+    lore_cuda_ring_close(opened->ring);
     lore_free(opened);
 }
 
@@ -155,7 +225,16 @@ static void cuda_queue_close(lore_queue *queue)
         (void)cudaStreamSynchronize(opened->stream);
         (void)cudaStreamDestroy(opened->stream);
     }
+    for (int32_t i = 0; i < LORE_MARKS; i++) {
+        if (opened->marks[i] != NULL) {
+            (void)cudaEventDestroy(opened->marks[i]);
+        }
+    }
+    lore_cuda_stage_close(opened);
     lore_cuda_blas_close(opened->blas);
+    for (int32_t i = 0; i < opened->outgrown_count; i++) {
+        (void)cudaFree(opened->outgrown[i]);
+    }
     (void)cudaFree(opened->scratch);
     lore_free(opened);
 }
@@ -176,15 +255,42 @@ static lore_status cuda_queue_open(lore_backend *backend, lore_queue **queue, lo
     }
     opened->base.ops = &cuda_ops;
     opened->base.backend = backend;
+    opened->priority = LORE_PRIORITY_LOW; /* of a stream that is given none */
     *queue = &opened->base;
     return LORE_OK;
+}
+
+/* A stream has one priority for life, so the queue gets another one: once, as a queue's work is of
+ * one kind. Where blocks of several streams wait for a place, those of the higher priority take it:
+ * a question's need not wait until the kernel of an ingest's pack has run out of blocks. */
+static cudaError_t change_priority(lore_cuda_queue *own, lore_priority priority)
+{
+    int least = 0, greatest = 0; /* numbers fall as priorities rise */
+    cudaStream_t stream = NULL;
+    cudaError_t error = cudaDeviceGetStreamPriorityRange(&least, &greatest);
+    const int wanted = least - ((int)priority - (int)LORE_PRIORITY_LOW);
+    if (error == cudaSuccess) {
+        error = cudaStreamSynchronize(own->stream);
+    }
+    if (error == cudaSuccess) {
+        error = cudaStreamCreateWithPriority(&stream, cudaStreamNonBlocking,
+                                             wanted > greatest ? wanted : greatest);
+    }
+    if (error == cudaSuccess) {
+        (void)cudaStreamDestroy(own->stream);
+        own->stream = stream;
+        own->priority = priority;
+    }
+    return error;
 }
 
 /* The device is a thread's own setting: whoever begins or waits may be new here. */
 static void cuda_queue_begin(lore_queue *queue, lore_priority priority)
 {
-    (void)priority; /* streams of one process share the device as it sees fit */
     LORE_CUDA_NOTE(queue, cudaSetDevice(lore_cuda_backend_of(queue)->device));
+    if (lore_cuda_queue_of(queue)->priority != priority) {
+        LORE_CUDA_NOTE(queue, change_priority(lore_cuda_queue_of(queue), priority));
+    }
 }
 
 static void cuda_queue_wait(lore_queue *queue)
@@ -199,18 +305,34 @@ void *lore_cuda_scratch(lore_queue *queue, size_t size_bytes)
     if (size_bytes <= own->scratch_bytes) {
         return own->scratch;
     }
-    LORE_CUDA_NOTE(queue, cudaStreamSynchronize(own->stream)); /* ops under way use the old one */
-    LORE_CUDA_NOTE(queue, cudaFree(own->scratch));
-    own->scratch = NULL;
-    own->scratch_bytes = 0;
-    const cudaError_t error = cudaMalloc(&own->scratch, size_bytes);
-    if (error != cudaSuccess) {
-        (void)cudaGetLastError();
-        lore_queue_fail(queue, LORE_ERR_NOMEM, "out of GPU memory for %zu bytes of scratch",
-                        size_bytes);
+    if (own->is_recording) {
+        lore_queue_fail(queue, LORE_ERR_DEVICE,
+                        "a recording needs %zu bytes of scratch, its first run had %zu", size_bytes,
+                        own->scratch_bytes);
         return NULL;
     }
-    own->scratch_bytes = size_bytes;
+    if (own->has_recordings && own->scratch != NULL) {
+        LORE_ASSERT(own->outgrown_count < LORE_CUDA_OUTGROWN);
+        own->outgrown[own->outgrown_count++] = own->scratch;
+    } else {
+        LORE_CUDA_NOTE(queue, cudaStreamSynchronize(own->stream)); /* ops under way use it */
+        LORE_CUDA_NOTE(queue, cudaFree(own->scratch));
+    }
+    const size_t least = own->scratch_bytes + own->scratch_bytes / 4;
+    size_t grown = size_bytes > least ? size_bytes : least;
+    grown = grown > SCRATCH_BYTES_MIN ? grown : (size_t)SCRATCH_BYTES_MIN;
+    own->scratch = NULL;
+    own->scratch_bytes = 0;
+    const cudaError_t error = cudaMalloc(&own->scratch, grown);
+    if (error != cudaSuccess) {
+        (void)cudaGetLastError();
+        lore_queue_fail(queue, LORE_ERR_NOMEM,
+                        "out of GPU memory for %zu MiB that a step needs beside its pages: lower "
+                        "limits.vram_bytes_max or limits.step_tokens_max",
+                        grown >> 20);
+        return NULL;
+    }
+    own->scratch_bytes = grown;
     return own->scratch;
 }
 
@@ -225,13 +347,24 @@ static lore_status cuda_alloc(lore_backend *backend, size_t size_bytes, void **m
     if (error == cudaSuccess) {
         error = cudaMalloc(&made, size_bytes > 0 ? size_bytes : 1);
     }
+    if (error == cudaErrorMemoryAllocation) {
+        return lore_cuda_fail_memory(err, size_bytes);
+    }
     if (error != cudaSuccess) {
-        char what[96];
-        snprintf(what, sizeof what, "no %zu bytes of GPU memory", size_bytes);
-        return lore_cuda_fail(err, error, what);
+        return lore_cuda_fail(err, error, "no memory of the GPU");
     }
     *memory = made;
     return LORE_OK;
+}
+
+static void cuda_memory(const lore_backend *backend, int64_t *free_bytes, int64_t *total_bytes)
+{
+    size_t unused = 0, all = 0;
+    (void)cudaSetDevice(((const lore_cuda_backend *)backend)->device);
+    if (cudaMemGetInfo(&unused, &all) == cudaSuccess) {
+        *free_bytes = (int64_t)unused;
+        *total_bytes = (int64_t)all;
+    }
 }
 
 static void cuda_free(lore_backend *backend, void *memory)
@@ -254,9 +387,27 @@ static void cuda_download(lore_queue *queue, void *host, const void *from, size_
 }
 
 extern "C" const lore_backend_driver lore_cuda_driver = {
-    LORE_BACKEND_CUDA,     cuda_open,        cuda_close,
-    cuda_queue_open,       cuda_queue_close, cuda_queue_begin,
-    cuda_queue_wait,       cuda_alloc,       cuda_free,
-    cuda_upload,           cuda_download,    lore_cuda_weight_pack,
+    LORE_BACKEND_CUDA,
+    cuda_open,
+    cuda_close,
+    cuda_queue_open,
+    cuda_queue_close,
+    cuda_queue_begin,
+    cuda_queue_wait,
+    cuda_alloc,
+    cuda_free,
+    cuda_upload,
+    cuda_download,
+    lore_cuda_weight_pack,
     lore_cuda_weight_free,
+    cuda_memory,
+    lore_cuda_host_alloc,
+    lore_cuda_host_free,
+    lore_cuda_download_later,
+    lore_cuda_mark,
+    lore_cuda_wait_mark,
+    lore_cuda_record_begin,
+    lore_cuda_record_end,
+    lore_cuda_replay,
+    lore_cuda_recording_free,
 };

@@ -25,11 +25,16 @@
     X(cublasLtMatmulPreferenceSetAttribute)  \
     X(cublasLtGetStatusString)
 
-enum { PLANS = 512, WORKSPACE_BYTES = 32 << 20 };
+enum {
+    PLANS = 512,
+    WORKSPACE_BYTES = 32 << 20,
+    BIAS_OUTS = 1 << 16 /* most outputs whose bias may be rounded */
+};
 
 /* What an algorithm depends on. */
 typedef struct plan_key {
-    int32_t rows, depth, outs, dtype;
+    int32_t rows, depth, outs, dtype, out_dtype;
+    int32_t has_bias;
     int64_t x_stride, out_stride;
     int32_t alignment; /* of the worst of the three pointers, at most 256 */
     int32_t is_accumulating;
@@ -45,6 +50,7 @@ struct lore_cuda_blas {
     void *library;
     cublasLtHandle_t handle;
     void *workspace;
+    __nv_bfloat16 *bias; /* [BIAS_OUTS], behind it: the library wants a bias of out's type */
     plan plans[PLANS];
 #define LORE_BLAS_FIELD(name) decltype(&::name) name;
     LORE_BLAS_FUNCTIONS(LORE_BLAS_FIELD)
@@ -91,11 +97,13 @@ lore_status lore_cuda_blas_open(lore_cuda_blas **blas, lore_error *err)
         lore_cuda_blas_close(opened);
         return lore_fail(err, LORE_ERR_DEVICE, "cuBLASLt is not the one this lore was built for");
     }
-    const cudaError_t error = cudaMalloc(&opened->workspace, WORKSPACE_BYTES);
+    const cudaError_t error =
+        cudaMalloc(&opened->workspace, WORKSPACE_BYTES + BIAS_OUTS * sizeof(__nv_bfloat16));
     if (error != cudaSuccess) {
         lore_cuda_blas_close(opened);
         return lore_cuda_fail(err, error, "no GPU memory for cuBLASLt");
     }
+    opened->bias = (__nv_bfloat16 *)((char *)opened->workspace + WORKSPACE_BYTES);
     *blas = opened;
     return LORE_OK;
 }
@@ -122,9 +130,33 @@ typedef struct operands {
     cublasLtMatrixLayoutOpaque_t w, x, out;
 } operands;
 
+static cudaDataType_t type_of(lore_dtype dtype)
+{
+    return dtype == LORE_F32 ? CUDA_R_32F : CUDA_R_16BF;
+}
+
+/* A bias for each output, of out's type. */
+static cublasStatus_t describe_bias(lore_cuda_blas *blas, const void *bias, cudaDataType_t type,
+                                    operands *o)
+{
+    const cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
+    const int32_t type_number = (int32_t)type;
+    cublasStatus_t s = blas->cublasLtMatmulDescSetAttribute(
+        &o->product, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
+    if (s == 0) {
+        s = blas->cublasLtMatmulDescSetAttribute(&o->product, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE,
+                                                 &type_number, sizeof type_number);
+    }
+    if (s == 0) {
+        s = blas->cublasLtMatmulDescSetAttribute(&o->product, CUBLASLT_MATMUL_DESC_BIAS_POINTER,
+                                                 (const void *)&bias, sizeof bias);
+    }
+    return s;
+}
+
 static cublasStatus_t describe(lore_cuda_blas *blas, const lore_cuda_product *p, operands *o)
 {
-    const cudaDataType_t type = p->dtype == LORE_F32 ? CUDA_R_32F : CUDA_R_16BF;
+    const cudaDataType_t type = type_of(p->dtype);
     const cublasOperation_t transposed = CUBLAS_OP_T;
     const uint64_t depth = (uint64_t)p->depth, outs = (uint64_t)p->out.cols,
                    rows = (uint64_t)p->out.rows;
@@ -144,8 +176,13 @@ static cublasStatus_t describe(lore_cuda_blas *blas, const lore_cuda_product *p,
                                                     p->x_stride);
     }
     if (s == 0) {
-        s = blas->cublasLtMatrixLayoutInit_internal(&o->out, sizeof o->out, CUDA_R_32F, outs, rows,
-                                                    p->out.stride);
+        s = blas->cublasLtMatrixLayoutInit_internal(&o->out, sizeof o->out, type_of(p->out.dtype),
+                                                    outs, rows, p->out.stride);
+    }
+    if (s == 0 && p->bias != NULL) {
+        const bool is_f32 = p->out.dtype == LORE_F32;
+        s = describe_bias(blas, is_f32 ? (const void *)p->bias : blas->bias, type_of(p->out.dtype),
+                          o);
     }
     return s;
 }
@@ -168,6 +205,13 @@ static cublasStatus_t choose(lore_cuda_blas *blas, const plan_key *key, operands
         s = blas->cublasLtMatmulPreferenceSetAttribute(
             &preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof workspace);
     }
+    /* Not the reduction in place, whose order of additions is nobody's: results are to repeat. */
+    const uint32_t reductions = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
+    if (s == 0) {
+        s = blas->cublasLtMatmulPreferenceSetAttribute(&preference,
+                                                       CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+                                                       &reductions, sizeof reductions);
+    }
     static const cublasLtMatmulPreferenceAttributes_t pointers[] = {
         CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
         CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES};
@@ -180,7 +224,8 @@ static cublasStatus_t choose(lore_cuda_blas *blas, const plan_key *key, operands
                                                  &o->out, &preference, 1, &found, &count);
     }
     chosen->key = *key;
-    chosen->is_known = s == 0 || s == CUBLAS_STATUS_NOT_SUPPORTED;
+    chosen->is_known =
+        s == 0 || s == CUBLAS_STATUS_NOT_SUPPORTED || s == CUBLAS_STATUS_INVALID_VALUE;
     chosen->is_possible = s == 0 && count == 1;
     if (chosen->is_possible) {
         chosen->algorithm = found.algo;
@@ -201,11 +246,16 @@ bool lore_cuda_blas_multiply(lore_cuda_blas *blas, lore_queue *queue, const lore
 {
     operands o;
     plan_key key;
+    if (p->bias != NULL && p->out.cols > BIAS_OUTS && p->out.dtype == LORE_BF16) {
+        return false;
+    }
     memset(&key, 0, sizeof key); /* its padding is hashed and compared */
     key.rows = p->out.rows;
     key.depth = p->depth;
     key.outs = p->out.cols;
     key.dtype = (int32_t)p->dtype;
+    key.out_dtype = (int32_t)p->out.dtype;
+    key.has_bias = p->bias != NULL;
     key.x_stride = p->x_stride;
     key.out_stride = p->out.stride;
     key.alignment = alignment_of(p->x, p->w, p->out.data);
@@ -217,6 +267,11 @@ bool lore_cuda_blas_multiply(lore_cuda_blas *blas, lore_queue *queue, const lore
     }
     if (s == 0 && !chosen->is_possible) {
         return false;
+    }
+    if (p->bias != NULL && p->out.dtype == LORE_BF16) {
+        const lore_view bias = lore_view_of((float *)p->bias, 1, p->out.cols);
+        LORE_CUDA_NOTE(queue,
+                       lore_cuda_round_rows(blas->bias, bias, lore_cuda_queue_of(queue)->stream));
     }
     const float one = 1.0f, kept = p->is_accumulating ? 1.0f : 0.0f;
     if (s == 0) {

@@ -15,36 +15,94 @@
 #include <cuda_runtime.h>
 
 typedef struct lore_cuda_blas lore_cuda_blas; /* cuda_blas.cu */
+typedef struct lore_cuda_ring lore_cuda_ring; /* cuda_upload.cu */
+
+/* ---- kernels that overlap ----
+ * Launched by lore_cuda_launch, a kernel may begin while the one before it in the stream still runs
+ * (programmatic dependent launch, sm_90 on; CUDA C++ Programming Guide). Its blocks take their
+ * places, load what no kernel ever writes (weights, norms, biases, tables) and then wait. The
+ * rules:
+ *
+ *   1. Nothing that another kernel writes is read, and nothing at all is written to global memory,
+ *      before lore_cuda_wait().
+ *   2. Every thread of every block calls lore_cuda_wait() before it leaves, also where it has
+ *      nothing to do. So a kernel ends behind the one before it, and waiting for one kernel means
+ *      all the earlier ones: neither a buffer read two kernels ago nor one written ten ago needs
+ *      another thought.
+ *   3. lore_cuda_release() lets the next kernel begin; it promises nothing about memory. Called
+ *      early by all: the next kernel's blocks only take what this one's leave free, since it begins
+ *      when the last block of this one has called.
+ *   4. Before lore_cuda_wait() no load may come through a cache that is not kept coherent for what
+ *      others write: __ldg and const __restrict__ are for what no kernel ever writes.
+ *
+ * A kernel launched the usual way, a copy or an event waits for the end of all before it, as ever:
+ * the two kinds mix. Below sm_90 both calls are nothing and launches are the usual ones. */
 
 typedef struct lore_cuda_backend {
     lore_backend base;
     int device;
-    int processors;   /* multiprocessors */
+    int processors;                /* multiprocessors */
+    bool has_overlap;              /* of kernels: sm_90 and later */
+    const void *encode_tensor_map; /* the driver's; NULL: no kernel of Hopper's runs */
     lore_dtype dtype; /* of packed weights and of the rows that meet them: f32 or bf16 */
     void *
         blas_library; /* kept loaded; NULL where cuBLASLt is missing: own kernels do all products */
+    lore_cuda_ring *ring; /* of weights under way (cuda_upload.cu); NULL until the first */
 } lore_cuda_backend;
+
+/* Page-locked memory of a queue, and when the device has read it. */
+typedef struct lore_cuda_staging {
+    void *memory;
+    size_t size_bytes;
+    cudaEvent_t is_read;
+} lore_cuda_staging;
+
+/* Scratch grows by a quarter at least, from a megabyte: after so many times it is a terabyte. */
+enum { LORE_CUDA_OUTGROWN = 64 };
 
 typedef struct lore_cuda_queue {
     lore_queue base;
     cudaStream_t stream;
+    lore_priority priority; /* the stream's */
     void *scratch;
     size_t scratch_bytes;
     lore_cuda_blas *blas; /* of this queue alone, as its workspace is; opened by the first product
                              of many rows */
+    cudaEvent_t marks[LORE_MARKS]; /* each made when it is first set */
+    lore_cuda_staging staging[2];  /* in turn */
+    int32_t stage;
+    bool is_recording;                  /* then scratch cannot grow */
+    bool has_recordings;                /* which know the scratch of their time by its address */
+    void *outgrown[LORE_CUDA_OUTGROWN]; /* so that it is kept until the end */
+    int32_t outgrown_count;
 } lore_cuda_queue;
 
 typedef struct lore_cuda_weight {
     lore_weight base;
-    lore_dtype dtype; /* f32 or bf16 */
+    lore_dtype dtype; /* f32, bf16 or int8 */
     void *values;     /* [rows, cols], row-major */
-    float *scales;    /* [rows], of whole numbers in bf16, which hold int8 exactly; or NULL */
+    float *scales;    /* [rows], of int8, and of whole numbers in bf16, which hold them exactly; or
+                         NULL */
 } lore_cuda_weight;
 
 /* The head that every op begins with. */
 static inline lore_cuda_queue *lore_cuda_queue_of(lore_queue *queue)
 {
     return (lore_cuda_queue *)queue;
+}
+
+/* Whether `count` neighbours of a view can be read as one, wherever a multiple of them begins. */
+static inline bool lore_is_aligned(lore_view view, int32_t count)
+{
+    return view.stride % count == 0 &&
+           (uintptr_t)view.data % ((size_t)count * lore_dtype_size(view.dtype)) == 0;
+}
+
+/* The rows of a view as what they are. */
+static inline __nv_bfloat16 *lore_cuda_bf16(lore_view view)
+{
+    LORE_ASSERT(view.dtype == LORE_BF16);
+    return (__nv_bfloat16 *)(void *)view.data;
 }
 
 static inline const lore_cuda_backend *lore_cuda_backend_of(const lore_queue *queue)
@@ -59,8 +117,38 @@ void lore_cuda_note(lore_queue *queue, cudaError_t error, const char *call);
 /* As lore_fail, for a call outside of a queue: the device's words behind ours. */
 lore_status lore_cuda_fail(lore_error *err, cudaError_t error, const char *what);
 
+/* An allocation that failed: how much was wanted, how much is free, what helps. */
+lore_status lore_cuda_fail_memory(lore_error *err, size_t size_bytes);
+
 /* At least size_bytes of the queue's scratch, 256-byte aligned; NULL after noting the failure. */
 void *lore_cuda_scratch(lore_queue *queue, size_t size_bytes);
+
+/* ---- what needs no waiting (cuda_step.cu) ---- */
+void lore_cuda_mark(lore_queue *queue, int32_t which);
+void lore_cuda_wait_mark(lore_queue *queue, int32_t which);
+lore_status lore_cuda_host_alloc(lore_backend *backend, size_t size_bytes, void **memory,
+                                 lore_error *err);
+void lore_cuda_host_free(lore_backend *backend, void *memory);
+void lore_cuda_download_later(lore_queue *queue, void *host, const void *from, size_t size_bytes);
+/* Page-locked memory to fill and to copy from in queue order, two blocks in turn; NULL after noting
+ * the failure. Behind the copy comes stage_sent. */
+void *lore_cuda_stage(lore_queue *queue, size_t size_bytes);
+void lore_cuda_stage_sent(lore_queue *queue);
+void lore_cuda_stage_close(lore_cuda_queue *queue);
+void lore_cuda_record_begin(lore_queue *queue);
+lore_recording *lore_cuda_record_end(lore_queue *queue);
+void lore_cuda_replay(lore_queue *queue, lore_recording *recording);
+void lore_cuda_recording_free(lore_recording *recording);
+
+/* ---- large copies to the device (cuda_upload.cu) ---- */
+/* Write rows first .. first + count - 1 of a source to `to`, one behind the other. Called from
+ * threads of the pool, with different rows. */
+typedef void (*lore_cuda_fill)(void *self, char *to, int64_t first, int64_t count);
+/* rows of row_bytes each go to `to` on the device, through page-locked memory that the backend's
+ * pool fills. Complete on return. One thread at a time, as lore_weight_pack. */
+cudaError_t lore_cuda_upload_large(lore_backend *backend, void *to, int64_t rows, size_t row_bytes,
+                                   lore_cuda_fill fill, void *self);
+void lore_cuda_ring_close(lore_cuda_ring *ring); /* NULL: nothing */
 
 /* ---- weights (cuda_weight.cu) ---- */
 lore_status lore_cuda_weight_pack(lore_backend *backend, const lore_matrix *parts, int32_t count,
@@ -72,18 +160,23 @@ void lore_cuda_weight_free(lore_weight *weight);
 void *lore_cuda_blas_load(void);
 lore_status lore_cuda_blas_open(lore_cuda_blas **blas, lore_error *err);
 void lore_cuda_blas_close(lore_cuda_blas *blas);
-/* out[n, o] (+)= x[n, d] w[o, d]^T, both inputs of `dtype`, out f32. False where the library has
- * nothing for the shape or the alignment; a failure is noted. */
+/* out[n, o] (+)= x[n, d] w[o, d]^T + bias, both inputs of `dtype`, out f32 or bf16. False where the
+ * library has nothing for the shape, the alignment or the bias; a failure is noted. */
 typedef struct lore_cuda_product {
     lore_view out;
     const void *x; /* [n, d], rows x_stride apart */
     int64_t x_stride;
-    const void *w; /* [o, d] */
+    const void *w;     /* [o, d] */
+    const float *bias; /* [o] or NULL */
     int32_t depth;
     lore_dtype dtype;
     bool is_accumulating;
 } lore_cuda_product;
 bool lore_cuda_blas_multiply(lore_cuda_blas *blas, lore_queue *queue, const lore_cuda_product *p);
+
+/* The driver's cuTensorMapEncodeTiled where this build has kernels for sm_90a, else NULL
+ * (cuda_attention_hopper.cu). */
+const void *lore_cuda_find_tensor_map(void);
 
 /* out[n, d] = x rounded to bf16, rows one behind the other (cuda_small.cu). */
 cudaError_t lore_cuda_round_rows(__nv_bfloat16 *out, lore_view x, cudaStream_t stream);
@@ -94,8 +187,12 @@ void lore_cuda_embed(lore_queue *, lore_view out, const lore_weight *table, cons
 void lore_cuda_rmsnorm(lore_queue *, lore_view out, lore_view x, const float *w, float eps);
 void lore_cuda_layernorm(lore_queue *, lore_view out, lore_view x, const float *w, const float *b,
                          float eps);
+void lore_cuda_add_layernorm(lore_queue *, lore_view x, lore_view rounded, lore_view y,
+                             const float *w, const float *b, float eps); /* cuda_encoder.cu */
 void lore_cuda_matmul(lore_queue *, lore_view out, lore_view x, const lore_weight *w,
                       lore_epilogue epilogue);
+bool lore_cuda_matmul_fused(lore_queue *, lore_view out, lore_view x, const lore_weight *w,
+                            lore_epilogue epilogue, const lore_fusion *);
 void lore_cuda_glu(lore_queue *, lore_view out, lore_view gate_up, lore_activation);
 void lore_cuda_add(lore_queue *, lore_view out, lore_view x);
 void lore_cuda_softcap(lore_queue *, lore_view x, float cap);
@@ -112,13 +209,64 @@ void lore_cuda_pool(lore_queue *, lore_view out, lore_view x, const int32_t *row
                     lore_pooling, bool is_normalised);
 void lore_cuda_gather(lore_queue *, lore_view out, lore_view x, const int32_t *rows);
 void lore_cuda_penalise(lore_queue *, lore_view logits, const lore_penalty *penalties);
+void lore_cuda_take_drawn(lore_queue *, int32_t *ids, const int32_t *drawn, int32_t count);
 void lore_cuda_sample(lore_queue *, int32_t *ids, float *logprobs, lore_view logits,
                       const lore_sample *samples);
 void lore_cuda_scan(lore_queue *, float *scores, const int8_t *query, float query_scale,
                     const int8_t *vectors, const float *scales, int64_t count, int32_t dim);
+void lore_cuda_search(lore_queue *, int32_t *rows, float *scores, int32_t hits,
+                      const lore_search *);
 
 #ifdef __CUDACC__
+/* Launch a kernel that keeps the rules above. */
+template <typename... Parameters, typename... Arguments>
+static inline cudaError_t lore_cuda_launch(lore_queue *queue, void (*kernel)(Parameters...),
+                                           dim3 grid, dim3 block, size_t shared_bytes,
+                                           Arguments... arguments)
+{
+    cudaLaunchAttribute attribute = {};
+    cudaLaunchConfig_t config = {};
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+    config.gridDim = grid;
+    config.blockDim = block;
+    config.dynamicSmemBytes = shared_bytes;
+    config.stream = lore_cuda_queue_of(queue)->stream;
+    config.attrs = &attribute;
+    config.numAttrs = lore_cuda_backend_of(queue)->has_overlap ? 1 : 0;
+    /* A multiprocessor divides its memory into cache and shared memory in one way at a time:
+     * kernels that are to be there together have to want the same. */
+    cudaError_t error =
+        cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                             cudaSharedmemCarveoutMaxShared);
+    if (error == cudaSuccess && shared_bytes > 48 << 10) {
+        error = cudaFuncSetAttribute(
+            (const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared_bytes);
+    }
+    if (error != cudaSuccess) {
+        return error;
+    }
+    return cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...);
+}
+
 /* ---- device helpers ---- */
+
+/* Until all kernels before this one have ended and what they wrote can be seen. PTX ISA,
+ * griddepcontrol. */
+__device__ __forceinline__ void lore_cuda_wait()
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+/* The next kernel may begin, as far as this thread is concerned. */
+__device__ __forceinline__ void lore_cuda_release()
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
 
 __device__ __forceinline__ float lore_warp_sum(float x)
 {
@@ -185,6 +333,98 @@ __device__ __forceinline__ float lore_to_f32(float x)
 __device__ __forceinline__ float lore_to_f32(__nv_bfloat16 x)
 {
     return __bfloat162float(x);
+}
+
+__device__ __forceinline__ float lore_to_f32(int8_t x)
+{
+    return (float)x;
+}
+
+__device__ __forceinline__ void lore_put(float *to, float value)
+{
+    *to = value;
+}
+
+__device__ __forceinline__ void lore_put(__nv_bfloat16 *to, float value)
+{
+    *to = __float2bfloat16_rn(value);
+}
+
+/* Four neighbours at once; `at` is a multiple of their bytes. */
+__device__ __forceinline__ float4 lore_load4(const float *at)
+{
+    return *(const float4 *)at;
+}
+
+__device__ __forceinline__ float4 lore_load4(const __nv_bfloat16 *at)
+{
+    const uint2 bits = *(const uint2 *)at;
+    return make_float4(__uint_as_float(bits.x << 16), __uint_as_float(bits.x & 0xffff0000u),
+                       __uint_as_float(bits.y << 16), __uint_as_float(bits.y & 0xffff0000u));
+}
+
+__device__ __forceinline__ float4 lore_load4(const int8_t *at)
+{
+    const char4 v = *(const char4 *)at;
+    return make_float4((float)v.x, (float)v.y, (float)v.z, (float)v.w);
+}
+
+__device__ __forceinline__ void lore_put4(float *to, float4 value)
+{
+    *(float4 *)to = value;
+}
+
+__device__ __forceinline__ void lore_put4(__nv_bfloat16 *to, float4 value)
+{
+    *(uint2 *)to = make_uint2(lore_pack_bf16(value.x, value.y), lore_pack_bf16(value.z, value.w));
+}
+
+/* The four elements from c on, zeros behind the end. */
+template <typename T>
+__device__ __forceinline__ float4 lore_load_four(const T *row, int32_t c, int32_t cols,
+                                                 bool is_wide)
+{
+    if (is_wide) {
+        return lore_load4(row + c);
+    }
+    return make_float4(lore_to_f32(row[c]), c + 1 < cols ? lore_to_f32(row[c + 1]) : 0.0f,
+                       c + 2 < cols ? lore_to_f32(row[c + 2]) : 0.0f,
+                       c + 3 < cols ? lore_to_f32(row[c + 3]) : 0.0f);
+}
+
+template <typename T>
+__device__ __forceinline__ void lore_put_four(T *row, int32_t c, int32_t cols, bool is_wide,
+                                              float4 v)
+{
+    if (is_wide) {
+        lore_put4(row + c, v);
+        return;
+    }
+    const float values[4] = {v.x, v.y, v.z, v.w};
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        if (c + i < cols) {
+            lore_put(row + c + i, values[i]);
+        }
+    }
+}
+
+/* One element of a view of either dtype, where speed does not matter. */
+__device__ __forceinline__ float lore_read(const lore_view &v, int64_t row, int64_t col)
+{
+    const int64_t at = row * v.stride + col;
+    return v.dtype == LORE_F32 ? v.data[at] : lore_to_f32(((const __nv_bfloat16 *)v.data)[at]);
+}
+
+__device__ __forceinline__ void lore_write(const lore_view &v, int64_t row, int64_t col,
+                                           float value)
+{
+    const int64_t at = row * v.stride + col;
+    if (v.dtype == LORE_F32) {
+        v.data[at] = value;
+    } else {
+        ((__nv_bfloat16 *)v.data)[at] = __float2bfloat16_rn(value);
+    }
 }
 
 /* The sequence that owns a row: the last one that begins at or before it. */

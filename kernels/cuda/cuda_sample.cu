@@ -11,6 +11,8 @@
  * Random numbers are those of sample.c: splitmix64 of seed and position. */
 #include "kernels/cuda/cuda_int.h"
 
+#include <string.h>
+
 enum { THREADS = 1024, WARPS = THREADS / 32, BINS = 2048 };
 
 static const float SCALE = 1099511627776.0f; /* 2^40: a quarter of a million of them fit 64 bits */
@@ -360,51 +362,83 @@ void lore_cuda_sample(lore_queue *queue, int32_t *ids, float *logprobs, lore_vie
 
 /* ---- penalties ---- */
 
-/* A token is penalised once: the first to set its bit does it. */
-static __global__ void penalise_kernel(float *logits, const int32_t *ids, int32_t count,
-                                       float factor, unsigned *seen)
+/* A row that is kept from tokens: `count` ids from `first` on in the list of all. */
+typedef struct penalised {
+    int32_t row, first, count;
+    float factor;
+} penalised;
+
+/* Block (x, y) takes every gridDim.x-th run of ids of row y. A token is penalised once: the first
+ * to set its bit does it. */
+static __global__ void penalise_kernel(lore_view logits, const penalised *rows, const int32_t *ids,
+                                       unsigned *seen, int32_t words)
 {
-    const int32_t i = (int32_t)(blockIdx.x * blockDim.x + threadIdx.x);
-    if (i < count) {
-        const int32_t id = ids[i];
+    const penalised own = rows[blockIdx.y];
+    float *values = logits.data + own.row * logits.stride;
+    unsigned *bits = seen + (int64_t)blockIdx.y * words;
+    for (int32_t i = (int32_t)(blockIdx.x * blockDim.x + threadIdx.x); i < own.count;
+         i += (int32_t)(gridDim.x * blockDim.x)) {
+        const int32_t id = ids[own.first + i];
         const unsigned bit = 1u << (id % 32);
-        if ((atomicOr(&seen[id / 32], bit) & bit) == 0) {
-            logits[id] = logits[id] > 0.0f ? logits[id] / factor : logits[id] * factor;
+        if ((atomicOr(&bits[id / 32], bit) & bit) == 0) {
+            values[id] = values[id] > 0.0f ? values[id] / own.factor : values[id] * own.factor;
         }
     }
 }
 
-/* The ids of one row go behind the bits of one row in scratch, row after row. */
-static void penalise_row(lore_queue *queue, float *logits, const lore_penalty *penalty,
-                         char *scratch, size_t bits_bytes)
+static bool is_penalised(const lore_penalty *penalty)
 {
-    const cudaStream_t stream = lore_cuda_queue_of(queue)->stream;
-    int32_t *ids = (int32_t *)(scratch + bits_bytes);
-    LORE_CUDA_NOTE(queue, cudaMemsetAsync(scratch, 0, bits_bytes, stream));
-    LORE_CUDA_NOTE(queue, cudaMemcpyAsync(ids, penalty->ids, (size_t)penalty->count * sizeof *ids,
-                                          cudaMemcpyHostToDevice, stream));
-    penalise_kernel<<<(unsigned)(penalty->count + 255) / 256, 256, 0, stream>>>(
-        logits, ids, penalty->count, penalty->factor, (unsigned *)scratch);
-    LORE_CUDA_NOTE(queue, cudaGetLastError());
+    return penalty->factor != 1.0f && penalty->count > 0;
+}
+
+/* Rows and their ids, one behind the other as the device gets them. */
+static void fill_penalties(penalised *rows, int32_t *ids, const lore_penalty *penalties,
+                           int32_t count)
+{
+    int32_t first = 0;
+    for (int32_t r = 0; r < count; r++) {
+        const lore_penalty *p = &penalties[r];
+        if (is_penalised(p)) {
+            *rows++ = {r, first, p->count, p->factor};
+            memcpy(ids + first, p->ids, (size_t)p->count * sizeof *ids);
+            first += p->count;
+        }
+    }
 }
 
 void lore_cuda_penalise(lore_queue *queue, lore_view logits, const lore_penalty *penalties)
 {
-    const size_t bits_bytes = ((size_t)logits.cols / 32 + 1) * sizeof(unsigned);
+    const cudaStream_t stream = lore_cuda_queue_of(queue)->stream;
+    const int32_t words = logits.cols / 32 + 1;
+    size_t rows = 0, total = 0;
     int32_t longest = 0;
     for (int32_t r = 0; r < logits.rows; r++) {
-        const bool is_one = penalties[r].factor != 1.0f && penalties[r].count > longest;
-        longest = is_one ? penalties[r].count : longest;
-    }
-    if (longest == 0) {
-        return;
-    }
-    char *scratch =
-        (char *)lore_cuda_scratch(queue, bits_bytes + (size_t)longest * sizeof(int32_t));
-    for (int32_t r = 0; r < logits.rows && scratch != NULL; r++) {
-        if (penalties[r].factor != 1.0f && penalties[r].count > 0) {
-            penalise_row(queue, logits.data + r * logits.stride, &penalties[r], scratch,
-                         bits_bytes);
+        if (is_penalised(&penalties[r])) {
+            rows++;
+            total += (size_t)penalties[r].count;
+            longest = penalties[r].count > longest ? penalties[r].count : longest;
         }
     }
+    if (rows == 0) {
+        return;
+    }
+    const size_t bits_bytes = rows * (size_t)words * sizeof(unsigned);
+    const size_t list_bytes = rows * sizeof(penalised) + total * sizeof(int32_t);
+    char *bits = (char *)lore_cuda_scratch(queue, bits_bytes + list_bytes + sizeof(penalised));
+    char *stage = bits != NULL ? (char *)lore_cuda_stage(queue, list_bytes) : NULL;
+    if (stage == NULL) {
+        return; /* noted */
+    }
+    const size_t align = sizeof(penalised) - 1;
+    char *list = bits + ((bits_bytes + align) & ~align);
+    fill_penalties((penalised *)stage, (int32_t *)(stage + rows * sizeof(penalised)), penalties,
+                   logits.rows);
+    LORE_CUDA_NOTE(queue, cudaMemsetAsync(bits, 0, bits_bytes, stream));
+    LORE_CUDA_NOTE(queue, cudaMemcpyAsync(list, stage, list_bytes, cudaMemcpyHostToDevice, stream));
+    lore_cuda_stage_sent(queue);
+    const int32_t runs = (longest + 1023) / 1024;
+    penalise_kernel<<<dim3((unsigned)(runs < 64 ? runs : 64), (unsigned)rows), 256, 0, stream>>>(
+        logits, (const penalised *)list, (const int32_t *)(list + rows * sizeof(penalised)),
+        (unsigned *)bits, words);
+    LORE_CUDA_NOTE(queue, cudaGetLastError());
 }

@@ -5,45 +5,82 @@
 
 enum { THREADS = 256, LANES = 8 }; /* of a block; of a vector in scan */
 
-/* One block for THREADS columns of a row. */
+/* One block for 4 THREADS columns of a row. */
 static dim3 grid_over(int32_t rows, int32_t cols)
 {
-    return dim3((unsigned)rows, (unsigned)((cols + THREADS - 1) / THREADS));
+    return dim3((unsigned)rows, (unsigned)((cols + 4 * THREADS - 1) / (4 * THREADS)));
 }
 
+/* The first of a thread's four columns. */
 static __device__ __forceinline__ int32_t column_here()
 {
-    return (int32_t)(blockIdx.y * THREADS + threadIdx.x);
+    return (int32_t)(4 * (blockIdx.y * THREADS + threadIdx.x));
+}
+
+/* Whether fours of a row may be read or written at once. */
+static bool is_wide(lore_view view)
+{
+    return view.cols % 4 == 0 && lore_is_aligned(view, 4);
+}
+
+template <typename T> static __device__ __forceinline__ T *row_here(const lore_view &view)
+{
+    return (T *)view.data + blockIdx.x * view.stride;
 }
 
 /* ---- copies: rounding, embed, gather ---- */
 
-static __global__ void round_kernel(__nv_bfloat16 *out, lore_view x)
+template <typename T>
+static __global__ void round_kernel(__nv_bfloat16 *out, lore_view x, bool is_wide)
 {
     const int32_t c = column_here();
     if (c < x.cols) {
-        out[(int64_t)blockIdx.x * x.cols + c] =
-            __float2bfloat16_rn(x.data[blockIdx.x * x.stride + c]);
+        lore_put_four(out + (int64_t)blockIdx.x * x.cols, c, x.cols, is_wide,
+                      lore_load_four(row_here<T>(x), c, x.cols, is_wide));
     }
 }
 
 cudaError_t lore_cuda_round_rows(__nv_bfloat16 *out, lore_view x, cudaStream_t stream)
 {
-    round_kernel<<<grid_over(x.rows, x.cols), THREADS, 0, stream>>>(out, x);
+    const dim3 grid = grid_over(x.rows, x.cols);
+    if (x.dtype == LORE_BF16) {
+        round_kernel<__nv_bfloat16><<<grid, THREADS, 0, stream>>>(out, x, is_wide(x));
+    } else {
+        round_kernel<float><<<grid, THREADS, 0, stream>>>(out, x, is_wide(x));
+    }
     return cudaGetLastError();
 }
 
-template <typename T>
-static __global__ void embed_kernel(lore_view out, const T *table, const float *scales,
-                                    const int32_t *ids, float scale, bool is_accumulating)
+typedef struct embed_task {
+    lore_view out;
+    const void *table;
+    const float *scales;
+    const int32_t *ids;
+    float scale;
+    bool is_accumulating, is_wide;
+} embed_task;
+
+static __device__ __forceinline__ float4 add_four(float4 a, float4 b)
 {
-    const int32_t c = column_here();
-    if (c < out.cols) {
-        float *to = out.data + blockIdx.x * out.stride + c;
-        const int32_t id = ids[blockIdx.x];
-        const float own = scales != NULL ? scale * scales[id] : scale;
-        const float value = own * lore_to_f32(table[(int64_t)id * out.cols + c]);
-        *to = is_accumulating ? *to + value : value;
+    return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
+}
+
+template <typename T> static __global__ void embed_kernel(embed_task t)
+{
+    const int32_t c = column_here(), cols = t.out.cols;
+    lore_cuda_release();
+    lore_cuda_wait();
+    if (c < cols) {
+        float *to = row_here<float>(t.out);
+        const int32_t id = t.ids[blockIdx.x];
+        const float own = t.scales != NULL ? t.scale * t.scales[id] : t.scale;
+        const float4 v =
+            lore_load_four((const T *)t.table + (int64_t)id * cols, c, cols, t.is_wide);
+        float4 value = make_float4(own * v.x, own * v.y, own * v.z, own * v.w);
+        if (t.is_accumulating) {
+            value = add_four(lore_load_four((const float *)to, c, cols, t.is_wide), value);
+        }
+        lore_put_four(to, c, cols, t.is_wide, value);
     }
 }
 
@@ -51,90 +88,125 @@ void lore_cuda_embed(lore_queue *queue, lore_view out, const lore_weight *table,
                      float scale, bool is_accumulating)
 {
     const lore_cuda_weight *own = (const lore_cuda_weight *)table;
-    const cudaStream_t stream = lore_cuda_queue_of(queue)->stream;
+    const embed_task t = {out, own->values, own->scales, ids, scale, is_accumulating, is_wide(out)};
     LORE_ASSERT(out.cols == table->cols);
-    if (out.rows == 0) {
-        return;
+    if (out.rows > 0) {
+        LORE_CUDA_NOTE(queue,
+                       lore_cuda_launch(queue,
+                                        own->dtype == LORE_F32  ? embed_kernel<float>
+                                        : own->dtype == LORE_I8 ? embed_kernel<int8_t>
+                                                                : embed_kernel<__nv_bfloat16>,
+                                        grid_over(out.rows, out.cols), dim3(THREADS), 0, t));
     }
-    if (own->dtype == LORE_F32) {
-        embed_kernel<<<grid_over(out.rows, out.cols), THREADS, 0, stream>>>(
-            out, (const float *)own->values, own->scales, ids, scale, is_accumulating);
-    } else {
-        embed_kernel<<<grid_over(out.rows, out.cols), THREADS, 0, stream>>>(
-            out, (const __nv_bfloat16 *)own->values, own->scales, ids, scale, is_accumulating);
-    }
-    LORE_CUDA_NOTE(queue, cudaGetLastError());
 }
 
-static __global__ void gather_kernel(lore_view out, lore_view x, const int32_t *rows)
+template <typename T>
+static __global__ void gather_kernel(lore_view out, lore_view x, const int32_t *rows, bool is_wide)
 {
     const int32_t c = column_here();
+    lore_cuda_release();
+    lore_cuda_wait();
     if (c < out.cols) {
-        out.data[blockIdx.x * out.stride + c] = x.data[(int64_t)rows[blockIdx.x] * x.stride + c];
+        const T *from = (const T *)x.data + (int64_t)rows[blockIdx.x] * x.stride;
+        lore_put_four(row_here<T>(out), c, out.cols, is_wide,
+                      lore_load_four(from, c, out.cols, is_wide));
     }
 }
 
 void lore_cuda_gather(lore_queue *queue, lore_view out, lore_view x, const int32_t *rows)
 {
     if (out.rows > 0) {
-        gather_kernel<<<grid_over(out.rows, out.cols), THREADS, 0,
-                        lore_cuda_queue_of(queue)->stream>>>(out, x, rows);
-        LORE_CUDA_NOTE(queue, cudaGetLastError());
+        LORE_CUDA_NOTE(queue, lore_cuda_launch(queue,
+                                               x.dtype == LORE_BF16 ? gather_kernel<__nv_bfloat16>
+                                                                    : gather_kernel<float>,
+                                               grid_over(out.rows, out.cols), dim3(THREADS), 0, out,
+                                               x, rows, is_wide(out) && is_wide(x)));
     }
 }
 
 /* ---- activations and sums ---- */
 
-static __global__ void glu_kernel(lore_view out, lore_view gate_up, lore_activation activation)
+template <typename X, typename T>
+static __global__ void glu_kernel(lore_view out, lore_view gate_up, lore_activation activation,
+                                  bool is_wide)
 {
-    const int32_t c = column_here();
-    if (c < out.cols) {
-        const float *gate = gate_up.data + blockIdx.x * gate_up.stride + c;
-        out.data[blockIdx.x * out.stride + c] = lore_activate(*gate, activation) * gate[out.cols];
+    const int32_t c = column_here(), cols = out.cols;
+    lore_cuda_release();
+    lore_cuda_wait();
+    if (c < cols) {
+        const X *from = row_here<X>(gate_up);
+        const float4 gate = lore_load_four(from, c, cols, is_wide);
+        const float4 up = lore_load_four(from + cols, c, cols, is_wide);
+        lore_put_four(row_here<T>(out), c, cols, is_wide,
+                      make_float4(lore_activate(gate.x, activation) * up.x,
+                                  lore_activate(gate.y, activation) * up.y,
+                                  lore_activate(gate.z, activation) * up.z,
+                                  lore_activate(gate.w, activation) * up.w));
     }
+}
+
+template <typename X>
+static cudaError_t glu_launch(lore_queue *queue, lore_view out, lore_view gate_up,
+                              lore_activation activation)
+{
+    return lore_cuda_launch(
+        queue, out.dtype == LORE_BF16 ? glu_kernel<X, __nv_bfloat16> : glu_kernel<X, float>,
+        grid_over(out.rows, out.cols), dim3(THREADS), 0, out, gate_up, activation,
+        is_wide(out) && is_wide(gate_up));
 }
 
 void lore_cuda_glu(lore_queue *queue, lore_view out, lore_view gate_up, lore_activation activation)
 {
     if (out.rows > 0) {
-        glu_kernel<<<grid_over(out.rows, out.cols), THREADS, 0,
-                     lore_cuda_queue_of(queue)->stream>>>(out, gate_up, activation);
-        LORE_CUDA_NOTE(queue, cudaGetLastError());
+        LORE_CUDA_NOTE(queue, gate_up.dtype == LORE_BF16
+                                  ? glu_launch<__nv_bfloat16>(queue, out, gate_up, activation)
+                                  : glu_launch<float>(queue, out, gate_up, activation));
     }
 }
 
-static __global__ void add_kernel(lore_view out, lore_view x)
+template <typename X> static __global__ void add_kernel(lore_view out, lore_view x, bool is_wide)
 {
-    const int32_t c = column_here();
-    if (c < out.cols) {
-        out.data[blockIdx.x * out.stride + c] += x.data[blockIdx.x * x.stride + c];
+    const int32_t c = column_here(), cols = out.cols;
+    lore_cuda_release();
+    lore_cuda_wait();
+    if (c < cols) {
+        float *to = row_here<float>(out);
+        lore_put_four(to, c, cols, is_wide,
+                      add_four(lore_load_four((const float *)to, c, cols, is_wide),
+                               lore_load_four((const X *)row_here<X>(x), c, cols, is_wide)));
     }
 }
 
 void lore_cuda_add(lore_queue *queue, lore_view out, lore_view x)
 {
     if (out.rows > 0) {
-        add_kernel<<<grid_over(out.rows, out.cols), THREADS, 0,
-                     lore_cuda_queue_of(queue)->stream>>>(out, x);
-        LORE_CUDA_NOTE(queue, cudaGetLastError());
+        LORE_CUDA_NOTE(queue, lore_cuda_launch(queue,
+                                               x.dtype == LORE_BF16 ? add_kernel<__nv_bfloat16>
+                                                                    : add_kernel<float>,
+                                               grid_over(out.rows, out.cols), dim3(THREADS), 0, out,
+                                               x, is_wide(out) && is_wide(x)));
     }
 }
 
-static __global__ void softcap_kernel(lore_view x, float cap)
+static __global__ void softcap_kernel(lore_view x, float cap, bool is_wide)
 {
     const int32_t c = column_here();
+    lore_cuda_release();
+    lore_cuda_wait();
     if (c < x.cols) {
-        float *at = x.data + blockIdx.x * x.stride + c;
-        *at = cap * tanhf(*at / cap);
+        float *at = row_here<float>(x);
+        const float4 v = lore_load_four((const float *)at, c, x.cols, is_wide);
+        lore_put_four(at, c, x.cols, is_wide,
+                      make_float4(cap * tanhf(v.x / cap), cap * tanhf(v.y / cap),
+                                  cap * tanhf(v.z / cap), cap * tanhf(v.w / cap)));
     }
 }
 
 void lore_cuda_softcap(lore_queue *queue, lore_view x, float cap)
 {
     if (x.rows > 0) {
-        softcap_kernel<<<grid_over(x.rows, x.cols), THREADS, 0,
-                         lore_cuda_queue_of(queue)->stream>>>(x, cap);
-        LORE_CUDA_NOTE(queue, cudaGetLastError());
+        LORE_CUDA_NOTE(queue, lore_cuda_launch(queue, softcap_kernel, grid_over(x.rows, x.cols),
+                                               dim3(THREADS), 0, x, cap, is_wide(x)));
     }
 }
 
@@ -151,7 +223,7 @@ static __global__ void pool_kernel(lore_view out, lore_view x, const int32_t *ro
     for (int32_t c = threadIdx.x; c < out.cols; c += THREADS) {
         float sum = 0.0f;
         for (int32_t r = first; r < end; r++) {
-            sum += x.data[r * x.stride + c];
+            sum += lore_read(x, r, c);
         }
         to[c] = sum / (float)(end - first);
         squares += to[c] * to[c];

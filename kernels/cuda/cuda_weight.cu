@@ -1,113 +1,85 @@
 /* Weights on the device: row-major f32 or bf16, one block for all stacked parts.
  *
- * Parts of the dtype that is wanted are copied as they are. Others are unfolded on the host, a slab
- * of rows at a time, and copied: f16 and int4 groups round to the backend's precision; rows of int8
- * keep their whole numbers, which bf16 holds exactly, and their scales. The copy of one slab runs
- * beside the unfolding of the next. */
+ * Parts of the dtype that is wanted are copied as they are. Others are unfolded on the host on the
+ * way (cuda_upload.cu): f16 and int4 groups round to the backend's precision; rows of int8 keep
+ * their whole numbers, which bf16 holds exactly, and their scales. */
 #include "kernels/cuda/cuda_int.h"
 
 #include "base/mem.h"
 
 #include <string.h>
 
-enum { SLAB_BYTES = 8 << 20 };
+/* Where a part's rows go to, for the threads that write them. */
+typedef struct unfolding {
+    const lore_matrix *part;
+    lore_dtype dtype;
+    bool has_failed; /* a thread had no memory; atomic */
+} unfolding;
 
-/* Row `row` of a part in the weight's dtype. row_f32 is scratch of [cols]. */
-static void convert_row(const lore_matrix *part, int32_t row, lore_dtype dtype, float *row_f32,
-                        void *to)
+/* int4 in groups: through f32, in the order of its columns. */
+static bool round_groups(const lore_matrix *part, int64_t first, int64_t count, uint16_t *to)
 {
-    if (dtype == LORE_F32) {
-        lore_matrix_read_row(part, row, (float *)to);
+    float *row = (float *)lore_alloc((size_t)part->cols * sizeof *row);
+    if (row == NULL) {
+        return false;
+    }
+    for (int64_t r = 0; r < count; r++) {
+        lore_matrix_read_row(part, (int32_t)(first + r), row);
+        for (int32_t c = 0; c < part->cols; c++) {
+            *to++ = lore_f32_to_bf16(row[c]);
+        }
+    }
+    lore_free(row);
+    return true;
+}
+
+static void round_values(const lore_matrix *part, size_t first, size_t count, uint16_t *to)
+{
+    for (size_t i = first; i < first + count; i++) {
+        float value = part->dtype == LORE_I8    ? (float)((const int8_t *)part->data)[i]
+                      : part->dtype == LORE_F16 ? lore_f16_to_f32(((const uint16_t *)part->data)[i])
+                                                : ((const float *)part->data)[i];
+        *to++ = lore_f32_to_bf16(value);
+    }
+}
+
+static void unfold_rows(void *self, char *to, int64_t first, int64_t count)
+{
+    unfolding *u = (unfolding *)self;
+    const size_t cols = (size_t)u->part->cols, row_bytes = cols * lore_dtype_size(u->dtype);
+    if (u->part->dtype == u->dtype) {
+        memcpy(to, (const char *)u->part->data + (size_t)first * row_bytes,
+               (size_t)count * row_bytes);
         return;
     }
-    const int8_t *whole = (const int8_t *)part->data + (int64_t)row * part->cols;
-    if (part->dtype != LORE_I8) {
-        lore_matrix_read_row(part, row, row_f32);
+    if (u->dtype == LORE_BF16 && u->part->dtype != LORE_I4) {
+        round_values(u->part, (size_t)first * cols, (size_t)count * cols, (uint16_t *)to);
+        return;
     }
-    for (int32_t c = 0; c < part->cols; c++) {
-        ((uint16_t *)to)[c] =
-            lore_f32_to_bf16(part->dtype == LORE_I8 ? (float)whole[c] : row_f32[c]);
+    if (u->dtype == LORE_BF16) {
+        if (!round_groups(u->part, first, count, (uint16_t *)to)) {
+            __atomic_store_n(&u->has_failed, true, __ATOMIC_RELAXED); /* read when all are done */
+        }
+        return;
     }
-}
-
-typedef struct slabs {
-    cudaStream_t stream;
-    char *memory[2]; /* pinned */
-    cudaEvent_t is_free[2];
-    float *row;
-    int32_t rows; /* of one slab */
-    int turn;
-} slabs;
-
-static void slabs_free(slabs *s)
-{
-    (void)cudaStreamSynchronize(s->stream);
-    for (int i = 0; i < 2; i++) {
-        (void)cudaFreeHost(s->memory[i]);
-        (void)(s->is_free[i] != NULL && cudaEventDestroy(s->is_free[i]));
+    for (int64_t r = 0; r < count; r++) {
+        lore_matrix_read_row(u->part, (int32_t)(first + r), (float *)to + (size_t)r * cols);
     }
-    (void)cudaStreamDestroy(s->stream);
-    lore_free(s->row);
-}
-
-static cudaError_t slabs_new(slabs *s, size_t row_bytes, int32_t cols)
-{
-    s->rows = row_bytes >= SLAB_BYTES ? 1 : (int32_t)(SLAB_BYTES / row_bytes);
-    s->row = (float *)lore_alloc((size_t)cols * sizeof *s->row);
-    cudaError_t error = s->row == NULL ? cudaErrorMemoryAllocation : cudaSuccess;
-    for (int i = 0; i < 2 && error == cudaSuccess; i++) {
-        error = cudaMallocHost((void **)&s->memory[i], (size_t)s->rows * row_bytes);
-        if (error == cudaSuccess) {
-            error = cudaEventCreateWithFlags(&s->is_free[i], cudaEventDisableTiming);
-        }
-    }
-    return error;
-}
-
-/* All rows of a part, slab after slab, to `to` on the device. */
-static cudaError_t copy_part(slabs *s, const lore_matrix *part, lore_dtype dtype, char *to)
-{
-    const size_t row_bytes = (size_t)part->cols * lore_dtype_size(dtype);
-    cudaError_t error = cudaSuccess;
-    for (int32_t first = 0; first < part->rows && error == cudaSuccess; first += s->rows) {
-        const int32_t rows = part->rows - first < s->rows ? part->rows - first : s->rows;
-        const int turn = s->turn++ % 2;
-        error = cudaEventSynchronize(s->is_free[turn]); /* its last copy */
-        const char *as_it_is = (const char *)part->data + (size_t)first * row_bytes;
-        if (part->dtype == dtype) {
-            memcpy(s->memory[turn], as_it_is, (size_t)rows * row_bytes);
-        }
-        for (int32_t r = 0; r < rows && part->dtype != dtype; r++) {
-            convert_row(part, first + r, dtype, s->row, s->memory[turn] + (size_t)r * row_bytes);
-        }
-        if (error == cudaSuccess) {
-            error = cudaMemcpyAsync(to + (size_t)first * row_bytes, s->memory[turn],
-                                    (size_t)rows * row_bytes, cudaMemcpyHostToDevice, s->stream);
-        }
-        if (error == cudaSuccess) {
-            error = cudaEventRecord(s->is_free[turn], s->stream);
-        }
-    }
-    return error;
 }
 
 static cudaError_t copy_parts(lore_cuda_weight *packed, const lore_matrix *parts, int32_t count)
 {
-    slabs s = {};
     const size_t row_bytes = (size_t)parts[0].cols * lore_dtype_size(packed->dtype);
-    cudaError_t error = cudaStreamCreateWithFlags(&s.stream, cudaStreamNonBlocking);
-    if (error != cudaSuccess) {
-        return error;
-    }
-    error = slabs_new(&s, row_bytes, parts[0].cols);
     char *to = (char *)packed->values;
+    cudaError_t error = cudaSuccess;
     for (int32_t i = 0; i < count && error == cudaSuccess; i++) {
-        error = copy_part(&s, &parts[i], packed->dtype, to);
+        unfolding u = {&parts[i], packed->dtype, false};
+        error = lore_cuda_upload_large(packed->base.backend, to, parts[i].rows, row_bytes,
+                                       unfold_rows, &u);
+        error = error == cudaSuccess && u.has_failed ? cudaErrorMemoryAllocation : error;
         to += (size_t)parts[i].rows * row_bytes;
     }
-    const cudaError_t last = cudaStreamSynchronize(s.stream);
-    slabs_free(&s);
-    return error != cudaSuccess ? error : last;
+    return error;
 }
 
 /* The scales of all rows, 1 where a part has none; NULL where no part has any. */
@@ -115,7 +87,7 @@ static cudaError_t copy_scales(lore_cuda_weight *packed, const lore_matrix *part
 {
     bool has_any = false;
     for (int32_t i = 0; i < count; i++) {
-        has_any = has_any || (parts[i].dtype == LORE_I8 && packed->dtype == LORE_BF16);
+        has_any = has_any || (parts[i].dtype == LORE_I8 && packed->dtype != LORE_F32);
     }
     if (!has_any) {
         return cudaSuccess;
@@ -139,11 +111,19 @@ static cudaError_t copy_scales(lore_cuda_weight *packed, const lore_matrix *part
     return error;
 }
 
-/* What is only embedded keeps full precision where it has more than the backend's. */
+/* Parts that are all int8 stay so. What is only embedded keeps full precision where it has more
+ * than the backend's. */
 static lore_dtype choose_dtype(const lore_cuda_backend *backend, const lore_matrix *parts,
                                int32_t count, lore_weight_use use)
 {
     lore_dtype dtype = backend->dtype;
+    int32_t whole = 0;
+    for (int32_t i = 0; i < count; i++) {
+        whole += parts[i].dtype == LORE_I8;
+    }
+    if (whole == count && backend->dtype == LORE_BF16) {
+        return LORE_I8;
+    }
     for (int32_t i = 0; i < count && use == LORE_USE_EMBED; i++) {
         dtype = parts[i].dtype != LORE_BF16 ? LORE_F32 : dtype;
     }
@@ -183,7 +163,9 @@ lore_status lore_cuda_weight_pack(lore_backend *backend, const lore_matrix *part
     }
     if (error != cudaSuccess) {
         lore_cuda_weight_free(&packed->base);
-        return lore_cuda_fail(err, error, "a weight does not get to the GPU");
+        return error == cudaErrorMemoryAllocation
+                   ? lore_cuda_fail_memory(err, size_bytes)
+                   : lore_cuda_fail(err, error, "a weight does not get to the GPU");
     }
     *weight = &packed->base;
     return LORE_OK;

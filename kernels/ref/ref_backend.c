@@ -26,8 +26,10 @@ static const lore_ops ref_ops = {
     .pool = lore_ref_pool,
     .gather = lore_ref_gather,
     .penalise = lore_host_penalise,
+    .take_drawn = lore_host_take_drawn,
     .sample = lore_ref_sample,
     .scan = lore_ref_scan,
+    .search = lore_host_search,
 };
 
 static lore_status ref_open(const lore_backend_options *options, lore_backend **backend,

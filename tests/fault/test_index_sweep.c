@@ -140,7 +140,8 @@ static lore_status list_some(lore_index *index, lore_arena *arena, lore_error *e
 static lore_status read_beside(index_life *life, lore_arena *arena, lore_error *err)
 {
     lore_index *reader = NULL;
-    lore_index_options options = {&life->f.config, life->f.backend, false, "encoder-1", FIX_DIM};
+    lore_index_options options = {&life->f.config, life->f.backend, false,
+                                  "encoder-1",     FIX_DIM,         NULL};
     lore_status status = lore_index_open(life->f.folder, &options, &reader, err);
     if (status == LORE_OK) {
         status = search_some(reader, &life->f.config.limits, arena, err);

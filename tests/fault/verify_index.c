@@ -76,8 +76,9 @@ static int verify(const char *folder)
     lore_status status = lore_backend_open(&backend, &f.backend, &err);
     if (status == LORE_OK) {
         bool is_known = read_encoder(folder, encoder, sizeof encoder, &dim);
-        lore_index_options options = {&f.config, f.backend, true, is_known ? encoder : NULL,
-                                      is_known ? (int32_t)dim : 0};
+        lore_index_options options = {
+            &f.config, f.backend, true, is_known ? encoder : NULL, is_known ? (int32_t)dim : 0,
+            NULL};
         status = lore_index_open(folder, &options, &f.index, &err);
     }
     int64_t open_ms = (lore_clock_ns() - start_ns) / 1000000;

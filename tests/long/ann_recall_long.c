@@ -172,9 +172,12 @@ static void open_models(bench *b)
 static void open_index(bench *b)
 {
     lore_error err;
-    lore_index_options options = {&b->config, b->backend, true,
+    lore_index_options options = {&b->config,
+                                  b->backend,
+                                  true,
                                   lore_embedder_fingerprint(b->embedder),
-                                  lore_embedder_dim(b->embedder)};
+                                  lore_embedder_dim(b->embedder),
+                                  NULL};
     CHECK_OK(lore_index_open(b->folder, &options, &b->index, &err), &err);
 }
 

@@ -31,6 +31,7 @@ CHECK_UNUSED static void cases_small(const subject *on)
     cases_rope_packed(on);
     cases_attention_not_finite(on);
     cases_penalise(on);
+    cases_take_drawn(on);
     cases_sample(on);
     cases_scan(on);
 }

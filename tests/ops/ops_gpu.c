@@ -56,6 +56,7 @@ GPU_TEST(gpu_attention_not_finite_bf16, LORE_PRECISION_BF16, cases_attention_not
 GPU_TEST(gpu_not_finite_f32, LORE_PRECISION_F32, cases_matmul_not_finite)
 GPU_TEST(gpu_not_finite_bf16, LORE_PRECISION_BF16, cases_matmul_not_finite)
 GPU_TEST(gpu_penalise, LORE_PRECISION_F32, cases_penalise)
+GPU_TEST(gpu_take_drawn, LORE_PRECISION_F32, cases_take_drawn)
 GPU_TEST(gpu_sample, LORE_PRECISION_F32, cases_sample)
 GPU_TEST(gpu_scan, LORE_PRECISION_F32, cases_scan)
 
@@ -63,4 +64,4 @@ CHECK_MAIN(gpu_matmul_f32, gpu_matmul_bf16, gpu_embed, gpu_gather, gpu_norms, gp
            gpu_activations, gpu_add_and_softcap, gpu_pool, gpu_decoder_f32, gpu_decoder_bf16,
            gpu_packed_attention_f32, gpu_packed_attention_bf16, gpu_rope_packed,
            gpu_attention_not_finite_f32, gpu_attention_not_finite_bf16, gpu_not_finite_f32,
-           gpu_not_finite_bf16, gpu_penalise, gpu_sample, gpu_scan)
+           gpu_not_finite_bf16, gpu_penalise, gpu_take_drawn, gpu_sample, gpu_scan)

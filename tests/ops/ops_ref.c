@@ -274,7 +274,8 @@ TEST(ref_attention_masks)
     const int32_t row_start[2] = {0, ROWS}, past[1] = {0}, page_start[2] = {0, 1}, pages[1] = {0};
     const lore_batch batch = {1, ROWS, row_start, past, page_start, pages, ROWS, ROWS};
     const lore_pages held = {keys, values, LORE_F32, 1, ROWS, KV_HEADS, DIM};
-    const lore_view qkv = lore_view_of(x, ROWS, COLS), queries = {x, ROWS, HEADS * DIM, COLS};
+    const lore_view qkv = lore_view_of(x, ROWS, COLS),
+                    queries = lore_view_columns(qkv, 0, HEADS * DIM);
     static const lore_attention cases[] = {
         {0.7f, 0.0f, 0},  {0.7f, 0.0f, 1},  {0.7f, 0.0f, 5},
         {2.0f, 0.8f, 0},  {2.0f, 0.8f, 3},  {0.7f, 0.0f, ROWS - 1},

@@ -171,13 +171,13 @@ static grid grid_new(const side *on, const float *values, int32_t rows, int32_t 
                values + (size_t)r * (size_t)cols, (size_t)cols * sizeof *host);
     }
     made.memory = upload(on, host, made.count * sizeof *host);
-    made.view = (lore_view){made.memory + SENTINELS, rows, cols, cols + gap};
+    made.view = (lore_view){made.memory + SENTINELS, rows, cols, cols + gap, LORE_F32};
     lore_free(host);
     return made;
 }
 
 /* The columns first .. first+cols-1 of a view. */
-static lore_view columns(lore_view view, int32_t first, int32_t cols)
+CHECK_UNUSED static lore_view columns(lore_view view, int32_t first, int32_t cols)
 {
     view.data += first;
     view.cols = cols;
@@ -232,8 +232,8 @@ static void compare_above(const subject *on, const char *what, float *got, float
     }
 }
 
-static void compare(const subject *on, const char *what, float *got, float *want, size_t count,
-                    double tolerance)
+CHECK_UNUSED static void compare(const subject *on, const char *what, float *got, float *want,
+                                 size_t count, double tolerance)
 {
     compare_above(on, what, got, want, count, tolerance, 1e-30);
 }

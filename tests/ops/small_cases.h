@@ -274,6 +274,35 @@ static void run_sample(const side *at, const float *logits, int32_t rows, int32_
     lore_backend_free(at->backend, own_samples);
 }
 
+/* Ids below 0 are taken from the draws, the others stay, and so does what lies behind them. */
+CHECK_UNUSED static void cases_take_drawn(const subject *on)
+{
+    enum { MOST = 700, DRAWS = 300 };
+    for (int i = 0; i < 8; i++) {
+        const int32_t count = PICK(0, 1, 8, 255, 256, 257, 699);
+        int32_t ids[MOST], drawn[DRAWS], wanted[MOST];
+        for (int32_t k = 0; k < DRAWS; k++) {
+            drawn[k] = random_below(100000);
+        }
+        for (int32_t r = 0; r < MOST; r++) {
+            ids[r] = random_below(2) == 0 ? -1 - random_below(DRAWS) : random_below(100000);
+            wanted[r] = ids[r] < 0 && r < count ? drawn[-1 - ids[r]] : ids[r];
+        }
+        ON_BOTH(on, at)
+        {
+            int32_t *own = upload(at, ids, sizeof ids), got[MOST];
+            int32_t *own_drawn = upload(at, drawn, sizeof drawn);
+            lore_op_take_drawn(at->queue, own, own_drawn, count);
+            lore_queue_download(at->queue, got, own, sizeof got);
+            lore_error err = {0};
+            CHECK_OK(lore_queue_sync(at->queue, &err), &err);
+            CHECK(memcmp(got, wanted, sizeof got) == 0);
+            lore_backend_free(at->backend, own);
+            lore_backend_free(at->backend, own_drawn);
+        }
+    }
+}
+
 /* One function for backends that compute on the host; another one would be held against it here. */
 CHECK_UNUSED static void cases_penalise(const subject *on)
 {

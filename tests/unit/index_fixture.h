@@ -15,6 +15,7 @@ enum { FIX_DIM = 32, FIX_CHUNKS_MAX = 64 };
 typedef struct fixture {
     lore_config config;
     lore_backend *backend;
+    lore_backend *device; /* NULL: none */
     lore_index *index;
     char folder[256];
 } fixture;
@@ -34,8 +35,8 @@ CHECK_UNUSED static void fix_init(fixture *f, const char *name)
 CHECK_UNUSED static lore_status fix_try_open(fixture *f, bool is_writer, const char *encoder,
                                              lore_error *err)
 {
-    lore_index_options options = {&f->config, f->backend, is_writer, encoder,
-                                  encoder == NULL ? 0 : FIX_DIM};
+    lore_index_options options = {
+        &f->config, f->backend, is_writer, encoder, encoder == NULL ? 0 : FIX_DIM, f->device};
     return lore_index_open(f->folder, &options, &f->index, err);
 }
 

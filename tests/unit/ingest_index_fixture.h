@@ -30,9 +30,12 @@ CHECK_UNUSED static void bench_open(bench *b, const char *name)
     lore_backend_options options = {.kind = LORE_BACKEND_CPU, .pool = b->pool};
     CHECK_OK(lore_backend_open(&options, &b->backend, &err), &err);
     CHECK_OK(lore_embedder_open(ENCODER, b->backend, &b->config.limits, &b->embedder, &err), &err);
-    lore_index_options index_options = {&b->config, b->backend, true,
+    lore_index_options index_options = {&b->config,
+                                        b->backend,
+                                        true,
                                         lore_embedder_fingerprint(b->embedder),
-                                        lore_embedder_dim(b->embedder)};
+                                        lore_embedder_dim(b->embedder),
+                                        NULL};
     CHECK_OK(lore_index_open(b->folder, &index_options, &b->index, &err), &err);
     CHECK_OK(lore_writer_open(b->index, &b->writer, &err), &err);
 }

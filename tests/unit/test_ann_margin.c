@@ -36,7 +36,7 @@ static void begin(around *a, int64_t rows)
     CHECK_OK(lore_backend_open(&options, &a->backend, &err), &err);
     a->part = make_part(rows);
     CHECK_OK(lore_lists_new(&a->part, 1, FIX_DIM, &stop, &a->lists, &err), &err);
-    CHECK_OK(lore_scan_open(&a->scan, a->backend, false, FIX_DIM, &err), &err);
+    CHECK_OK(lore_scan_open(&a->scan, a->backend, FIX_DIM, &err), &err);
 }
 
 static void end(around *a)

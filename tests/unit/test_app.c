@@ -42,10 +42,33 @@ TEST(devices)
         CHECK_FAILS(lore_app_device(&config, &options, &err), LORE_ERR_INVALID, &err, "device");
     }
     set_text(config.device, sizeof config.device, "cuda:99");
-    CHECK_FAILS(lore_app_device(&config, &options, &err), LORE_ERR_UNSUPPORTED, &err, "cuda:99");
+    CHECK_OK(lore_app_device(&config, &options, &err), &err);
+    CHECK_INT(options.kind, LORE_BACKEND_CUDA);
+    CHECK_INT(options.device, 99);
     set_text(config.device, sizeof config.device, "cpu");
     set_text(config.precision, sizeof config.precision, "f12");
     CHECK_FAILS(lore_app_device(&config, &options, &err), LORE_ERR_INVALID, &err, "precision");
+}
+
+/* A GPU that was asked for and cannot be used is an error that names it; auto does not ask. */
+TEST(no_such_gpu)
+{
+    lore_error err;
+    lore_app app;
+    lore_backend *backend = NULL;
+    use_defaults();
+    set_text(config.device, sizeof config.device, "cuda:99");
+    CHECK(lore_app_open_device(&config, NULL, &backend, &err) != LORE_OK);
+    CHECK(strncmp(err.message, "device cuda:99: ", 16) == 0);
+    printf("%s\n", err.message);
+    CHECK(lore_app_open(&config, (lore_app_needs){.engine = true}, &app, &err) != LORE_OK);
+    CHECK(strncmp(err.message, "device cuda:99: ", 16) == 0);
+    CHECK(lore_app_open(&config, (lore_app_needs){.embedder = true}, &app, &err) != LORE_OK);
+    CHECK(strncmp(err.message, "device cuda:99: ", 16) == 0);
+    set_text(config.device, sizeof config.device, "auto");
+    CHECK_OK(lore_app_open_device(&config, NULL, &backend, &err), &err);
+    CHECK_INT(lore_backend_get_kind(backend), LORE_BACKEND_CPU);
+    lore_backend_close(backend);
 }
 
 TEST(what_is_missing_is_named)
@@ -179,5 +202,5 @@ TEST(every_allocation_may_fail)
     check_alloc_sweep(open_once, NULL);
 }
 
-CHECK_MAIN(devices, what_is_missing_is_named, one_writer, read_only_folder,
+CHECK_MAIN(devices, no_such_gpu, what_is_missing_is_named, one_writer, read_only_folder,
            large_documents_share_room, every_allocation_may_fail)

@@ -351,5 +351,49 @@ TEST(queues_own_the_pool)
     lore_pool_free(pool);
 }
 
+/* On the host nothing has to be waited for: marks end what was begun, later downloads are done at
+ * once, and a failure is returned by the mark behind it alone. */
+TEST(marks_of_the_host)
+{
+    lore_pool *pool = NULL;
+    lore_backend *backend = NULL;
+    lore_queue *queue = NULL;
+    lore_error err = {0};
+    void *from = NULL, *to = NULL;
+    int64_t unused = 1, total = 1;
+    CHECK_OK(lore_pool_new(2, &pool, &err), &err);
+    const lore_backend_options options = {.kind = LORE_BACKEND_CPU, .pool = pool};
+    CHECK_OK(lore_backend_open(&options, &backend, &err), &err);
+    lore_backend_memory(backend, &unused, &total);
+    CHECK(unused == 0 && total == 0 && !lore_backend_can_record(backend));
+    CHECK_OK(lore_queue_open(backend, &queue, &err), &err);
+    CHECK_OK(lore_backend_alloc_host(backend, 64, &from, &err), &err);
+    CHECK_OK(lore_backend_alloc_host(backend, 64, &to, &err), &err);
+    CHECK((uintptr_t)from % 64 == 0);
+    for (int32_t i = 0; i < 4; i++) { /* begin would assert if the last mark had not ended it */
+        lore_queue_begin(queue, LORE_PRIORITY_NORMAL);
+        memset(from, i + 1, 64);
+        lore_queue_download_later(queue, to, from, 64);
+        CHECK_OK(lore_queue_mark(queue, i % LORE_MARKS, &err), &err);
+        CHECK(memcmp(from, to, 64) == 0);
+    }
+    lore_queue_begin(queue, LORE_PRIORITY_NORMAL);
+    lore_queue_download_later(queue, to, from, 0);
+    float logit = 0;
+    const lore_penalty penalty = {2.0f, (const int32_t[]){0}, 1};
+    lore_mem_fail_at(1, true);
+    lore_op_penalise(queue, lore_view_of(&logit, 1, 1), &penalty);
+    lore_mem_fail_at(0, false);
+    CHECK_INT(lore_queue_mark(queue, 1, &err), LORE_ERR_NOMEM);
+    CHECK_OK(lore_queue_wait_mark(queue, 0, &err), &err);
+    lore_backend_free_host(backend, from);
+    lore_backend_free_host(backend, to);
+    lore_backend_free_host(backend, NULL);
+    lore_recording_free(NULL);
+    lore_queue_close(queue);
+    lore_backend_close(backend);
+    lore_pool_free(pool);
+}
+
 CHECK_MAIN(halves_round_trip, halves_round_to_even, quantize_row, dtypes, open_and_describe,
-           pack_refuses, pack_sizes, memory_fails, copies, queues_own_the_pool)
+           marks_of_the_host, pack_refuses, pack_sizes, memory_fails, copies, queues_own_the_pool)

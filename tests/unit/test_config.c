@@ -43,12 +43,16 @@ TEST(sets_single_keys)
     lore_config_default(&config);
     CHECK_OK(set("top_k", "7"), &err);
     CHECK_OK(set("limits.question_bytes_max", "100"), &err);
+    CHECK_OK(set("limits.vram_bytes_max", "24G"), &err);
+    CHECK_OK(set("limits.kv_bytes_max", "1536M"), &err);
     CHECK_OK(set("fusion_weight", "0.75"), &err);
     CHECK_OK(set("fusion_rrf", "yes"), &err);
     CHECK_OK(set("device", "cuda:3"), &err);
     CHECK_OK(set("data", "/tmp/x y"), &err);
     CHECK_INT(config.top_k, 7);
     CHECK_INT(config.limits.question_bytes_max, 100);
+    CHECK_INT(config.limits.vram_bytes_max, (int64_t)24 << 30);
+    CHECK_INT(config.limits.kv_bytes_max, (int64_t)1536 << 20);
     CHECK_NEAR(config.fusion_weight, 0.75, 0);
     CHECK(config.fusion_rrf);
     CHECK_STR(lore_str_from(config.device), "cuda:3");
@@ -67,6 +71,13 @@ TEST(refuses_wrong_values)
         {"top_k", "0", "top_k must be an integer from 1 to 1000, not 0"},
         {"top_k", "1001", "from 1 to 1000"},
         {"top_k", "", "must be an integer"},
+        {"top_k", "1K", "must be an integer, not '1K'"},
+        {"limits.vram_bytes_max", "G", "must be an integer, not 'G'"},
+        {"limits.vram_bytes_max", "-1G", "must be an integer, not '-1G'"},
+        {"limits.vram_bytes_max", "1.5G", "must be an integer, not '1.5G'"},
+        {"limits.vram_bytes_max", "24GB", "must be an integer, not '24GB'"},
+        {"limits.vram_bytes_max", "9999999999T", "must be an integer"},
+        {"limits.vram_bytes_max", "2000G", "from 0 to 1099511627776"},
         {"fusion_weight", "1.5", "fusion_weight must be a number from 0 to 1, not 1.5"},
         {"fusion_weight", "nan", "must be a number"},
         {"fusion_weight", "0x1p-2", "must be a number"},

@@ -67,7 +67,7 @@ TEST(top_candidates)
 }
 
 /* The scan finds what a plain loop over the floats finds, up to the rounding of int8. */
-static void check_scan(bool is_device)
+TEST(scanning)
 {
     lore_error err;
     lore_backend *backend = NULL;
@@ -75,10 +75,7 @@ static void check_scan(bool is_device)
     CHECK_OK(lore_backend_open(&options, &backend, &err), &err);
     lore_segment *segment = make_segment(ROWS, 1, 1);
     lore_scan scan;
-    CHECK_OK(lore_scan_open(&scan, backend, is_device, FIX_DIM, &err), &err);
-    if (is_device) {
-        CHECK_OK(lore_segment_upload(segment, backend, scan.queue, &err), &err);
-    }
+    CHECK_OK(lore_scan_open(&scan, backend, FIX_DIM, &err), &err);
     float query[FIX_DIM], vector[FIX_DIM];
     lore_candidate items[10];
     lore_part part = {segment, NULL};
@@ -138,17 +135,6 @@ static void check_scan(bool is_device)
     lore_backend_close(backend);
 }
 
-TEST(scan_on_host)
-{
-    check_scan(false);
-}
-
-/* The same through copies on the backend, as CUDA needs them. */
-TEST(scan_on_device)
-{
-    check_scan(true);
-}
-
 /* A merge keeps live rows in order, byte for byte. */
 TEST(merging)
 {
@@ -173,4 +159,4 @@ TEST(merging)
     }
 }
 
-CHECK_MAIN(finding_rows, top_candidates, scan_on_host, scan_on_device, merging)
+CHECK_MAIN(finding_rows, top_candidates, scanning, merging)

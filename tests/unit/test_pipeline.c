@@ -3,6 +3,7 @@
 #include "tests/unit/ingest_index_fixture.h"
 
 #include "base/clock.h"
+#include "models/embedder_int.h"
 
 #include <pthread.h>
 #include <unistd.h>
@@ -198,20 +199,39 @@ TEST(cancelled)
     bench_close(&b);
 }
 
+/* An encoder that takes two packs at a time, as a device's does: two embedders keep it busy. */
+static void pair_embedders(bench *b)
+{
+    const lore_encoder_room room = {.rows = 256, .sequences = 16, .seats = 2};
+    const lore_encoder_room rooms[] = {room, room};
+    lore_error err = {0};
+    lore_embedder_close(b->embedder);
+    CHECK_OK(
+        lore_embedder_open_rooms(ENCODER, b->backend, rooms, &b->config.limits, &b->embedder, &err),
+        &err);
+    CHECK_INT(lore_embedder_bulk_calls(b->embedder), 2);
+}
+
 /* Rows in order of the source: with one thread or many the chunks come out alike. */
 TEST(order)
 {
+    enum { ROUNDS = 3 };
     lore_arena arena;
-    lore_chunk chunks[2][64];
-    int32_t counts[2] = {0};
+    lore_chunk chunks[ROUNDS][64];
+    int32_t counts[ROUNDS] = {0};
     char folder[256];
     lore_error err = {0};
     make_folder(folder, "order", 20);
     lore_arena_init(&arena, 0);
-    for (int round = 0; round < 2; round++) {
+    for (int round = 0; round < ROUNDS; round++) {
         bench b;
-        bench_open(&b, round == 0 ? "order-1" : "order-2");
+        char name[16];
+        snprintf(name, sizeof name, "order-%d", round);
+        bench_open(&b, name);
         b.config.threads = round == 0 ? 1 : 16;
+        if (round == 2) {
+            pair_embedders(&b);
+        }
         run_folder(&b, folder, (lore_ingest_options){0});
         int64_t rows[64];
         for (int64_t i = 0; i < 64; i++) {
@@ -224,11 +244,13 @@ TEST(order)
         bench_close(&b);
     }
     CHECK(counts[0] >= 20);
-    CHECK_INT(counts[0], counts[1]);
-    for (int32_t i = 0; i < counts[0]; i++) {
-        CHECK_INT(chunks[0][i].row, chunks[1][i].row);
-        CHECK(lore_str_equal(chunks[0][i].text, chunks[1][i].text));
-        CHECK(lore_str_equal(chunks[0][i].source, chunks[1][i].source));
+    for (int round = 1; round < ROUNDS; round++) {
+        CHECK_INT(counts[0], counts[round]);
+        for (int32_t i = 0; i < counts[0]; i++) {
+            CHECK_INT(chunks[0][i].row, chunks[round][i].row);
+            CHECK(lore_str_equal(chunks[0][i].text, chunks[round][i].text));
+            CHECK(lore_str_equal(chunks[0][i].source, chunks[round][i].source));
+        }
     }
     lore_arena_destroy(&arena);
 }
@@ -308,6 +330,13 @@ TEST(without_threads)
         CHECK_INT(status == LORE_OK, is_cleaner);
     }
     CHECK_INT(bench_documents(&b), 5);
+    pair_embedders(&b); /* starts 1 and 2, and the cleaners' from 3 on */
+    for (int64_t n = 1; n <= 3; n++) {
+        lore_thread_fail_at(n);
+        lore_status status = run_paths(&b, &path, 1, (lore_ingest_options){0}, &counts, &err);
+        lore_thread_fail_at(0);
+        CHECK_INT(status == LORE_OK, n == 2);
+    }
     bench_close(&b);
 }
 
