@@ -15,7 +15,7 @@ TEST(agreement_wins)
 {
     lore_candidate dense[] = {{1, 0.9F}, {2, 0.9F}, {3, 0.1F}};
     lore_candidate text[] = {{2, 7.0F}, {4, 7.0F}};
-    lore_fusion fused[5];
+    lore_fused fused[5];
     int32_t count = lore_fuse_scores(list_of(dense, 3), list_of(text, 2), 0.5, fused);
     CHECK_INT(count, 4);
     CHECK_INT(fused[0].chunk, 2);
@@ -32,7 +32,7 @@ TEST(weights_reach_both_ends)
 {
     lore_candidate dense[] = {{1, 0.9F}, {2, 0.5F}};
     lore_candidate text[] = {{2, 9.0F}, {1, 1.0F}};
-    lore_fusion fused[4];
+    lore_fused fused[4];
     CHECK_INT(lore_fuse_scores(list_of(dense, 2), list_of(text, 2), 1.0, fused), 2);
     CHECK_INT(fused[0].chunk, 1);
     CHECK_INT(lore_fuse_scores(list_of(dense, 2), list_of(text, 2), 0.0, fused), 2);
@@ -41,7 +41,7 @@ TEST(weights_reach_both_ends)
 
 TEST(empty_lists_give_nothing)
 {
-    lore_fusion fused[1];
+    lore_fused fused[1];
     CHECK_INT(lore_fuse_scores((lore_candidates){0}, (lore_candidates){0}, 0.3, fused), 0);
     CHECK_INT(lore_fuse_ranks((lore_candidates){0}, (lore_candidates){0}, 0.3, fused), 0);
 }
@@ -71,10 +71,10 @@ TEST(input_order_does_not_matter)
             dense[i] = (lore_candidate){2 * i + 1, lore_random_unit(&seed) * 2.0F - 1.0F};
             text[i] = (lore_candidate){3 * i, (float)(lore_random_next(&seed) % 5)}; /* many ties */
         }
-        lore_fusion first[2 * COUNT];
-        lore_fusion second[2 * COUNT];
+        lore_fused first[2 * COUNT];
+        lore_fused second[2 * COUNT];
         bool by_rank = round % 2 == 1;
-        int32_t (*fuse)(lore_candidates, lore_candidates, double, lore_fusion *) =
+        int32_t (*fuse)(lore_candidates, lore_candidates, double, lore_fused *) =
             by_rank ? lore_fuse_ranks : lore_fuse_scores;
         int32_t count = fuse(list_of(dense, dense_count), list_of(text, text_count), 0.4, first);
         shuffle(dense, dense_count, &seed);
