@@ -54,6 +54,9 @@ extern const lore_backend_driver lore_cpu_driver;
 #ifdef LORE_HAVE_CUDA
 extern const lore_backend_driver lore_cuda_driver;
 int32_t lore_cuda_device_count(void);
+lore_status lore_cuda_measure_reads(lore_backend *backend, double *bytes_per_second,
+                                    lore_error *err); /* cuda_peak.cu */
+void lore_cuda_memory(const lore_backend *backend, int64_t *free_bytes, int64_t *total_bytes);
 #endif
 
 /* Note a failure in the queue; only the first since the last sync is kept. */
@@ -105,8 +108,10 @@ typedef struct lore_candidate {
     float logit;
     int32_t id;
 } lore_candidate;
-/* lore_op_penalise. */
+/* lore_op_penalise and lore_op_tops. */
 void lore_host_penalise(lore_queue *queue, lore_view logits, const lore_penalty *penalties);
+void lore_host_tops(lore_queue *queue, lore_likely *tops, lore_view logits,
+                    const lore_sample *samples, const lore_row_math *math);
 /* One row of lore_op_sample. candidates [count] is scratch. */
 void lore_sample_row(int32_t *id, float *logprob, float *logits, int32_t count,
                      const lore_sample *sample, lore_candidate *candidates,

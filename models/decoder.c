@@ -21,6 +21,8 @@
  * places in backend memory that a step's arrays are copied to. A step allocates nothing. */
 #include "models/decoder_int.h"
 
+#include <string.h>
+
 /* The scheduler's promises. Breaking one is our bug, and would be a write outside of a page. */
 static void check_step(const lore_decoder *d, const lore_step *step)
 {
@@ -158,40 +160,79 @@ static void run_head(lore_decoder *d, int32_t rows, int32_t count)
     }
 }
 
+/* Logits of the rows that want a token, and the tokens. */
+static void run_draws(lore_decoder *d, const lore_step *step, float *logits)
+{
+    const size_t count = (size_t)step->logits_count;
+    lore_view view = lore_view_of(d->logits, step->logits_count, d->config.vocab);
+    run_head(d, step->batch.rows, step->logits_count);
+    if (logits != NULL) { /* before sampling, which may overwrite them */
+        lore_queue_download(d->queue, logits, d->logits,
+                            count * (size_t)d->config.vocab * sizeof(float));
+    }
+    if (step->penalties != NULL) {
+        lore_op_penalise(d->queue, view, step->penalties);
+    }
+    if (step->tops != NULL) {
+        lore_op_tops(d->queue, d->step.tops, view, d->step.samples);
+        lore_queue_download(d->queue, step->tops, d->step.tops,
+                            count * LORE_TOPS_MAX * sizeof(lore_likely));
+    }
+    lore_op_sample(d->queue, d->step.drawn, d->step.logprobs, view, d->step.samples);
+    lore_queue_download(d->queue, d->drawn, d->step.drawn, count * sizeof(int32_t));
+    lore_queue_download(d->queue, d->logprobs, d->step.logprobs, count * sizeof(float));
+}
+
+/* The step from its arrays to the draws in host memory. */
+static lore_status run_step(lore_decoder *d, const lore_step *step, float *logits, lore_error *err)
+{
+    LORE_ASSERT(!d->is_submitted);
+    LORE_ASSERT(step->batch.rows > 0 || step->logits_count == 0);
+    lore_status status = LORE_OK;
+    if (step->batch.rows > 0) {
+        check_step(d, step);
+        lore_queue_begin(d->queue, LORE_PRIORITY_NORMAL);
+        lore_batch batch = upload_step(d, step);
+        lore_view x = lore_view_of(d->x, batch.rows, d->config.width);
+        lore_view normed = lore_view_of(d->normed, batch.rows, d->config.width);
+        lore_op_embed(d->queue, x, d->table, d->step.ids, d->config.embed_scale, false);
+        for (int32_t i = 0; i < d->config.layers; i++) {
+            run_attention(d, &d->layers[i], &batch, x, normed);
+            run_ffn(d, &d->layers[i], x, normed);
+        }
+        if (step->logits_count > 0) {
+            run_draws(d, step, logits);
+        }
+        status = lore_queue_sync(d->queue, err);
+    }
+    d->drawn_count = step->logits_count;
+    d->is_submitted = status == LORE_OK;
+    return status;
+}
+
+lore_status lore_decoder_submit(lore_decoder *d, const lore_step *step, lore_error *err)
+{
+    return run_step(d, step, NULL, err);
+}
+
+/* All was done when the step was submitted, so that nothing can fail. */
+lore_status lore_decoder_collect(lore_decoder *d, int32_t *ids, float *logprobs, lore_error *err)
+{
+    (void)err;
+    LORE_ASSERT(d->is_submitted);
+    d->is_submitted = false;
+    if (d->drawn_count > 0) {
+        memcpy(ids, d->drawn, (size_t)d->drawn_count * sizeof *ids);
+        memcpy(logprobs, d->logprobs, (size_t)d->drawn_count * sizeof *logprobs);
+    }
+    return LORE_OK;
+}
+
 lore_status lore_decoder_step(lore_decoder *d, const lore_step *step, int32_t *ids, float *logprobs,
                               float *logits, lore_error *err)
 {
-    size_t count = (size_t)step->logits_count;
-    if (step->batch.rows == 0) {
-        LORE_ASSERT(count == 0);
-        return LORE_OK;
-    }
-    check_step(d, step);
-    lore_queue_begin(d->queue, LORE_PRIORITY_NORMAL);
-    lore_batch batch = upload_step(d, step);
-
-    lore_view x = lore_view_of(d->x, batch.rows, d->config.width);
-    lore_view normed = lore_view_of(d->normed, batch.rows, d->config.width);
-    lore_op_embed(d->queue, x, d->table, d->step.ids, d->config.embed_scale, false);
-    for (int32_t i = 0; i < d->config.layers; i++) {
-        run_attention(d, &d->layers[i], &batch, x, normed);
-        run_ffn(d, &d->layers[i], x, normed);
-    }
-    if (count > 0) {
-        lore_view view = lore_view_of(d->logits, step->logits_count, d->config.vocab);
-        run_head(d, batch.rows, step->logits_count);
-        if (logits != NULL) { /* before sampling, which may overwrite them */
-            lore_queue_download(d->queue, logits, d->logits,
-                                count * (size_t)d->config.vocab * sizeof(float));
-        }
-        if (step->penalties != NULL) {
-            lore_op_penalise(d->queue, view, step->penalties);
-        }
-        lore_op_sample(d->queue, d->step.drawn, d->step.logprobs, view, d->step.samples);
-        lore_queue_download(d->queue, ids, d->step.drawn, count * sizeof(int32_t));
-        lore_queue_download(d->queue, logprobs, d->step.logprobs, count * sizeof(float));
-    }
-    return lore_queue_sync(d->queue, err);
+    lore_status status = run_step(d, step, logits, err);
+    return status == LORE_OK ? lore_decoder_collect(d, ids, logprobs, err) : status;
 }
 
 /* ---- facts ---- */

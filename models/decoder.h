@@ -22,16 +22,22 @@ typedef struct lore_decoder_options {
     lore_dtype kv_dtype;   /* LORE_F32 or LORE_BF16 */
 } lore_decoder_options;
 
+/* In lore_step.ids: the id that draw k of the step submitted just before will give; the host does
+ * not know it yet. Only where info.steps_in_flight is above 1. */
+#define LORE_ID_DRAWN(k) (-1 - (k))
+
 /* One step. All arrays are host memory, borrowed for the call. */
 typedef struct lore_step {
-    const int32_t *ids;         /* [batch.rows] */
+    const int32_t *ids;         /* [batch.rows]; or LORE_ID_DRAWN */
     lore_batch batch;           /* host arrays; the decoder uploads them */
     const int32_t *logits_rows; /* [logits_count] batch rows whose next token is drawn */
     const lore_sample *samples; /* [logits_count] */
     int32_t logits_count;
     const lore_penalty *penalties; /* [logits_count]; NULL: none */
-    const int32_t *lengths; /* [batch.sequences] tokens known of each text, those of later steps
-                               too: longrope rotates by it; NULL: past + rows */
+    lore_likely *tops; /* out, [logits_count, LORE_TOPS_MAX] as lore_op_tops; NULL: none wanted */
+    const int32_t
+        *lengths; /* [batch.sequences] tokens of each text, those of later steps and the
+                     one that is being drawn too: longrope rotates by it; NULL: past + rows */
 } lore_step;
 
 enum { LORE_EOS_MAX = 8 };
@@ -55,7 +61,8 @@ typedef struct lore_decoder_info {
     int64_t weight_bytes; /* that a step with logits reads: packed layers and head */
     int32_t eos_ids[LORE_EOS_MAX];
     int32_t eos_count;
-    int32_t bos_id;      /* -1: none */
+    int32_t bos_id;          /* -1: none */
+    int32_t steps_in_flight; /* steps that may be submitted and not collected; 1 on ref and cpu */
     int32_t turn_tokens; /* a text that grows beyond so many tokens is rotated otherwise from its
                             first one on: computed anew (longrope); 0: none */
     lore_generation_defaults generation;
@@ -73,10 +80,20 @@ void lore_decoder_close(lore_decoder *decoder);
 const lore_decoder_info *lore_decoder_get_info(const lore_decoder *decoder);
 const lore_tokenizer *lore_decoder_tokenizer(const lore_decoder *decoder);
 
-/* Run the step: keys and values of all rows are written, ids[i] and logprobs[i] are the draw of
- * logits_rows[i]. logits, where not NULL, receives the f32 rows [logits_count, vocab] (tests,
- * perplexity). Contract on step: ids in the vocabulary, positions below context, pages in range
- * (asserted). LORE_ERR_DEVICE. */
+/* Begin a step behind those submitted before it: keys and values of all rows are written. What
+ * computes on the calling thread does so here. The step's arrays may be used again on return, but
+ * for tops, which is lent until the step is collected. At most info.steps_in_flight steps are
+ * submitted and not collected (asserted). Contract on step: ids in the vocabulary, positions below
+ * context, pages in range (asserted). LORE_ERR_DEVICE: the step is not to be collected, those
+ * before it are. */
+LORE_MUST_USE lore_status lore_decoder_submit(lore_decoder *decoder, const lore_step *step,
+                                              lore_error *err);
+/* Wait for the oldest step that is not collected: ids[i] and logprobs[i] are the draw of its
+ * logits_rows[i]. LORE_ERR_DEVICE: it has failed, and with it whatever builds on it. */
+LORE_MUST_USE lore_status lore_decoder_collect(lore_decoder *decoder, int32_t *ids, float *logprobs,
+                                               lore_error *err);
+/* Submit and collect, with nothing else in flight. logits, where not NULL, receives the f32 rows
+ * [logits_count, vocab] (tests, perplexity). LORE_ERR_DEVICE. */
 LORE_MUST_USE lore_status lore_decoder_step(lore_decoder *decoder, const lore_step *step,
                                             int32_t *ids, float *logprobs, float *logits,
                                             lore_error *err);

@@ -24,6 +24,7 @@ typedef struct lore_decoder_layer {
 typedef struct lore_step_memory {
     int32_t *ids, *row_start, *past, *page_start, *pages, *logits_rows, *drawn, *rope_starts;
     lore_sample *samples;
+    lore_likely *tops; /* [sequences_max, LORE_TOPS_MAX] */
     float *logprobs;
 } lore_step_memory;
 
@@ -40,6 +41,10 @@ struct lore_decoder {
     lore_decoder_layer *layers;
     float *cosine, *sine; /* [lore_rope_row_count, rope.dim / 2] */
     int32_t *rope_starts; /* [sequences_max] of the step in hand, host memory */
+    int32_t *drawn;       /* [sequences_max] what the step submitted last drew, host memory */
+    float *logprobs;      /* [sequences_max] likewise */
+    int32_t drawn_count;
+    bool is_submitted; /* and not collected */
     void *page_memory;
     int32_t rows_max, sequences_max, page_list_max;
     lore_step_memory step;

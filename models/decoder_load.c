@@ -350,7 +350,8 @@ static lore_status take_scratch(lore_decoder *d, lore_error *err)
                    {sequences, 1, sizeof(int32_t), &d->step.drawn},
                    {sequences, 1, sizeof(int32_t), &d->step.rope_starts},
                    {sequences, 1, sizeof(float), &d->step.logprobs},
-                   {sequences, 1, sizeof(lore_sample), &d->step.samples}};
+                   {sequences, 1, sizeof(lore_sample), &d->step.samples},
+                   {sequences, LORE_TOPS_MAX, sizeof(lore_likely), &d->step.tops}};
     for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++) {
         lore_status status = take(d, buffers[i].rows, buffers[i].cols, buffers[i].element_bytes,
                                   buffers[i].out, err);
@@ -418,6 +419,7 @@ static void fill_info(lore_decoder *d)
     memcpy(info->eos_ids, c->eos_ids, sizeof info->eos_ids);
     info->eos_count = c->eos_count;
     info->bos_id = c->bos_id;
+    info->steps_in_flight = 1;
     info->turn_tokens = c->rope.kind == LORE_ROPE_LONG ? c->rope.original : 0;
     info->generation = c->generation;
     info->needs_guard = d->card.needs_guard;
@@ -453,7 +455,9 @@ static lore_status open_parts(lore_decoder *d, const char *folder, const lore_li
     }
     d->layers = lore_alloc_zero((size_t)d->config.layers, sizeof *d->layers);
     d->rope_starts = lore_alloc_zero((size_t)d->sequences_max, sizeof *d->rope_starts);
-    if (d->layers == NULL || d->rope_starts == NULL) {
+    d->drawn = lore_alloc_zero((size_t)d->sequences_max, sizeof *d->drawn);
+    d->logprobs = lore_alloc_zero((size_t)d->sequences_max, sizeof *d->logprobs);
+    if (d->layers == NULL || d->rope_starts == NULL || d->drawn == NULL || d->logprobs == NULL) {
         return lore_fail(err, LORE_ERR_NOMEM, "out of memory for the decoder");
     }
     fill_info(d);
@@ -533,7 +537,7 @@ void lore_decoder_close(lore_decoder *d)
     void *memory[] = {d->norm,  d->cosine,    d->sine,     d->page_memory, d->x,     d->normed,
                       d->qkv,   d->mixed,     d->gate_up,  d->hidden,      d->last,  d->logits,
                       s->ids,   s->row_start, s->past,     s->page_start,  s->pages, s->logits_rows,
-                      s->drawn, s->samples,   s->logprobs, s->rope_starts};
+                      s->drawn, s->samples,   s->logprobs, s->rope_starts, s->tops};
     for (int32_t i = 0; d->layers != NULL && i < d->config.layers; i++) {
         close_layer(d->backend, &d->layers[i]);
     }
@@ -549,5 +553,7 @@ void lore_decoder_close(lore_decoder *d)
     lore_tokenizer_close(d->tokenizer);
     lore_free(d->layers);
     lore_free(d->rope_starts);
+    lore_free(d->drawn);
+    lore_free(d->logprobs);
     lore_free(d);
 }

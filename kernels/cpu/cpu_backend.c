@@ -42,6 +42,7 @@ static const lore_ops cpu_ops = {
     .pool = lore_cpu_pool,
     .gather = lore_cpu_gather,
     .penalise = lore_host_penalise,
+    .tops = lore_cpu_tops,
     .sample = lore_cpu_sample,
     .scan = lore_cpu_scan,
 };

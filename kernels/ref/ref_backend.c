@@ -26,6 +26,7 @@ static const lore_ops ref_ops = {
     .pool = lore_ref_pool,
     .gather = lore_ref_gather,
     .penalise = lore_host_penalise,
+    .tops = lore_ref_tops,
     .sample = lore_ref_sample,
     .scan = lore_ref_scan,
 };
