@@ -15,6 +15,7 @@
 #include "api/guard.h"
 #include "api/question.h"
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/utf8.h"
 #include "models/sentence.h"
@@ -385,6 +386,7 @@ static lore_status follow_stream(writing *w, lore_stream *stream, int64_t submit
         if (status == LORE_ERR_TIMEOUT) {
             continue;
         }
+        w->answer->cached_tokens = event.cached_tokens;
         if (w->answer->completion_tokens == 0) {
             w->answer->queue_ms = ms_since(submitted_ns);
         }
@@ -409,6 +411,23 @@ static lore_status follow_stream(writing *w, lore_stream *stream, int64_t submit
     return LORE_OK;
 }
 
+/* Whoever may ask these collections may learn what was asked of them before; nobody else. SHA-256,
+ * because names are chosen outside. */
+static uint64_t salt_of(const lore_query *query)
+{
+    lore_sha256 sha;
+    uint8_t digest[32];
+    uint64_t salt;
+    lore_sha256_init(&sha);
+    for (int32_t i = 0; i < query->collection_count; i++) {
+        lore_sha256_update(&sha, query->collections[i]);
+        lore_sha256_update(&sha, (lore_str){"", 1}); /* no name holds a NUL */
+    }
+    lore_sha256_final(&sha, digest);
+    memcpy(&salt, digest, sizeof salt);
+    return salt;
+}
+
 static lore_status write_answer(writing *w, lore_error *err)
 {
     lore_prompt prompt = {0};
@@ -429,7 +448,8 @@ static lore_status write_answer(writing *w, lore_error *err)
                                   .tokens_max = answer_tokens_max(w),
                                   .sampling = w->query->sampling,
                                   .stop = w->query->stop,
-                                  .stop_count = w->query->stop_count};
+                                  .stop_count = w->query->stop_count,
+                                  .salt = salt_of(w->query)};
     w->answer->prompt_tokens = prompt.tokens.count;
     const lore_config *config = w->answerer->config;
     w->guard = (lore_guard){.evidence = &w->evidence,

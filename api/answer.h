@@ -63,6 +63,7 @@ typedef struct lore_answer {
     const char *prompt_name;
     const char *finish_reason; /* stop, length, cancelled */
     int32_t prompt_tokens, completion_tokens;
+    int32_t cached_tokens; /* of the prompt: read by the decoder for an earlier request */
     float support;
     double embed_ms, search_ms, rerank_ms, evidence_ms, queue_ms, first_token_ms, total_ms;
 } lore_answer;

@@ -237,9 +237,17 @@ static void print_engine(const lore_app *app, lore_buf *out)
     print_gauge(out, "lore_engine_waiting", "Sequences that wait for the decoder.", stats.waiting);
     print_gauge(out, "lore_engine_running", "Sequences that are being decoded.", stats.running);
     print_gauge(out, "lore_engine_pages_free", "Free key/value pages.", stats.pages_free);
+    print_gauge(out, "lore_engine_pages_cached",
+                "Of the free pages, those that can be found again.", stats.pages_cached);
     print_gauge(out, "lore_engine_pages_total", "Key/value pages.", stats.pages_total);
     print_counter(out, "lore_engine_preemptions_total", "Sequences put back for want of pages.",
                   stats.preemptions);
+    print_counter(out, "lore_engine_evictions_total", "Cached pages that made room for others.",
+                  stats.evictions);
+    print_counter(out, "lore_engine_prompt_tokens_total", "Tokens of prompts that were read.",
+                  stats.prompt_tokens);
+    print_counter(out, "lore_engine_cached_tokens_total",
+                  "Of these, tokens that an earlier request had read.", stats.cached_tokens);
     print_counter(out, "lore_engine_steps_total", "Steps of the decoder.", stats.steps);
 }
 

@@ -111,7 +111,7 @@ static void write_usage(lore_json_writer *w, const lore_answer *answer)
     lore_json_int(w, "prompt_tokens", answer->prompt_tokens);
     lore_json_int(w, "completion_tokens", answer->completion_tokens);
     lore_json_int(w, "total_tokens", answer->prompt_tokens + answer->completion_tokens);
-    lore_json_int(w, "cached_tokens", 0); /* there is no prefix cache yet */
+    lore_json_int(w, "cached_tokens", answer->cached_tokens);
     lore_json_end(w);
 }
 
@@ -252,19 +252,35 @@ static const char *error_type(int http_status)
  * path must be a field that requests have. */
 static lore_str error_param(const lore_error *error)
 {
-    static const char *const FIELDS[] = {"question",   "collection",
-                                         "top_k",      "filter",
-                                         "mode",       "history",
-                                         "prompt",     "adapter",
-                                         "stream",     "seed",
-                                         "stop",       "metadata",
-                                         "id",         "title",
-                                         "text",       "markdown",
-                                         "html",       "url",
-                                         "source",     "cursor",
-                                         "limit",      "body",
-                                         "max_tokens", "temperature",
-                                         "top_p",      "repetition_penalty"};
+    static const char *const FIELDS[] = {"question",
+                                         "collection",
+                                         "top_k",
+                                         "filter",
+                                         "mode",
+                                         "history",
+                                         "prompt",
+                                         "adapter",
+                                         "stream",
+                                         "seed",
+                                         "stop",
+                                         "metadata",
+                                         "id",
+                                         "title",
+                                         "text",
+                                         "markdown",
+                                         "html",
+                                         "url",
+                                         "source",
+                                         "cursor",
+                                         "limit",
+                                         "body",
+                                         "max_tokens",
+                                         "temperature",
+                                         "top_p",
+                                         "min_p",
+                                         "repetition_penalty",
+                                         "presence_penalty",
+                                         "frequency_penalty"};
     if (error->status != LORE_ERR_INVALID && error->status != LORE_ERR_LIMIT) {
         return (lore_str){NULL, 0};
     }

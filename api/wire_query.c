@@ -200,27 +200,34 @@ static lore_status parse_prompt(const lore_json *root, const lore_limits *limits
     return status;
 }
 
+/* top_k of a query is of passages; that of sampling is the model's folder's. */
 static lore_status parse_sampling(const lore_json *root, lore_query *query, lore_error *err)
 {
-    double temperature = 0, top_p = 0,
-           penalty = 0; /* 0: top_p, penalty as the model's folder says */
+    double temperature = 0, top_p = 0, min_p = 0, repetition = 0, presence = 0, frequency = 0;
     int64_t seed = 0;
-    lore_status status = lore_json_get_number(root, "", "temperature", 0, 2, &temperature, err);
-    if (status == LORE_OK) {
-        status = lore_json_get_number(root, "", "top_p", 0.001, 1, &top_p, err);
-    }
-    if (status == LORE_OK) {
-        status = lore_json_get_int(root, "", "seed", 0, SEED_MAX, &seed, err);
-    }
-    if (status == LORE_OK) {
-        status = lore_json_get_number(root, "", "repetition_penalty", LORE_PENALTY_MIN,
-                                      LORE_PENALTY_MAX, &penalty, err);
+    const struct {
+        const char *key;
+        double least, most;
+        double *value; /* 0 stays where there is none: off, or as the model's folder says */
+    } numbers[] = {{"temperature", 0, 2, &temperature},
+                   {"top_p", 0.001, 1, &top_p},
+                   {"min_p", 0, 1, &min_p},
+                   {"repetition_penalty", LORE_PENALTY_MIN, LORE_PENALTY_MAX, &repetition},
+                   {"presence_penalty", -2, 2, &presence},
+                   {"frequency_penalty", -2, 2, &frequency}};
+    lore_status status = lore_json_get_int(root, "", "seed", 0, SEED_MAX, &seed, err);
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0] && status == LORE_OK; i++) {
+        status = lore_json_get_number(root, "", numbers[i].key, numbers[i].least, numbers[i].most,
+                                      numbers[i].value, err);
     }
     if (status == LORE_OK) {
         query->sampling = (lore_sampling){.temperature = (float)temperature,
                                           .top_p = (float)top_p,
                                           .seed = (uint64_t)seed,
-                                          .repetition_penalty = (float)penalty};
+                                          .repetition_penalty = (float)repetition,
+                                          .min_p = (float)min_p,
+                                          .presence_penalty = (float)presence,
+                                          .frequency_penalty = (float)frequency};
     }
     return status;
 }

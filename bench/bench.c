@@ -2,6 +2,7 @@
  */
 #include "bench/bench.h"
 
+#include "api/app.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "bench/bench_child.h"
@@ -15,19 +16,43 @@
 
 enum {
     BRIEF_SHARE = 4,
+    PRODUCT_SIZE = 8192, /* of the matrices that show what a GPU multiplies at best */
     QUESTION_FILE_BYTES_MAX = 64 << 20,
     OPEN_FOLDERS_MAX = 8 /* descriptors that removing the scratch folder may hold */
 };
 
+static lore_status measure_gpu(lore_bench *bench, lore_backend *backend, lore_error *err)
+{
+    const lore_precision precision =
+        bench->device.precision == LORE_PRECISION_F32 ? LORE_PRECISION_F32 : LORE_PRECISION_BF16;
+    lore_status status = lore_backend_measure_reads(backend, &bench->read_rate, err);
+    return status == LORE_OK ? lore_bench_product_peak(backend, PRODUCT_SIZE,
+                                                       &bench->multiply_peak[precision], err)
+                             : status;
+}
+
 static lore_status measure_machine(lore_bench *bench, lore_error *err)
 {
     lore_backend *backend = NULL;
-    const lore_backend_options options = {.kind = LORE_BACKEND_CPU, .pool = bench->pool};
-    lore_status status = lore_backend_open(&options, &backend, err);
+    lore_status status = lore_app_device(bench->config, &bench->device, err);
+    if (status != LORE_OK) {
+        return status;
+    }
+    bench->device.pool = bench->pool;
+    lore_backend_options options = {.kind = LORE_BACKEND_CPU, .pool = bench->pool};
+    if (lore_bench_has_gpu(bench)) {
+        options = bench->device;
+    }
+    status = lore_backend_open(&options, &backend, err);
     if (status != LORE_OK) {
         return status;
     }
     snprintf(bench->machine, sizeof bench->machine, "%s", lore_backend_describe(backend));
+    if (lore_bench_has_gpu(bench)) {
+        status = measure_gpu(bench, backend, err);
+        lore_backend_close(backend);
+        return status;
+    }
     lore_backend_close(backend);
     for (int i = LORE_PRECISION_F32; i <= LORE_PRECISION_INT8; i++) {
         bench->multiply_peak[i] = lore_bench_peak(bench->pool, bench->machine, (lore_precision)i);
@@ -91,6 +116,14 @@ void lore_bench_close(lore_bench *bench)
 }
 
 /* ---- for the benchmarks ---- */
+
+lore_status lore_bench_read_now(const lore_bench *bench, double *rate, lore_error *err)
+{
+    double best = 0.0;
+    *rate = bench->read_rate;
+    return lore_bench_has_gpu(bench) ? LORE_OK
+                                     : lore_bench_read_peak(bench->pool, &best, rate, err);
+}
 
 int64_t lore_bench_budget(const lore_bench *bench, int64_t full)
 {

@@ -10,6 +10,14 @@
 #include "bench/bench_report.h"
 #include "kernels/backend.h"
 
+enum { LORE_BENCH_LIST_MAX = 16 };
+
+/* Numbers of a flag like "1,8,32"; count 0: not given. */
+typedef struct lore_bench_list {
+    int32_t items[LORE_BENCH_LIST_MAX];
+    int32_t count;
+} lore_bench_list;
+
 typedef struct lore_bench {
     const lore_config *config;
     lore_bench_report *report;
@@ -19,15 +27,23 @@ typedef struct lore_bench {
     const char *questions;      /* JSONL with "question" */
     const char *load;           /* to ingest while serving; NULL: nothing */
     int32_t clients;            /* asking at a time, beside one alone */
-    int32_t prompt;             /* prefill, decode: tokens of a prompt; 0: 400 */
     int32_t chunk;              /* encode: tokens of a chunk; 0: 200 */
-    int32_t streams;            /* decode: only so many at a time; 0: 1, 2, 4 .., and the engine */
+    int32_t vectors;            /* search: a scan of so many instead; 0: a data folder */
+    lore_bench_list prompts;    /* prefill: tokens; none: 400 */
+    lore_bench_list contexts;   /* decode: tokens before the steps, ascending; none: 400 */
+    lore_bench_list batches;    /* decode: streams, ascending; none: 1, 2, 4 .., and the engine */
+    double rate;                /* serve --engine: requests a second; 0: asked for otherwise */
+    bool has_engine;            /* serve: the engine alone, under an open load */
+    bool finds_rate;            /* the highest rate at which answers begin in time */
+    int32_t seconds;            /* of one load; 0: 20 */
+    int32_t soak_seconds;       /* mixed load with cancels, then a look for leaks; 0: none */
     bool (*is_cancelled)(void); /* polled between measurements */
 
+    lore_backend_options device; /* what config->device means; its pool is ours */
     lore_pool *pool;
     char machine[128]; /* the backend's description of it */
-    double read_rate;  /* bytes a second, all threads, median of many passes */
-    /* Operations a second by lore_precision, all threads; 0: not known. */
+    double read_rate;  /* bytes a second of that device's memory, median of many passes */
+    /* Operations a second by lore_precision, the whole device; 0: not known. */
     double multiply_peak[4];
     char scratch[256]; /* a folder of our own, removed at the end; "": none yet */
     bool has_scratch_data;
@@ -47,12 +63,37 @@ LORE_MUST_USE lore_status lore_bench_search(lore_bench *bench, lore_error *err);
 LORE_MUST_USE lore_status lore_bench_device_search(lore_bench *bench, lore_error *err);
 LORE_MUST_USE lore_status lore_bench_ingest(lore_bench *bench, lore_error *err);
 LORE_MUST_USE lore_status lore_bench_serve(lore_bench *bench, lore_error *err);
+/* search --vectors: the exact scan alone. */
+LORE_MUST_USE lore_status lore_bench_scan(lore_bench *bench, lore_error *err);
+/* serve --engine, and serve --soak: the engine alone. */
+LORE_MUST_USE lore_status lore_bench_rate(lore_bench *bench, lore_error *err);
+LORE_MUST_USE lore_status lore_bench_soak(lore_bench *bench, lore_error *err);
+LORE_MUST_USE lore_status lore_bench_start(lore_bench *bench, lore_error *err);
+
+/* ---- what is no benchmark by itself: no machine is measured, stdout gets their lines ---- */
+
+/* Open the configured decoder, draw one token, say so: the process that lore_bench_start times. */
+LORE_MUST_USE lore_status lore_bench_start_once(const lore_config *config,
+                                                const lore_backend_options *device,
+                                                lore_error *err);
+/* The greedy answers to the prompts of a file. */
+LORE_MUST_USE lore_status lore_bench_greedy(const lore_config *config,
+                                            const lore_backend_options *device, const char *path,
+                                            lore_error *err);
 
 /* ---- for the benchmarks ---- */
 
 /* full, or a quarter of it in a brief run. */
 int64_t lore_bench_budget(const lore_bench *bench, int64_t full);
 LORE_MUST_USE lore_status lore_bench_check_cancelled(const lore_bench *bench, lore_error *err);
+static inline bool lore_bench_has_gpu(const lore_bench *bench)
+{
+    return bench->device.kind == LORE_BACKEND_CUDA;
+}
+/* The read rate of now: on shared processors it is not constant. A GPU's is the one measured at the
+ * start, since a model may have taken the memory since. */
+LORE_MUST_USE lore_status lore_bench_read_now(const lore_bench *bench, double *rate,
+                                              lore_error *err);
 /* bench->scratch exists from here on. */
 LORE_MUST_USE lore_status lore_bench_scratch(lore_bench *bench, lore_error *err);
 /* The data folder to work on: the one given, or one of the scratch folder, made at the first call.

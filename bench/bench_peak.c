@@ -21,6 +21,8 @@ enum {
     STREAMS_MAX = 4,
     LINE_BYTES = 64,
     PASSES_MIN = 6,
+    PRODUCTS = 20,
+    PRODUCTS_WARM = 3,
     PASSES_MS = 250 /* of each limit: on a shared machine the best of a moment is not the limit */
 };
 
@@ -290,5 +292,113 @@ lore_status lore_bench_read_peak(lore_pool *pool, double *best, double *median, 
         }
         lore_bench_samples_destroy(&rates[i]);
     }
+    return status;
+}
+
+/* ---- the products of a device ---- */
+
+typedef struct product {
+    lore_backend *backend;
+    lore_queue *queue;
+    lore_weight *weights[2]; /* [size, size], [2 size, size] */
+    float *x, *out;          /* of the backend */
+    int32_t size;
+} product;
+
+static void product_close(product *p)
+{
+    lore_weight_free(p->weights[0]);
+    lore_weight_free(p->weights[1]);
+    lore_backend_free(p->backend, p->x);
+    lore_backend_free(p->backend, p->out);
+    lore_queue_close(p->queue);
+}
+
+/* Bits that are numbers of 1/8 to 2, of both signs, as bf16 and, two by two, as f32. */
+static void fill_numbers(uint64_t *words, size_t count)
+{
+    uint64_t state = 20261122;
+    for (size_t i = 0; i < count; i++) {
+        words[i] = (lore_random_next(&state) & UINT64_C(0x81ff81ff81ff81ff)) |
+                   UINT64_C(0x3e003e003e003e00);
+    }
+}
+
+static lore_status product_open(product *p, const uint64_t *numbers, lore_error *err)
+{
+    const size_t bytes = (size_t)p->size * (size_t)p->size * sizeof(float);
+    void *x = NULL, *out = NULL;
+    lore_status status = lore_queue_open(p->backend, &p->queue, err);
+    for (int32_t i = 0; i < 2 && status == LORE_OK; i++) {
+        const lore_matrix matrix = {
+            .dtype = LORE_BF16, .rows = (i + 1) * p->size, .cols = p->size, .data = numbers};
+        status = lore_weight_pack(p->backend, &matrix, 1, LORE_USE_MATMUL, &p->weights[i], err);
+    }
+    if (status == LORE_OK) {
+        status = lore_backend_alloc(p->backend, bytes, &x, err);
+        p->x = x;
+    }
+    if (status == LORE_OK) {
+        status = lore_backend_alloc(p->backend, 2 * bytes, &out, err);
+        p->out = out;
+    }
+    if (status == LORE_OK) {
+        lore_queue_upload(p->queue, p->x, numbers, bytes);
+        status = lore_queue_sync(p->queue, err);
+    }
+    return status;
+}
+
+static lore_status time_product(product *p, int which, double *seconds, lore_error *err)
+{
+    const int64_t begin = lore_clock_ns();
+    lore_op_matmul(p->queue, lore_view_of(p->out, p->size, (which + 1) * p->size),
+                   lore_view_of(p->x, p->size, p->size), p->weights[which], (lore_epilogue){0});
+    const lore_status status = lore_queue_sync(p->queue, err);
+    *seconds = (double)(lore_clock_ns() - begin) * 1e-9;
+    return status;
+}
+
+lore_status lore_bench_product_peak(lore_backend *backend, int32_t size, double *rate,
+                                    lore_error *err)
+{
+    product p = {.backend = backend, .size = size};
+    lore_bench_samples more = {0}, all = {0};
+    const size_t words = (size_t)size * (size_t)size / 2; /* of the larger weight, and of x */
+    uint64_t *numbers = lore_alloc_aligned(words * sizeof *numbers);
+    if (numbers == NULL) {
+        return lore_fail(err, LORE_ERR_NOMEM, "out of memory for the matrix benchmark");
+    }
+    fill_numbers(numbers, words);
+    lore_status status = product_open(&p, numbers, err);
+    for (int i = 0; i < PRODUCTS_WARM + PRODUCTS && status == LORE_OK; i++) {
+        double once = 0.0, twice = 0.0;
+        status = time_product(&p, 0, &once, err);
+        if (status == LORE_OK) {
+            status = time_product(&p, 1, &twice, err);
+        }
+        if (i >= PRODUCTS_WARM) {
+            lore_bench_sample(&more, twice - once);
+            lore_bench_sample(&all, twice);
+        }
+    }
+    product_close(&p);
+    lore_free_aligned(numbers);
+    if (status == LORE_OK) {
+        status = lore_bench_samples_check(&more, "products", err);
+    }
+    if (status == LORE_OK) {
+        status = lore_bench_samples_check(&all, "products", err);
+    }
+    if (status == LORE_OK) {
+        const double operations = 2.0 * size * (double)size * size;
+        const double difference = lore_bench_percentile(&more, 50.0);
+        *rate = 2.0 * operations / lore_bench_percentile(&all, 50.0);
+        if (difference > 0.0) { /* else the clock is too coarse for so small a product */
+            *rate = fmax(*rate, operations / difference);
+        }
+    }
+    lore_bench_samples_destroy(&more);
+    lore_bench_samples_destroy(&all);
     return status;
 }

@@ -18,4 +18,10 @@ double lore_bench_peak(lore_pool *pool, const char *description, lore_precision 
 LORE_MUST_USE lore_status lore_bench_read_peak(lore_pool *pool, double *best, double *median,
                                                lore_error *err);
 
+/* Operations a second of the matrix product of a backend: size rows of size columns, random, by a
+ * weight of size more outputs than another one, so that what is done to the rows beforehand, and
+ * waiting for the device, are not part of it. In the precision of the backend. */
+LORE_MUST_USE lore_status lore_bench_product_peak(lore_backend *backend, int32_t size, double *rate,
+                                                  lore_error *err);
+
 #endif

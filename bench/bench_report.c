@@ -133,6 +133,41 @@ void lore_bench_report_figure(lore_bench_report *report, const lore_bench_figure
     fflush(report->out);
 }
 
+void lore_bench_report_median(lore_bench_report *report, const char *name, const char *unit,
+                              const lore_bench_samples *samples, double floor)
+{
+    const double value = lore_bench_percentile(samples, 50.0);
+    const double low = lore_bench_percentile(samples, 10.0),
+                 high = lore_bench_percentile(samples, 90.0);
+    if (report->json != NULL) {
+        lore_json_object(&report->w, NULL);
+        lore_json_string(&report->w, "name", lore_str_from(name));
+        lore_json_float(&report->w, "value", value);
+        lore_json_float(&report->w, "p10", low);
+        lore_json_float(&report->w, "p90", high);
+        lore_json_string(&report->w, "unit", lore_str_from(unit));
+        if (floor > 0.0) {
+            lore_json_float(&report->w, "floor", floor);
+            lore_json_float(&report->w, "ratio", value / floor);
+        }
+        lore_json_int(&report->w, "samples", samples->count);
+        lore_json_end(&report->w);
+        return;
+    }
+    char numbers[4][32];
+    lore_bench_number(value, numbers[0]);
+    lore_bench_number(low, numbers[1]);
+    lore_bench_number(high, numbers[2]);
+    fprintf(report->out, "  %-42s %10s %-10s (%s to %s)", name, numbers[0], unit, numbers[1],
+            numbers[2]);
+    if (floor > 0.0) {
+        lore_bench_number(floor, numbers[3]);
+        fprintf(report->out, "  %.2fx of the floor, %s", value / floor, numbers[3]);
+    }
+    fputc('\n', report->out);
+    fflush(report->out);
+}
+
 void lore_bench_report_times(lore_bench_report *report, const char *name, const char *unit,
                              const lore_bench_samples *samples)
 {

@@ -53,6 +53,10 @@ typedef struct lore_bench_figure {
     int32_t samples;   /* it is the median of so many; 0: a single measurement or a count */
 } lore_bench_figure;
 void lore_bench_report_figure(lore_bench_report *report, const lore_bench_figure *figure);
+/* The median of sorted samples, with the 10th and the 90th percentile, and how many times the floor
+ * it is: the least that this machine's measured limits allow, in the same unit; 0: not known. */
+void lore_bench_report_median(lore_bench_report *report, const char *name, const char *unit,
+                              const lore_bench_samples *samples, double floor);
 /* p50, p90 and p99 of sorted samples. */
 void lore_bench_report_times(lore_bench_report *report, const char *name, const char *unit,
                              const lore_bench_samples *samples);

@@ -3,7 +3,8 @@
  * Dense and text times are those of one search on one snapshot, without embedding; "both" is
  * lore_retrieve with everything: embedding, both searches, fusion, loading of the passages. Where
  * the folder has FAISS indexes, the exact scan is timed beside them and recall says how many of its
- * best FAISS found. Where a GPU is configured it does the dense ones. */
+ * best FAISS found. Where a GPU is configured it does the dense ones. With --vectors nothing of
+ * that, but bench_scan.c. */
 #include "api/app.h"
 #include "base/clock.h"
 #include "base/file.h"
@@ -183,6 +184,9 @@ static lore_status run_searches(searching *s, lore_error *err)
 
 lore_status lore_bench_search(lore_bench *bench, lore_error *err)
 {
+    if (bench->vectors > 0) {
+        return lore_bench_scan(bench, err);
+    }
     searching s = {.bench = bench};
     const char *data = NULL;
     lore_arena_init(&s.arena, 0);

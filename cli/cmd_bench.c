@@ -1,9 +1,11 @@
 /* lore bench: the figures of bench/, made by the binary that users run. Without a word all of them,
  * briefly. */
+#include "api/app.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "bench/bench.h"
 #include "bench/bench_ops.h"
+#include "bench/bench_ops_device.h"
 #include "cli/cli.h"
 
 #include <string.h>
@@ -12,8 +14,12 @@ enum {
     BRIEF_CASE_MS = 25,
     CLIENTS = 8,
     CLIENTS_MAX = 64,
-    PROMPT_MAX = 4096,
-    STREAMS_MAX = 32,
+    TOKENS_MAX = 32768, /* of a prompt or a context */
+    STREAMS_MAX = 256,
+    RATE_MAX = 100000,
+    SECONDS_MAX = 86400,
+    VECTORS = 1000000, /* of the scan among the ops of a GPU */
+    VECTORS_MAX = 50000000,
     CHUNK_MIN = 16,
     CHUNK_MAX = 512,
     FIGURES_BYTES_MAX = 16 << 20
@@ -37,6 +43,25 @@ static lore_status parse_isa(const char *name, lore_isa *isa, lore_error *err)
                      name);
 }
 
+static lore_status run_ops(bench_run *run, lore_error *err)
+{
+    const lore_bench *bench = &run->bench;
+    if (!lore_bench_has_gpu(bench)) {
+        return lore_bench_ops(&run->ops, err);
+    }
+    const bool is_f32 = bench->device.precision == LORE_PRECISION_F32;
+    const lore_bench_ops_device_options options = {
+        .device = bench->device,
+        .read_rate = bench->read_rate,
+        .multiply_rate = bench->multiply_peak[is_f32 ? LORE_PRECISION_F32 : LORE_PRECISION_BF16],
+        .case_ms = run->ops.case_ms,
+        .vectors = bench->vectors > 0 ? bench->vectors : VECTORS,
+        .only = run->ops.only,
+        .is_json = run->ops.is_json,
+        .out = run->ops.out};
+    return lore_bench_ops_device(&options, err);
+}
+
 /* The op benchmark writes an object a line; they become the members of one section. */
 static lore_status run_ops_json(bench_run *run, lore_error *err)
 {
@@ -48,7 +73,7 @@ static lore_status run_ops_json(bench_run *run, lore_error *err)
     }
     lore_buf_init(&text, 0);
     run->ops.out = file;
-    lore_status status = lore_bench_ops(&run->ops, err);
+    lore_status status = run_ops(run, err);
     if (status == LORE_OK && (fflush(file) != 0 || fseek(file, 0, SEEK_SET) != 0)) {
         status = lore_fail(err, LORE_ERR_IO, "cannot write a temporary file");
     }
@@ -66,10 +91,20 @@ static lore_status run_ops_json(bench_run *run, lore_error *err)
 
 static lore_status bench_ops(bench_run *run, lore_error *err)
 {
-    lore_bench_report_section(run->bench.report, "ops", "best and median of each operation");
+    const char *title = lore_bench_has_gpu(&run->bench)
+                            ? "medians of each operation, many back to back"
+                            : "best and median of each operation";
+    lore_bench_report_section(run->bench.report, "ops", title);
     run->ops.is_json = run->cli->is_json;
     run->ops.out = stdout;
-    return run->cli->is_json ? run_ops_json(run, err) : lore_bench_ops(&run->ops, err);
+    return run->cli->is_json ? run_ops_json(run, err) : run_ops(run, err);
+}
+
+static lore_status bench_serve(lore_bench *bench, lore_error *err)
+{
+    return bench->soak_seconds > 0 ? lore_bench_soak(bench, err)
+           : bench->has_engine     ? lore_bench_rate(bench, err)
+                                   : lore_bench_serve(bench, err);
 }
 
 /* In the order of a whole run. ops has options of its own. */
@@ -83,7 +118,8 @@ static const struct {
     {"decode", lore_bench_decode},
     {"search", lore_bench_search},
     {"ingest", lore_bench_ingest},
-    {"serve", lore_bench_serve},
+    {"start", lore_bench_start},
+    {"serve", bench_serve},
 };
 enum { BENCH_COUNT = sizeof BENCHES / sizeof BENCHES[0] };
 
@@ -125,6 +161,48 @@ static bool is_bench(const char *name)
     return false;
 }
 
+/* "1,8,32": ascending, so that contexts are filled once. */
+static lore_status parse_list(const char *text, const char *flag, int32_t max,
+                              lore_bench_list *list, lore_error *err)
+{
+    lore_str rest = lore_str_from(text != NULL ? text : "");
+    while (rest.len > 0) {
+        int64_t number = 0;
+        const size_t comma = lore_str_find(rest, LORE_STR(","), 0);
+        const size_t end = comma == SIZE_MAX ? rest.len : comma;
+        const int32_t before = list->count > 0 ? list->items[list->count - 1] : 0;
+        if (list->count == LORE_BENCH_LIST_MAX ||
+            !lore_str_to_int64(lore_str_slice(rest, 0, end), &number) || number <= before ||
+            number > max) {
+            return lore_fail(err, LORE_ERR_INVALID,
+                             "--%s must be at most %d ascending numbers of 1 to %d, not '%s'", flag,
+                             (int)LORE_BENCH_LIST_MAX, (int)max, text);
+        }
+        list->items[list->count++] = (int32_t)number;
+        rest = lore_str_slice(rest, end < rest.len ? end + 1 : end, rest.len);
+    }
+    return LORE_OK;
+}
+
+/* What serves other programs and measures nothing itself. */
+static int run_for_others(lore_cli *cli, const char *prompts)
+{
+    lore_error err = {0};
+    lore_backend_options device = {0};
+    lore_pool *pool = NULL;
+    lore_status status = lore_app_device(&cli->config, &device, &err);
+    if (status == LORE_OK) {
+        status = lore_pool_new((int32_t)cli->config.threads, &pool, &err);
+        device.pool = pool;
+    }
+    if (status == LORE_OK) {
+        status = prompts != NULL ? lore_bench_greedy(&cli->config, &device, prompts, &err)
+                                 : lore_bench_start_once(&cli->config, &device, &err);
+    }
+    lore_pool_free(pool);
+    return status == LORE_OK ? LORE_EXIT_DONE : lore_cli_fail(cli, &err);
+}
+
 static int run_and_print(bench_run *run, const char *only)
 {
     lore_error err = {0};
@@ -144,56 +222,118 @@ static int run_and_print(bench_run *run, const char *only)
     return code;
 }
 
+/* Flags as they were typed. */
+typedef struct bench_flags {
+    const char *isa, *questions, *prompts, *contexts, *batches;
+    int64_t case_ms, clients, chunk, vectors, seconds, soak_seconds;
+    bool is_once;
+} bench_flags;
+
+/* Into the run; what is wrong with them in err. */
+static lore_status take_flags(bench_run *run, const bench_flags *flags, const char *only,
+                              lore_error *err)
+{
+    lore_bench *bench = &run->bench;
+    lore_status status = flags->isa != NULL ? parse_isa(flags->isa, &run->ops.isa, err) : LORE_OK;
+    if (status == LORE_OK) {
+        status = parse_list(flags->prompts, "prompt", TOKENS_MAX, &bench->prompts, err);
+    }
+    if (status == LORE_OK) {
+        status = parse_list(flags->contexts, "context", TOKENS_MAX, &bench->contexts, err);
+    }
+    if (status == LORE_OK) {
+        status = parse_list(flags->batches, "batch", STREAMS_MAX, &bench->batches, err);
+    }
+    if (status == LORE_OK && !(bench->rate >= 0.0 && bench->rate <= RATE_MAX)) {
+        status = lore_fail(err, LORE_ERR_INVALID, "--rate must be at most %d", (int)RATE_MAX);
+    }
+    if (status == LORE_OK && bench->has_engine && bench->rate == 0.0 && !bench->finds_rate) {
+        status = lore_fail(err, LORE_ERR_INVALID, "--engine needs --rate or --find-rate");
+    }
+    bench->has_engine = bench->has_engine || bench->finds_rate || bench->rate > 0.0;
+    run->ops.threads = (int32_t)run->cli->config.threads;
+    run->ops.case_ms = flags->case_ms > 0 || only != NULL ? (int32_t)flags->case_ms : BRIEF_CASE_MS;
+    bench->config = &run->cli->config;
+    bench->is_brief = only == NULL;
+    bench->data = run->cli->data;
+    bench->questions =
+        flags->questions != NULL ? flags->questions : find_demo(run->cli, "qa.jsonl");
+    bench->clients = (int32_t)flags->clients;
+    bench->chunk = (int32_t)flags->chunk;
+    bench->vectors = (int32_t)flags->vectors;
+    bench->seconds = (int32_t)flags->seconds;
+    bench->soak_seconds = (int32_t)flags->soak_seconds;
+    bench->is_cancelled = lore_cli_is_interrupted;
+    return status;
+}
+
+static int parse_flags(bench_run *run, bench_flags *to, int argc, char **argv,
+                       lore_flag_list *words)
+{
+    const lore_flag flags[] = {
+        {"only", 0, LORE_FLAG_TEXT, &run->ops.only, "TEXT", "ops: cases whose name holds this", 0,
+         0},
+        {"isa", 0, LORE_FLAG_TEXT, &to->isa, "ISA", "ops: at most scalar, avx2, avx512 or amx", 0,
+         0},
+        {"case-ms", 0, LORE_FLAG_INTEGER, &to->case_ms, "N", "ops: time spent on one case (200)", 1,
+         60000},
+        {"questions", 0, LORE_FLAG_TEXT, &to->questions, "FILE",
+         "JSONL with \"question\" (corpora/qa.jsonl)", 0, 0},
+        {"clients", 0, LORE_FLAG_INTEGER, &to->clients, "N",
+         "serve: so many at a time beside one (8)", 1, CLIENTS_MAX},
+        {"chunk", 0, LORE_FLAG_INTEGER, &to->chunk, "TOKENS", "encode: tokens of a chunk (200)",
+         CHUNK_MIN, CHUNK_MAX},
+        {"prompt", 0, LORE_FLAG_TEXT, &to->prompts, "LIST",
+         "prefill: tokens of prompts (400), as 512,2048", 0, 0},
+        {"context", 0, LORE_FLAG_TEXT, &to->contexts, "LIST",
+         "decode: tokens before the steps (400)", 0, 0},
+        {"batch", 0, LORE_FLAG_TEXT, &to->batches, "LIST",
+         "decode: streams at a time (1, 2, 4 and so on)", 0, 0},
+        {"vectors", 0, LORE_FLAG_INTEGER, &to->vectors, "N",
+         "search: only a scan of so many random vectors", 1, VECTORS_MAX},
+        {"while-ingesting", 0, LORE_FLAG_TEXT, &run->bench.load, "PATH",
+         "serve: measure again while this is ingested", 0, 0},
+        {"engine", 0, LORE_FLAG_SWITCH, &run->bench.has_engine, NULL,
+         "serve: the engine alone, requests at random moments", 0, 0},
+        {"rate", 0, LORE_FLAG_NUMBER, &run->bench.rate, "N", "serve --engine: requests a second", 0,
+         0},
+        {"find-rate", 0, LORE_FLAG_SWITCH, &run->bench.finds_rate, NULL,
+         "serve --engine: the highest at which answers begin in 2 s", 0, 0},
+        {"seconds", 0, LORE_FLAG_INTEGER, &to->seconds, "N", "serve --engine: of each load (20)", 1,
+         SECONDS_MAX},
+        {"soak", 0, LORE_FLAG_INTEGER, &to->soak_seconds, "SECONDS",
+         "serve: mixed traffic on the engine, then a look for leaks", 1, SECONDS_MAX},
+        {"once", 0, LORE_FLAG_SWITCH, &to->is_once, NULL, "start: be the process that is timed", 0,
+         0},
+    };
+    return lore_cli_parse(run->cli, flags, sizeof flags / sizeof flags[0], argc, argv, words);
+}
+
 int lore_cmd_bench(lore_cli *cli, int argc, char **argv)
 {
     lore_error err;
     lore_flag_list words = {0};
-    const char *isa = NULL, *questions = NULL;
-    int64_t case_ms = 0, clients = CLIENTS, prompt = 0, streams = 0, chunk = 0;
+    bench_flags flags = {.clients = CLIENTS};
     bench_run run = {.cli = cli};
-    const lore_flag flags[] = {
-        {"only", 0, LORE_FLAG_TEXT, &run.ops.only, "TEXT", "ops: cases whose name holds this", 0,
-         0},
-        {"isa", 0, LORE_FLAG_TEXT, &isa, "ISA", "ops: at most scalar, avx2, avx512 or amx", 0, 0},
-        {"case-ms", 0, LORE_FLAG_INTEGER, &case_ms, "N", "ops: time spent on one case (200)", 1,
-         60000},
-        {"questions", 0, LORE_FLAG_TEXT, &questions, "FILE",
-         "JSONL with \"question\" (corpora/qa.jsonl)", 0, 0},
-        {"clients", 0, LORE_FLAG_INTEGER, &clients, "N", "serve: so many at a time beside one (8)",
-         1, CLIENTS_MAX},
-        {"chunk", 0, LORE_FLAG_INTEGER, &chunk, "TOKENS", "encode: tokens of a chunk (200)",
-         CHUNK_MIN, CHUNK_MAX},
-        {"prompt", 0, LORE_FLAG_INTEGER, &prompt, "N", "prefill, decode: tokens of a prompt (400)",
-         1, PROMPT_MAX},
-        {"streams", 0, LORE_FLAG_INTEGER, &streams, "N",
-         "decode: only so many at a time (1, 2, 4 and so on)", 1, STREAMS_MAX},
-        {"while-ingesting", 0, LORE_FLAG_TEXT, &run.bench.load, "PATH",
-         "serve: measure again while this is ingested", 0, 0},
-    };
-    int code = lore_cli_parse(cli, flags, sizeof flags / sizeof flags[0], argc, argv, &words);
+    int code = parse_flags(&run, &flags, argc, argv, &words);
     if (code != LORE_EXIT_CONTINUE) {
         return code;
     }
     const char *only = words.count > 0 ? words.items[0] : NULL;
-    if (words.count > 2 || (only != NULL && !is_bench(only))) {
+    const bool is_greedy = only != NULL && strcmp(only, "greedy") == 0;
+    if (words.count > 2 || (only != NULL && !is_greedy && !is_bench(only)) ||
+        (is_greedy && words.count != 2)) {
         return lore_cli_misuse(cli, "there is no such benchmark: ops, encode, prefill, decode, "
-                                    "search, ingest or serve, then a folder of documents");
+                                    "search, ingest, start or serve, then a folder of documents; "
+                                    "or greedy, then a file of prompts");
     }
-    if (isa != NULL && parse_isa(isa, &run.ops.isa, &err) != LORE_OK) {
+    if (is_greedy || (flags.is_once && only != NULL && strcmp(only, "start") == 0)) {
+        return run_for_others(cli, is_greedy ? words.items[1] : NULL);
+    }
+    if (take_flags(&run, &flags, only, &err) != LORE_OK) {
         return lore_cli_misuse(cli, "%s", err.message);
     }
-    run.ops.threads = (int32_t)cli->config.threads;
-    run.ops.case_ms = case_ms > 0 || only != NULL ? (int32_t)case_ms : BRIEF_CASE_MS;
-    run.bench.config = &cli->config;
-    run.bench.is_brief = only == NULL;
-    run.bench.data = cli->data;
     run.bench.documents = words.count > 1 ? words.items[1] : find_demo(cli, "help");
-    run.bench.questions = questions != NULL ? questions : find_demo(cli, "qa.jsonl");
-    run.bench.clients = (int32_t)clients;
-    run.bench.prompt = (int32_t)prompt;
-    run.bench.chunk = (int32_t)chunk;
-    run.bench.streams = (int32_t)streams;
-    run.bench.is_cancelled = lore_cli_is_interrupted;
     if (run.bench.documents == NULL || run.bench.questions == NULL) {
         lore_fail(&err, LORE_ERR_NOMEM, "no memory for a path");
         return lore_cli_fail(cli, &err);

@@ -35,7 +35,7 @@ _lore()
         documents) mapfile -t COMPREPLY < <(compgen -W "list show delete" -- "$current") ;;
         collections) mapfile -t COMPREPLY < <(compgen -W "list create delete" -- "$current") ;;
         models) mapfile -t COMPREPLY < <(compgen -W "list info pull quantize" -- "$current") ;;
-        bench) mapfile -t COMPREPLY < <(compgen -W "ops encode prefill decode search ingest serve" -- "$current") ;;
+        bench) mapfile -t COMPREPLY < <(compgen -W "ops encode prefill decode search ingest start serve greedy" -- "$current") ;;
         ingest) mapfile -t COMPREPLY < <(compgen -f -- "$current") ;;
         esac
     fi

@@ -1,4 +1,6 @@
-/* The engine thread: arrivals and cancels in, one step, tokens out, again.
+/* The engine thread: arrivals and cancels in, one step, tokens out, again. Where the decoder takes
+ * two steps, the next one is submitted before the tokens of the last are read, so that the device
+ * does not wait for the host.
  *
  * A request is built whole by the thread that asks (prompt, room for the answer, stop strings,
  * stream: all memory it will ever need), then its ownership moves through the channel. From there
@@ -30,6 +32,7 @@
 enum {
     BOUND_MAX = 1 << 20,   /* of rows, sequences and queue: far above use, far below overflow */
     PIECE_ROWS_FIRST = 64, /* beside running answers, until the speed is known */
+    STEPS_MAX = 2,         /* in flight */
     PIECE_ROWS_MIN = 16, /* however slow: weights are read for every step, and prompts must go on */
     NOT_STOPPING = -1
 };
@@ -38,6 +41,7 @@ struct lore_engine {
     lore_engine_model model;
     lore_limits limits;
     int32_t rows_max, sequences_max;
+    int32_t steps_max;          /* in flight */
     int32_t request_cap;        /* running and waiting together */
     lore_request_bounds bounds; /* const after the start */
     lore_chan *arrivals;
@@ -53,6 +57,14 @@ struct lore_engine {
     lore_sched *sched;
     lore_request **live; /* [request_cap] */
     int32_t live_count;
+    /* Submitted and not collected: the first so many, oldest first. */
+    struct {
+        const lore_step *step;
+        int64_t submitted_ns;
+    } flights[STEPS_MAX];
+    int32_t flight_count;
+    int64_t collected_ns; /* when the last step was */
+    bool is_prepared;     /* no shape of steps is left to get ready for */
     int64_t row_ns;  /* a row of a step with pieces of prompts takes, smoothed; 0: not known yet */
     int32_t *ids;    /* [sequences_max] drawn by the step */
     float *logprobs; /* [sequences_max] */
@@ -118,14 +130,17 @@ static void send_tokens(lore_request *req, int32_t until, lore_finish finish, in
         lore_token_event event = {.id = req->tokens[req->prompt_count + at],
                                   .logprob = req->logprobs[at],
                                   .finish = is_last ? finish : LORE_FINISH_NONE,
-                                  .cut_bytes = is_last ? cut_bytes : 0};
+                                  .cut_bytes = is_last ? cut_bytes : 0,
+                                  .cached_tokens = req->cached_tokens};
         lore_stream_push(req->stream, event);
         if (is_last) {
             return;
         }
     }
     if (finish != LORE_FINISH_NONE) {
-        lore_stream_push(req->stream, (lore_token_event){.id = -1, .finish = finish});
+        lore_stream_push(
+            req->stream,
+            (lore_token_event){.id = -1, .finish = finish, .cached_tokens = req->cached_tokens});
     }
 }
 
@@ -176,6 +191,9 @@ static void add_request(lore_engine *engine, lore_request *req)
                                       .prompt_count = req->prompt_count,
                                       .tokens_max = req->tokens_max,
                                       .sampling = req->sampling,
+                                      .tops = lore_stream_tops(req->stream),
+                                      .salt = req->salt,
+                                      .cached_tokens = &req->cached_tokens,
                                       .owner = req};
     lore_status status = lore_sched_add(engine->sched, &sequence, &req->ticket, NULL);
     LORE_ASSERT(status == LORE_OK); /* submit has checked the size, invariant 1 the room */
@@ -183,12 +201,28 @@ static void add_request(lore_engine *engine, lore_request *req)
     engine->live[engine->live_count++] = req;
 }
 
-/* Take all that has arrived; without live requests, wait for one. False: closed and nothing left.
- */
+/* While nobody asks, the model gets ready for shapes of steps that it has not had yet. What fails
+ * here is left for the step that needs it. */
+static void prepare_while_idle(lore_engine *engine)
+{
+    while (!engine->is_prepared && lore_chan_count(engine->arrivals) == 0 &&
+           atomic_load_explicit(&engine->stop_deadline_ns, memory_order_relaxed) == NOT_STOPPING) {
+        lore_error err;
+        lore_status status = engine->model.prepare(engine->model.self, &engine->is_prepared, &err);
+        if (status != LORE_OK) {
+            lore_log(LORE_LOG_WARN, "event=not_prepared status=%s message=\"%s\"",
+                     lore_status_name(status), err.message);
+            engine->is_prepared = true;
+        }
+    }
+}
+
+/* Take all that has arrived; with nothing to do, wait for one. False: closed and nothing left. */
 static bool take_arrivals(lore_engine *engine)
 {
     void *item = NULL;
-    if (engine->live_count == 0) {
+    if (engine->live_count == 0 && engine->flight_count == 0) {
+        prepare_while_idle(engine);
         if (lore_chan_recv(engine->arrivals, &item, 0) != LORE_OK) {
             return false;
         }
@@ -200,11 +234,33 @@ static bool take_arrivals(lore_engine *engine)
     return true;
 }
 
+/* The oldest step in flight is over, well or not. */
+static lore_status collect_step(lore_engine *engine, lore_error *err)
+{
+    lore_status status =
+        engine->model.collect(engine->model.self, engine->ids, engine->logprobs, err);
+    engine->flight_count--;
+    for (int32_t i = 0; i < engine->flight_count; i++) {
+        engine->flights[i] = engine->flights[i + 1];
+    }
+    return status;
+}
+
+/* Nobody's tokens are of use any more, those of steps in flight included. */
+static void end_all(lore_engine *engine, lore_finish finish)
+{
+    while (engine->flight_count > 0) {
+        lore_error err;
+        (void)collect_step(engine, &err);
+    }
+    lore_sched_abort(engine->sched, finish, take_token, engine);
+}
+
 static void take_cancels(lore_engine *engine)
 {
     int64_t deadline_ns = atomic_load_explicit(&engine->stop_deadline_ns, memory_order_relaxed);
     if (deadline_ns != NOT_STOPPING && lore_deadline_passed(deadline_ns)) {
-        lore_sched_abort(engine->sched, LORE_FINISH_CANCELLED, take_token, engine);
+        end_all(engine, LORE_FINISH_CANCELLED);
         return;
     }
     for (int32_t i = 0; i < engine->live_count; i++) {
@@ -239,27 +295,56 @@ static void publish_stats(lore_engine *engine)
     lore_lock_release(&engine->stats_lock);
 }
 
-/* Plan, run, apply. A failed step fails the requests that were live, and no later ones: the next
- * step tries the device again. */
+/* A failed step fails the requests that were live, and no later ones: the next step tries the
+ * device again. */
+static void fail_all(lore_engine *engine, lore_status status, const lore_error *err)
+{
+    lore_log(LORE_LOG_ERROR, "event=step_failed requests=%d status=%s message=\"%s\"",
+             engine->live_count, lore_status_name(status), err->message);
+    end_all(engine, LORE_FINISH_ERROR);
+}
+
+/* A step takes from the end of the one before it, or from its own submission where that came later,
+ * to its own end. */
+static void finish_step(lore_engine *engine)
+{
+    lore_error err;
+    const lore_step *step = engine->flights[0].step;
+    const int64_t submitted_ns = engine->flights[0].submitted_ns;
+    const int64_t begin_ns =
+        submitted_ns > engine->collected_ns ? submitted_ns : engine->collected_ns;
+    lore_status status = collect_step(engine, &err);
+    if (status != LORE_OK) {
+        fail_all(engine, status, &err);
+        return;
+    }
+    engine->collected_ns = lore_clock_ns();
+    learn_pieces(engine, step, engine->collected_ns - begin_ns);
+    lore_sched_apply(engine->sched, engine->ids, engine->logprobs, take_token, engine);
+}
+
+/* Plan and submit; then apply the oldest step, unless another one may be submitted before. */
 static void run_step(lore_engine *engine)
 {
     const lore_step *step = lore_sched_plan(engine->sched);
+    const bool has_rows = step->batch.rows > 0;
     publish_stats(engine); /* a step can be long: what runs now is to be seen now */
-    if (step->batch.rows > 0) {
+    if (has_rows) {
         lore_error err;
-        const int64_t start_ns = lore_clock_ns();
-        lore_status status =
-            engine->model.step(engine->model.self, step, engine->ids, engine->logprobs, &err);
-        if (status == LORE_OK) {
-            learn_pieces(engine, step, lore_clock_ns() - start_ns);
-        } else {
-            lore_log(LORE_LOG_ERROR, "event=step_failed requests=%d status=%s message=\"%s\"",
-                     engine->live_count, lore_status_name(status), err.message);
-            lore_sched_abort(engine->sched, LORE_FINISH_ERROR, take_token, engine);
+        engine->flights[engine->flight_count].step = step;
+        engine->flights[engine->flight_count].submitted_ns = lore_clock_ns();
+        lore_status status = engine->model.submit(engine->model.self, step, &err);
+        if (status != LORE_OK) {
+            fail_all(engine, status, &err);
             return;
         }
+        engine->flight_count++;
     }
-    lore_sched_apply(engine->sched, engine->ids, engine->logprobs, take_token, engine);
+    if (engine->flight_count == engine->steps_max || (!has_rows && engine->flight_count > 0)) {
+        finish_step(engine);
+    } else if (engine->flight_count == 0) {
+        lore_sched_apply(engine->sched, NULL, NULL, take_token, engine); /* cancelled ones */
+    }
 }
 
 static void *run_engine(void *self)
@@ -319,6 +404,7 @@ static void close_engine(lore_engine *engine)
 static lore_status make_parts(lore_engine *engine, lore_error *err)
 {
     const lore_decoder_info *info = engine->model.info;
+    engine->steps_max = info->steps_in_flight >= STEPS_MAX ? STEPS_MAX : 1;
     lore_sched_options options = {.rows_max = engine->rows_max,
                                   .sequences_max = engine->sequences_max,
                                   .waiting_max = engine->request_cap,
@@ -327,6 +413,7 @@ static lore_status make_parts(lore_engine *engine, lore_error *err)
                                   .page_count = info->page_count,
                                   .eos_ids = info->eos_ids,
                                   .eos_count = info->eos_count,
+                                  .steps_in_flight = engine->steps_max,
                                   .turn_tokens = info->turn_tokens};
     lore_status status = lore_sched_new(&options, &engine->sched, err);
     if (status != LORE_OK) {
@@ -364,6 +451,7 @@ lore_status lore_engine_start_model(const lore_engine_model *model, const lore_l
         return lore_fail(err, LORE_ERR_NOMEM, "out of memory for the engine");
     }
     engine->model = *model;
+    engine->is_prepared = model->prepare == NULL;
     engine->limits = *limits;
     atomic_init(&engine->unfinished, 0);
     atomic_init(&engine->stop_deadline_ns, NOT_STOPPING);
@@ -384,10 +472,19 @@ lore_status lore_engine_start_model(const lore_engine_model *model, const lore_l
     return LORE_OK;
 }
 
-static lore_status step_decoder(void *self, const lore_step *step, int32_t *ids, float *logprobs,
-                                lore_error *err)
+static lore_status submit_step(void *self, const lore_step *step, lore_error *err)
 {
-    return lore_decoder_step(self, step, ids, logprobs, NULL, err);
+    return lore_decoder_submit(self, step, err);
+}
+
+static lore_status collect_draws(void *self, int32_t *ids, float *logprobs, lore_error *err)
+{
+    return lore_decoder_collect(self, ids, logprobs, err);
+}
+
+static lore_status prepare_shape(void *self, bool *is_done, lore_error *err)
+{
+    return lore_decoder_prepare(self, is_done, err);
 }
 
 static void close_decoder(void *self)
@@ -434,7 +531,9 @@ lore_status lore_engine_start(const char *folder, lore_backend *backend, const l
         return status;
     }
     lore_engine_model model = {.self = decoder,
-                               .step = step_decoder,
+                               .submit = submit_step,
+                               .collect = collect_draws,
+                               .prepare = prepare_shape,
                                .close = close_decoder,
                                .info = lore_decoder_get_info(decoder),
                                .tokenizer = lore_decoder_tokenizer(decoder)};

@@ -25,21 +25,27 @@ LORE_MUST_USE lore_status lore_engine_start(const char *folder, lore_backend *ba
  * lists); -1 changes nothing. Before the first submit. */
 void lore_engine_end_at(lore_engine *engine, int32_t id);
 /* Refuses new work, lets accepted sequences finish until the deadline (0: none), cancels the rest,
- * joins, closes. Returns at most one step after the deadline. Every stream gets its last event.
+ * joins, closes. Returns at most two steps after the deadline. Every stream gets its last event.
  * Nobody may be inside another function of the engine any more when this returns. Accepts NULL. */
 void lore_engine_stop(lore_engine *engine, int64_t deadline_ns);
 
 typedef struct lore_generation {
     const int32_t *prompt; /* copied by submit */
     int32_t prompt_count;
-    int32_t tokens_max; /* of the answer; fewer where the context ends first */
-    lore_sampling sampling;
-    const lore_str *stop; /* copied */
+    int32_t tokens_max;     /* of the answer; fewer where the context ends first */
+    lore_sampling sampling; /* its biases are copied */
+    const lore_str *stop;   /* copied */
     int32_t stop_count;
+    /* Whom it is asked for. Keys and values of a prompt's beginning are computed once for all
+     * requests of equal salt, and the time to the first token shows whether they were there:
+     * whoever must not learn what others ask needs another salt. An adapter belongs in it as well.
+     */
+    uint64_t salt;
 } lore_generation;
 
 /* LORE_ERR_BUSY (limits.queue_requests_max are waiting while all places of the batch are taken),
- * LORE_ERR_LIMIT (prompt, answer or stop strings too long: the message has both numbers),
+ * LORE_ERR_LIMIT (prompt, answer or stop strings too long, too many biases: the message has both
+ * numbers),
  * LORE_ERR_INVALID (an id outside the vocabulary, a sampling parameter out of its range),
  * LORE_ERR_CANCELLED (stopping), LORE_ERR_NOMEM. The caller releases the stream.
  *

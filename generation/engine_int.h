@@ -9,9 +9,11 @@
 
 typedef struct lore_engine_model {
     void *self;
-    /* As lore_decoder_step, without logits. Called by the engine's thread only. */
-    lore_status (*step)(void *self, const lore_step *step, int32_t *ids, float *logprobs,
-                        lore_error *err);
+    /* As lore_decoder_submit and lore_decoder_collect. Called by the engine's thread only. */
+    lore_status (*submit)(void *self, const lore_step *step, lore_error *err);
+    lore_status (*collect)(void *self, int32_t *ids, float *logprobs, lore_error *err);
+    /* As lore_decoder_prepare; NULL: nothing to prepare. */
+    lore_status (*prepare)(void *self, bool *is_done, lore_error *err);
     void (*close)(void *self);     /* NULL: nothing to close */
     const lore_decoder_info *info; /* these two live until close */
     const lore_tokenizer *tokenizer;

@@ -16,6 +16,8 @@ typedef struct lore_request {
     int32_t prompt_count;
     int32_t tokens_max;
     lore_sampling sampling;
+    uint64_t salt;
+    int32_t cached_tokens; /* of the prompt; the scheduler writes it */
     lore_stop stop;
     int32_t drawn; /* tokens taken from the scheduler, without an end-of-text token */
     int32_t sent;  /* of these, pushed to the stream */
@@ -34,7 +36,7 @@ typedef struct lore_request_bounds {
 /* Could it run? Fails as lore_engine_submit says. */
 LORE_MUST_USE lore_status lore_request_check(const lore_request_bounds *bounds,
                                              const lore_generation *generation, lore_error *err);
-/* Of a generation that has been checked: prompt and stop strings copied. LORE_ERR_NOMEM. */
+/* Of a generation that has been checked: prompt, biases and stop strings copied. LORE_ERR_NOMEM. */
 LORE_MUST_USE lore_status lore_request_new(const lore_request_bounds *bounds,
                                            const lore_generation *generation,
                                            lore_request **request, lore_error *err);

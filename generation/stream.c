@@ -6,8 +6,9 @@
  * never takes it, and the engine takes it only while a consumer sleeps.
  *
  * Invariants
- * 1. taken <= pushed <= cap. Events below `pushed` never change.
- * 2. The engine writes events[pushed], then pushed; the consumer reads pushed, then events.
+ * 1. taken <= pushed <= cap. Events below `pushed` never change, nor do the tops beside them.
+ * 2. The engine writes events[pushed], then pushed; the consumer reads pushed, then events. Tops
+ *    are written before the event that they belong to.
  * 3. At most one event has a finish, and it is the last one pushed.
  * 4. `holders` counts 2, 1, 0; whoever takes it to 0 frees. */
 #include "generation/stream.h"
@@ -29,7 +30,9 @@ struct lore_stream {
     atomic_int_least32_t holders;
     int32_t taken; /* the consumer's alone */
     int32_t cap;
-    bool is_ended; /* the engine's alone: the last event has been pushed */
+    int32_t top_count; /* beside each token */
+    lore_likely *tops; /* [cap - 1, top_count], behind the events */
+    bool is_ended;     /* the engine's alone: the last event has been pushed */
     lore_lock lock;
     lore_token_event events[];
 };
@@ -51,13 +54,16 @@ const char *lore_finish_name(lore_finish finish)
     return "none";
 }
 
-lore_stream *lore_stream_new(int32_t tokens_max)
+lore_stream *lore_stream_new(int32_t tokens_max, int32_t tops)
 {
     LORE_ASSERT(tokens_max >= 0);
     LORE_ASSERT(tokens_max < INT32_MAX);
-    size_t size_bytes = 0;
+    LORE_ASSERT(tops >= 0);
+    size_t size_bytes = 0, tops_bytes = 0;
     if (!lore_size_mul((size_t)tokens_max + 1, sizeof(lore_token_event), &size_bytes) ||
-        !lore_size_add(size_bytes, sizeof(lore_stream), &size_bytes)) {
+        !lore_size_add(size_bytes, sizeof(lore_stream), &size_bytes) ||
+        !lore_size_mul((size_t)tokens_max, (size_t)tops * sizeof(lore_likely), &tops_bytes) ||
+        !lore_size_add(size_bytes, tops_bytes, &size_bytes)) {
         return NULL;
     }
     lore_stream *stream = lore_alloc_zero(1, size_bytes);
@@ -65,12 +71,19 @@ lore_stream *lore_stream_new(int32_t tokens_max)
         return NULL;
     }
     stream->cap = tokens_max + 1;
+    stream->top_count = tops;
+    stream->tops = (lore_likely *)(stream->events + stream->cap);
     atomic_init(&stream->pushed, 0);
     atomic_init(&stream->is_waiting, false);
     atomic_init(&stream->is_cancelled, false);
     atomic_init(&stream->holders, 2);
     lore_lock_init(&stream->lock);
     return stream;
+}
+
+lore_likely *lore_stream_tops(lore_stream *stream)
+{
+    return stream->tops;
 }
 
 /* The sleeping handshake. The consumer sets is_waiting, then looks at pushed once more; the engine
@@ -85,14 +98,19 @@ void lore_stream_push(lore_stream *stream, lore_token_event event)
     LORE_ASSERT(at < stream->cap);
     LORE_ASSERT(event.id >= 0 || event.finish != LORE_FINISH_NONE);
     stream->is_ended = event.finish != LORE_FINISH_NONE;
+    if (event.id >= 0 && stream->top_count > 0) {
+        LORE_ASSERT(at < stream->cap - 1);
+        event.tops = stream->tops + (size_t)at * (size_t)stream->top_count;
+    }
     stream->events[at] = event;
     atomic_store_explicit(&stream->pushed, at + 1, memory_order_seq_cst);
     if (atomic_load_explicit(&stream->is_waiting, memory_order_seq_cst)) {
-        /* The consumer holds the lock from setting is_waiting until it sleeps, so that with the
-         * lock in hand the wake-up cannot come too early. */
+        /* The consumer holds the lock from setting is_waiting until it sleeps, so that once the
+         * lock was in hand the wake-up cannot come too early. It is given back first, or the
+         * consumer would wake up only to wait for it. */
         lore_lock_acquire(&stream->lock);
-        lore_lock_wake_one(&stream->lock);
         lore_lock_release(&stream->lock);
+        lore_lock_wake_one(&stream->lock);
     }
 }
 

@@ -2,14 +2,12 @@
  * consumer.
  *
  * The ring holds the whole answer, so a push neither blocks nor fails and a slow client costs
- * nobody. Two holders; the last one frees. Events carry id, log probability and flags. */
+ * nobody. Two holders; the last one frees. Events carry id, log probability, the most probable
+ * tokens where they were asked for, and flags. */
 #ifndef LORE_GENERATION_STREAM_H
 #define LORE_GENERATION_STREAM_H
 
-#include "base/error.h"
-
-#include <stdbool.h>
-#include <stdint.h>
+#include "kernels/ops.h"
 
 typedef struct lore_stream lore_stream;
 
@@ -26,18 +24,25 @@ const char *lore_finish_name(lore_finish finish);
 typedef struct lore_token_event {
     int32_t id;
     float logprob;
-    lore_finish finish; /* not NONE: the last event; id is -1 when it carries no token */
+    const lore_likely *tops; /* most probable first, as many as asked for, for as long as the
+                             consumer's reference; NULL: none were, or the event carries no token */
+    lore_finish finish;      /* not NONE: the last event; id is -1 when it carries no token */
     /* Last event only: a stop string began inside this token. So many bytes at the end of the text
      * that lore_detok_push has given for all tokens, this one included, are not of the answer; nor
      * are, where finish is STOP, bytes that wait in the consumer's lore_detok for more. */
     int32_t cut_bytes;
+    int32_t cached_tokens; /* of the prompt, that were not computed again; the same in all events
+                              but those of an answer that never began: 0 */
 } lore_token_event;
 
 /* ---- engine side ---- */
 
-/* Room for tokens_max tokens (at least 0) and a last event without one. Comes with two references,
- * one a side. NULL: out of memory. */
-lore_stream *lore_stream_new(int32_t tokens_max);
+/* Room for tokens_max tokens (at least 0), `tops` most probable ones beside each, and a last event
+ * without a token. Comes with two references, one a side. NULL: out of memory. */
+lore_stream *lore_stream_new(int32_t tokens_max, int32_t tops);
+/* [tokens_max, tops], for the engine to fill: what lies beside a token is written before its event
+ * is pushed. */
+lore_likely *lore_stream_tops(lore_stream *stream);
 /* At most tokens_max events and one more, nothing after the one that ends the answer (asserted). */
 void lore_stream_push(lore_stream *stream, lore_token_event event);
 /* True once the consumer has cancelled, or has released its reference: then nobody is listening. */

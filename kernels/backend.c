@@ -279,6 +279,19 @@ int32_t lore_backend_cuda_count(void)
 #endif
 }
 
+lore_status lore_backend_measure_reads(lore_backend *backend, double *bytes_per_second,
+                                       lore_error *err)
+{
+#ifdef LORE_HAVE_CUDA
+    if (backend->driver->kind == LORE_BACKEND_CUDA) {
+        return lore_cuda_measure_reads(backend, bytes_per_second, err);
+    }
+#endif
+    (void)bytes_per_second;
+    return lore_fail(err, LORE_ERR_UNSUPPORTED, "'%s' has no memory of its own to measure",
+                     backend->description);
+}
+
 /* ---- queues and memory ---- */
 
 lore_status lore_queue_open(lore_backend *backend, lore_queue **queue, lore_error *err)

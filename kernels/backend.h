@@ -59,6 +59,10 @@ const char *lore_backend_describe(const lore_backend *backend);
 void lore_backend_memory(const lore_backend *backend, int64_t *free_bytes, int64_t *total_bytes);
 /* How many CUDA devices this process could open; 0 where built without. */
 int32_t lore_backend_cuda_count(void);
+/* Bytes a second that a GPU reads from its memory at best, measured now over gigabytes of it (as
+ * much as is free): what benchmarks compare with. LORE_ERR_UNSUPPORTED on ref and cpu. */
+LORE_MUST_USE lore_status lore_backend_measure_reads(lore_backend *backend,
+                                                     double *bytes_per_second, lore_error *err);
 /* The best instruction set of this machine. */
 lore_isa lore_backend_isa(void);
 const char *lore_isa_name(lore_isa isa);

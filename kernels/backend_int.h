@@ -71,6 +71,8 @@ extern const lore_backend_driver lore_cpu_driver;
 #ifdef LORE_HAVE_CUDA
 extern const lore_backend_driver lore_cuda_driver;
 int32_t lore_cuda_device_count(void);
+lore_status lore_cuda_measure_reads(lore_backend *backend, double *bytes_per_second,
+                                    lore_error *err); /* cuda_peak.cu */
 #endif
 
 /* Note a failure in the queue; only the first since the last sync is kept. */
@@ -122,9 +124,11 @@ typedef struct lore_candidate {
     float logit;
     int32_t id;
 } lore_candidate;
-/* lore_op_penalise. */
+/* lore_op_penalise and lore_op_tops. */
 void lore_host_penalise(lore_queue *queue, lore_view logits, const lore_penalty *penalties);
 void lore_host_take_drawn(lore_queue *queue, int32_t *ids, const int32_t *drawn, int32_t count);
+void lore_host_tops(lore_queue *queue, lore_likely *tops, lore_view logits,
+                    const lore_sample *samples, const lore_row_math *math);
 /* One row of lore_op_sample. candidates [count] is scratch. */
 void lore_sample_row(int32_t *id, float *logprob, float *logits, int32_t count,
                      const lore_sample *sample, lore_candidate *candidates,

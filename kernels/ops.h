@@ -156,17 +156,40 @@ typedef struct lore_sample {
     float temperature;
     float top_p;   /* 1: off */
     int32_t top_k; /* 0: off */
+    float min_p;   /* 0: off; at most 1 */
     uint64_t seed;
     int32_t position; /* of the token being drawn: with the seed it fixes the random number */
+    int32_t tops;     /* most probable tokens that lore_op_tops gives: 0..LORE_TOPS_MAX */
 } lore_sample;
 
-/* What drawing is kept from repeating: the logit of every token of `ids` is divided by `factor`
- * where it is positive and multiplied by it where it is not, once however often the token is there
- * (Keskar et al. 2019, section 4.1). */
+enum { LORE_TOPS_MAX = 20 };
+typedef struct lore_likely {
+    int32_t id;
+    float logprob;
+} lore_likely;
+
+typedef struct lore_bias {
+    int32_t id; /* in the vocabulary */
+    float bias;
+} lore_bias;
+
+/* What is done to one row of logits before a token is drawn from it, in this order, which is that
+ * of transformers and vLLM:
+ *
+ * - a bias is added to the logit of its token;
+ * - the logit of every token of `ids` is divided by `repetition` where it is positive and
+ *   multiplied by it where it is not, once however often the token is there (Keskar et al. 2019,
+ *   section 4.1);
+ * - of the tokens from ids[answer_start] on, `frequency` is taken off the logit each time that the
+ *   token is there, and `presence` once (as the OpenAI API has it). */
 typedef struct lore_penalty {
-    float factor;       /* above 0; 1: none */
-    const int32_t *ids; /* [count] in the vocabulary */
+    float repetition;          /* above 0; 1: none */
+    float presence, frequency; /* 0: none */
+    const int32_t *ids;        /* [count] in the vocabulary: a prompt, then its answer so far */
     int32_t count;
+    int32_t answer_start;    /* 0..count */
+    const lore_bias *biases; /* [bias_count], each of another token */
+    int32_t bias_count;
 } lore_penalty;
 
 /* Vectors to be searched. int8 rows have scales, f16 ones have none. */
@@ -208,6 +231,7 @@ typedef struct lore_ops {
                  bool is_normalised);
     void (*gather)(lore_queue *, lore_view out, lore_view x, const int32_t *rows);
     void (*penalise)(lore_queue *, lore_view logits, const lore_penalty *penalties);
+    void (*tops)(lore_queue *, lore_likely *tops, lore_view logits, const lore_sample *samples);
     void (*sample)(lore_queue *, int32_t *ids, float *logprobs, lore_view logits,
                    const lore_sample *samples);
     void (*scan)(lore_queue *, float *scores, const int8_t *query, float query_scale,
@@ -460,17 +484,29 @@ static inline void lore_op_gather(lore_queue *q, lore_view out, lore_view x, con
     q->ops->gather(q, out, x, rows);
 }
 
-/* logits[r, :] is changed as penalties[r] says. penalties and their ids are host memory, lent until
- * the next sync: texts are long, and most rows have no penalty. */
+/* logits[r, :] is changed as penalties[r] says. penalties, their ids and their biases are host
+ * memory, lent until the next sync: texts are long, and most rows have no penalty. */
 static inline void lore_op_penalise(lore_queue *q, lore_view logits, const lore_penalty *penalties)
 {
     q->ops->penalise(q, logits, penalties);
 }
 
+/* tops[r * LORE_TOPS_MAX + i], i below samples[r].tops: the tokens of logits[r, :] with the largest
+ * log softmax(logits), the largest first, the lowest id first among equals. NaN logits count as
+ * -inf, and may become that. What lies behind samples[r].tops or the vocabulary stays as it is. */
+static inline void lore_op_tops(lore_queue *q, lore_likely *tops, lore_view logits,
+                                const lore_sample *samples)
+{
+    LORE_ASSERT(logits.cols > 0);
+    q->ops->tops(q, tops, logits, samples);
+}
+
 /* ids[r] = a token drawn from logits[r, :] as samples[r] says: divide by temperature, keep the
- * top_k largest, keep the smallest set of largest probabilities that reaches top_p, draw.
+ * top_k largest, keep the smallest set of largest probabilities that reaches top_p, keep those that
+ * have at least min_p times the largest probability, draw (the order of transformers).
  * logprobs[r] = log softmax(logits)[ids[r]] before any of that. NaN logits count as -inf; a row of
- * nothing else gives id 0. logits may be overwritten. */
+ * nothing else gives id 0. logits may be overwritten. A row's token depends on nothing but its
+ * logits and its sample. */
 static inline void lore_op_sample(lore_queue *q, int32_t *ids, float *logprobs, lore_view logits,
                                   const lore_sample *samples)
 {

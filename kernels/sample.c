@@ -1,4 +1,5 @@
-/* Drawing one token from one row of logits, for every backend that computes on the host.
+/* Penalties, and drawing one token from one row of logits, for every backend that computes on the
+ * host.
  *
  * ref and cpu share this file on purpose: equal logits must give equal tokens, and the choice hangs
  * on the order of sums and on ties, so two implementations would only be a chance to differ. All
@@ -18,34 +19,101 @@
 #include <math.h>
 #include <string.h>
 
-/* A token is penalised once, so a bit of each says whether it has been: 16 KiB for a vocabulary of
- * 128k, which costs less than to keep the set of every sequence while it grows. */
-void lore_host_penalise(lore_queue *queue, lore_view logits, const lore_penalty *penalties)
+/* ---- penalties ---- */
+
+/* The row in hand. What is done to a token once asks the bit that each token has whether it has
+ * been done: 16 KiB for a vocabulary of 128k, which cost less than to keep the set of every
+ * sequence while it grows. Passed by value, so that stores to the bits do not bring it from memory
+ * again. */
+typedef struct penalised {
+    float *logits;
+    int32_t count;
+    uint8_t *is_done; /* [(count + 7) / 8] */
+} penalised;
+
+static void forget_done(penalised row)
 {
-    const size_t bytes = ((size_t)logits.cols + 7) / 8;
-    for (int32_t r = 0; r < logits.rows; r++) {
-        const lore_penalty *penalty = &penalties[r];
-        LORE_ASSERT(penalty->factor > 0.0f);
-        if (penalty->factor == 1.0f || penalty->count == 0) {
-            continue;
-        }
-        uint8_t *is_done = lore_host_scratch(queue, bytes);
-        if (is_done == NULL) {
-            return;
-        }
-        memset(is_done, 0, bytes);
-        float *row = logits.data + r * logits.stride;
-        for (int32_t i = 0; i < penalty->count; i++) {
-            const int32_t id = penalty->ids[i];
-            const uint8_t bit = (uint8_t)(1u << (id % 8));
-            LORE_ASSERT(id >= 0 && id < logits.cols);
-            if ((is_done[id / 8] & bit) == 0) {
-                is_done[id / 8] |= bit;
-                row[id] = row[id] > 0.0f ? row[id] / penalty->factor : row[id] * penalty->factor;
-            }
+    memset(row.is_done, 0, ((size_t)row.count + 7) / 8);
+}
+
+static bool is_first(penalised row, int32_t id)
+{
+    const uint8_t bit = (uint8_t)(1u << (id % 8));
+    LORE_ASSERT(id >= 0 && id < row.count);
+    if ((row.is_done[id / 8] & bit) != 0) {
+        return false;
+    }
+    row.is_done[id / 8] |= bit;
+    return true;
+}
+
+static void add_biases(penalised row, lore_penalty penalty)
+{
+    for (int32_t i = 0; i < penalty.bias_count; i++) {
+        const lore_bias bias = penalty.biases[i];
+        LORE_ASSERT(bias.id >= 0 && bias.id < row.count);
+        row.logits[bias.id] += bias.bias;
+    }
+}
+
+static void penalise_repetition(penalised row, lore_penalty penalty)
+{
+    forget_done(row);
+    for (int32_t i = 0; i < penalty.count; i++) {
+        const int32_t id = penalty.ids[i];
+        if (is_first(row, id)) {
+            row.logits[id] = row.logits[id] > 0.0f ? row.logits[id] / penalty.repetition
+                                                   : row.logits[id] * penalty.repetition;
         }
     }
 }
+
+/* Time after time, not by a product with the count: so nobody has to count, and a backend whose
+ * threads each take one time gets the same bits. */
+static void penalise_frequency(penalised row, lore_penalty penalty)
+{
+    for (int32_t i = penalty.answer_start; i < penalty.count; i++) {
+        LORE_ASSERT(penalty.ids[i] >= 0 && penalty.ids[i] < row.count);
+        row.logits[penalty.ids[i]] -= penalty.frequency;
+    }
+}
+
+static void penalise_presence(penalised row, lore_penalty penalty)
+{
+    forget_done(row);
+    for (int32_t i = penalty.answer_start; i < penalty.count; i++) {
+        if (is_first(row, penalty.ids[i])) {
+            row.logits[penalty.ids[i]] -= penalty.presence;
+        }
+    }
+}
+
+void lore_host_penalise(lore_queue *queue, lore_view logits, const lore_penalty *penalties)
+{
+    for (int32_t r = 0; r < logits.rows; r++) {
+        const lore_penalty penalty = penalties[r];
+        penalised row = {logits.data + r * logits.stride, logits.cols, NULL};
+        LORE_ASSERT(penalty.repetition > 0.0f);
+        if (penalty.repetition != 1.0f || penalty.presence != 0.0f) {
+            row.is_done = lore_host_scratch(queue, ((size_t)logits.cols + 7) / 8);
+            if (row.is_done == NULL) {
+                return;
+            }
+        }
+        add_biases(row, penalty);
+        if (penalty.repetition != 1.0f) {
+            penalise_repetition(row, penalty);
+        }
+        if (penalty.frequency != 0.0f) {
+            penalise_frequency(row, penalty);
+        }
+        if (penalty.presence != 0.0f) {
+            penalise_presence(row, penalty);
+        }
+    }
+}
+
+/* ---- drawing ---- */
 
 void lore_host_take_drawn(lore_queue *queue, int32_t *ids, const int32_t *drawn, int32_t count)
 {
@@ -94,6 +162,12 @@ static double excess(float logit, float top, float temperature)
     return logit == top ? 0.0 : ((double)logit - (double)top) / (double)temperature;
 }
 
+/* The logit whose probability is min_p times the largest: what is below it is cut off. */
+static double least_of(const lore_sample *sample, float top)
+{
+    return (double)top + (double)sample->temperature * log((double)sample->min_p);
+}
+
 static double sum_weights(const float *logits, int32_t count, float top, float temperature)
 {
     double sum = 0.0;
@@ -118,6 +192,34 @@ static int32_t draw_any(const float *logits, int32_t count, float top, int32_t t
     return top_id; /* rounding used up the whole sum */
 }
 
+/* Draw among all tokens that min_p leaves: the others lose what logit they had. */
+static int32_t draw_likely(float *logits, int32_t count, float top, int32_t top_id,
+                           const lore_sample *sample)
+{
+    const double least = least_of(sample, top);
+    for (int32_t i = 0; i < count; i++) {
+        logits[i] = (double)logits[i] < least ? -INFINITY : logits[i];
+    }
+    return draw_any(logits, count, top, top_id, sample);
+}
+
+/* Candidates lie best first from the end of their array. Cuts the `kept` first ones where min_p
+ * says, the best of all never; gives the weight of those that stay. */
+static double keep_likely(const lore_candidate *candidates, int32_t count, int32_t *kept, float top,
+                          const lore_sample *sample)
+{
+    const double least = least_of(sample, top);
+    double sum = 0.0;
+    int32_t likely = 0;
+    while (likely < *kept &&
+           (likely == 0 || (double)candidates[count - 1 - likely].logit >= least)) {
+        sum += exp(excess(candidates[count - 1 - likely].logit, top, sample->temperature));
+        likely++;
+    }
+    *kept = likely;
+    return sum;
+}
+
 /* Draw among the largest ones. They are taken off the heap in order and collected behind its
  * shrinking end. */
 static int32_t draw_kept(const float *logits, int32_t count, float top, const lore_sample *sample,
@@ -130,12 +232,11 @@ static int32_t draw_kept(const float *logits, int32_t count, float top, const lo
         sift_down(candidates, count, i);
     }
     const int32_t kept_max = sample->top_k > 0 && sample->top_k < count ? sample->top_k : count;
-    /* The mass that top_p is a share of: that of the top_k, where both are asked for. */
-    double mass = sum_weights(logits, count, top, sample->temperature);
     const bool has_top_p = sample->top_p < 1.0f;
-    if (kept_max < count) {
-        mass = INFINITY; /* known only when all top_k are out of the heap */
-    }
+    /* The mass that top_p is a share of: that of the top_k, where both are asked for, which is
+     * known only when all of them are out of the heap. */
+    const double mass =
+        kept_max < count ? INFINITY : sum_weights(logits, count, top, sample->temperature);
     double kept_mass = 0.0;
     int32_t kept = 0;
     while (kept < kept_max &&
@@ -159,6 +260,9 @@ static int32_t draw_kept(const float *logits, int32_t count, float top, const lo
         kept = cut;
         kept_mass = sum;
     }
+    if (sample->min_p > 0.0f) {
+        kept_mass = keep_likely(candidates, count, &kept, top, sample);
+    }
     double left = draw_unit(sample->seed, sample->position) * kept_mass;
     for (int32_t i = 0; i < kept; i++) {
         left -= exp(excess(candidates[count - 1 - i].logit, top, sample->temperature));
@@ -178,14 +282,74 @@ void lore_sample_row(int32_t *id, float *logprob, float *logits, int32_t count,
     while (logits[top_id] != top) {
         top_id++;
     }
+    const double total = log(math->sum_exp(logits, count, top));
     const bool is_cut = sample->top_p < 1.0f || (sample->top_k > 0 && sample->top_k < count);
     if (!(sample->temperature > 0.0f) || top == -INFINITY) {
         *id = top_id;
     } else if (is_cut) {
         *id = draw_kept(logits, count, top, sample, candidates);
+    } else if (sample->min_p > 0.0f) {
+        *id = draw_likely(logits, count, top, top_id, sample);
     } else {
         *id = draw_any(logits, count, top, top_id, sample);
     }
-    const double difference = excess(logits[*id], top, 1.0f);
-    *logprob = (float)(difference - log(math->sum_exp(logits, count, top)));
+    *logprob = (float)(excess(logits[*id], top, 1.0f) - total);
+}
+
+/* ---- the most probable ones ---- */
+
+typedef struct tops_work {
+    lore_likely *tops;
+    lore_view logits;
+    const lore_sample *samples;
+    const lore_row_math *math;
+} tops_work;
+
+/* The `wanted` best candidates of a row, by insertion: all but a few logits are below the last of
+ * them. Gives how many there are. */
+static int32_t find_best(lore_candidate *best, int32_t wanted, const float *logits, int32_t count)
+{
+    int32_t found = 0;
+    for (int32_t i = 0; i < count; i++) {
+        if (found == wanted && !(logits[i] > best[found - 1].logit)) {
+            continue; /* equals too: ids rise */
+        }
+        found += found < wanted;
+        int32_t at = found - 1;
+        for (; at > 0 && logits[i] > best[at - 1].logit; at--) {
+            best[at] = best[at - 1];
+        }
+        best[at] = (lore_candidate){logits[i], i};
+    }
+    return found;
+}
+
+static void find_tops(void *self, int32_t begin, int32_t end, int32_t worker)
+{
+    (void)worker;
+    const tops_work *work = self;
+    const int32_t count = work->logits.cols;
+    for (int32_t r = begin; r < end; r++) {
+        const int32_t wanted = work->samples[r].tops;
+        float *row = work->logits.data + r * work->logits.stride;
+        lore_candidate best[LORE_TOPS_MAX];
+        LORE_ASSERT(wanted >= 0 && wanted <= LORE_TOPS_MAX);
+        if (wanted == 0) {
+            continue;
+        }
+        const float top = work->math->clean(row, count);
+        const double total = log(work->math->sum_exp(row, count, top));
+        const int32_t found = find_best(best, wanted, row, count);
+        for (int32_t i = 0; i < found; i++) {
+            work->tops[r * LORE_TOPS_MAX + i] =
+                (lore_likely){best[i].id, (float)(excess(best[i].logit, top, 1.0f) - total)};
+        }
+    }
+}
+
+void lore_host_tops(lore_queue *queue, lore_likely *tops, lore_view logits,
+                    const lore_sample *samples, const lore_row_math *math)
+{
+    tops_work work = {tops, logits, samples, math};
+    lore_host_for(queue, logits.rows, 1, find_tops, &work);
 }

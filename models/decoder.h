@@ -25,7 +25,8 @@ typedef struct lore_decoder_options {
     lore_dtype kv_dtype;   /* LORE_F32 or LORE_BF16 */
 } lore_decoder_options;
 
-/* In ids of a step: the token that draw k of the step submitted just before it gives. */
+/* In lore_step.ids: the id that draw k of the step submitted just before will give; the host does
+ * not know it yet. Only where info.steps_in_flight is above 1. */
 #define LORE_ID_DRAWN(k) (-1 - (k))
 
 /* One step. All arrays are host memory, borrowed for the call. */
@@ -36,8 +37,10 @@ typedef struct lore_step {
     const lore_sample *samples; /* [logits_count] */
     int32_t logits_count;
     const lore_penalty *penalties; /* [logits_count], of ids that are known; NULL: none */
-    const int32_t *lengths; /* [batch.sequences] tokens known of each text, those of later steps
-                               too: longrope rotates by it; NULL: past + rows */
+    lore_likely *tops; /* out, [logits_count, LORE_TOPS_MAX] as lore_op_tops; NULL: none wanted */
+    const int32_t
+        *lengths; /* [batch.sequences] tokens of each text, those of later steps and the
+                     one that is being drawn too: longrope rotates by it; NULL: past + rows */
 } lore_step;
 
 enum { LORE_EOS_MAX = 8 };
@@ -57,13 +60,13 @@ typedef struct lore_generation_defaults {
 typedef struct lore_decoder_info {
     int32_t layers, width, heads, kv_heads, head_dim, ffn, vocab, context;
     int32_t page_tokens, page_count;
-    int32_t steps_in_flight; /* worth having at once: 1 on ref and cpu, 2 on cuda */
-    int64_t kv_bytes;        /* of all pages */
+    int64_t kv_bytes; /* of all pages */
     int64_t parameters;
     int64_t weight_bytes; /* that a step with logits reads: packed layers and head */
     int32_t eos_ids[LORE_EOS_MAX];
     int32_t eos_count;
-    int32_t bos_id;      /* -1: none */
+    int32_t bos_id;          /* -1: none */
+    int32_t steps_in_flight; /* steps that may be submitted and not collected; 1 on ref and cpu */
     int32_t turn_tokens; /* a text that grows beyond so many tokens is rotated otherwise from its
                             first one on: computed anew (longrope); 0: none */
     lore_generation_defaults generation;
@@ -84,11 +87,12 @@ const lore_tokenizer *lore_decoder_tokenizer(const lore_decoder *decoder);
 /* At most so many steps may be submitted and not yet collected, on any backend. */
 enum { LORE_STEPS_MAX = 2 };
 
-/* Begin a step: keys and values of all its rows are written, a token is drawn for each of
- * logits_rows. ref and cpu do all of it before they return. The step's arrays may be reused on
- * return. Contract on step: ids in the vocabulary or drawn by the step before, positions below
- * context, pages in range (asserted). LORE_ERR_DEVICE, LORE_ERR_NOMEM: the step is not to be
- * collected, those before it are. */
+/* Begin a step behind those submitted before it: keys and values of all rows are written, a token
+ * is drawn for each of logits_rows. ref and cpu do all of it before they return. The step's arrays
+ * may be reused on return, but for tops, which is lent until the step is collected. Contract on
+ * step: ids in the vocabulary or drawn by the step before, positions below context, pages in range
+ * (asserted). LORE_ERR_DEVICE, LORE_ERR_NOMEM: the step is not to be collected, those before it
+ * are. */
 LORE_MUST_USE lore_status lore_decoder_submit(lore_decoder *decoder, const lore_step *step,
                                               lore_error *err);
 /* Wait for the oldest step not collected: ids[i] and logprobs[i] are the draw of its

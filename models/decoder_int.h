@@ -35,6 +35,8 @@ typedef struct lore_step_slot {
     int32_t *drawn;      /* [sequences_max], and behind them */
     float *logprobs;     /* [sequences_max] */
     int32_t count;       /* of draws */
+    lore_likely *tops;   /* [sequences_max, LORE_TOPS_MAX] */
+    lore_likely *wanted; /* where those of the step go when it is collected; NULL: nowhere */
 } lore_step_slot;
 
 /* Steps of single rows, up to so many and up to so long a context (decoder_step.c). */
@@ -62,6 +64,7 @@ struct lore_decoder {
     int32_t *drawn;        /* [sequences_max] by the last step, and behind them */
     float *logprobs;       /* [sequences_max] */
     size_t draws_bytes;    /* of both */
+    lore_likely *tops;     /* [sequences_max, LORE_TOPS_MAX] */
     lore_step_slot slots[LORE_STEPS_MAX];
     int32_t oldest, in_flight; /* slots */
     int32_t drawn_count;       /* draws of the last step, which ids of the next may name */

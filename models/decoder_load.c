@@ -272,13 +272,18 @@ static lore_status take_blocks(lore_decoder *d, lore_error *err)
     lore_step_memory nowhere;
     size_t block_bytes = lore_step_memory_place(d, NULL, &nowhere);
     size_t sequences = (size_t)d->sequences_max;
-    void *draws = NULL;
+    void *draws = NULL, *tops = NULL;
+    const size_t tops_bytes = sequences * LORE_TOPS_MAX * sizeof(lore_likely);
     d->draws_bytes = sequences * (sizeof(int32_t) + sizeof(float));
     lore_status status = lore_backend_alloc(d->backend, block_bytes, &d->block, err);
     if (status == LORE_OK) {
         (void)lore_step_memory_place(d, d->block, &d->step);
         status = lore_backend_alloc(d->backend, d->draws_bytes, &draws, err);
         d->drawn = draws;
+    }
+    if (status == LORE_OK) {
+        status = lore_backend_alloc(d->backend, tops_bytes, &tops, err);
+        d->tops = tops;
     }
     for (int32_t i = 0; i < LORE_STEPS_MAX && status == LORE_OK; i++) {
         lore_step_slot *slot = &d->slots[i];
@@ -290,6 +295,10 @@ static lore_status take_blocks(lore_decoder *d, lore_error *err)
         if (status == LORE_OK) {
             slot->drawn = draws;
             slot->logprobs = (float *)(slot->drawn + sequences);
+            status = lore_backend_alloc_host(d->backend, tops_bytes, &tops, err);
+        }
+        if (status == LORE_OK) {
+            slot->tops = tops;
         }
     }
     if (status == LORE_OK) {
@@ -515,9 +524,9 @@ void lore_decoder_close(lore_decoder *d)
     if (d == NULL) {
         return;
     }
-    void *memory[] = {d->norm,   d->cosine, d->sine,        d->page_memory, d->x,
-                      d->normed, d->qkv,    d->mixed,       d->gate_up,     d->hidden,
-                      d->last,   d->logits, d->last_normed, d->block,       d->drawn};
+    void *memory[] = {d->norm,        d->cosine, d->sine,    d->page_memory, d->x,    d->normed,
+                      d->qkv,         d->mixed,  d->gate_up, d->hidden,      d->last, d->logits,
+                      d->last_normed, d->block,  d->drawn,   d->tops};
     for (int32_t i = 0; d->layers != NULL && i < d->config.layers; i++) {
         close_layer(d->backend, &d->layers[i]);
     }
@@ -528,6 +537,7 @@ void lore_decoder_close(lore_decoder *d)
     for (int32_t i = 0; i < LORE_STEPS_MAX; i++) {
         lore_backend_free_host(d->backend, d->slots[i].block);
         lore_backend_free_host(d->backend, d->slots[i].drawn);
+        lore_backend_free_host(d->backend, d->slots[i].tops);
     }
     lore_weight_free(d->table);
     lore_weight_free(d->head);

@@ -266,6 +266,23 @@ static void run_single_rows(lore_decoder *d, lore_step_slot *slot, const lore_st
 
 /* ---- steps ---- */
 
+/* The draws of the step, from the logits of its rows. */
+static void draw(lore_decoder *d, lore_step_slot *slot, const lore_step *step)
+{
+    lore_view view = lore_view_of(d->logits, step->logits_count, d->config.vocab);
+    if (step->penalties != NULL) {
+        lore_op_penalise(d->queue, view, step->penalties);
+    }
+    slot->wanted = step->tops;
+    if (step->tops != NULL) { /* before sampling, which may overwrite the logits */
+        lore_op_tops(d->queue, d->tops, view, d->step.samples);
+        lore_queue_download_later(d->queue, slot->tops, d->tops,
+                                  (size_t)step->logits_count * LORE_TOPS_MAX * sizeof *d->tops);
+    }
+    lore_op_sample(d->queue, d->drawn, d->logprobs, view, d->step.samples);
+    lore_queue_download_later(d->queue, slot->drawn, d->drawn, d->draws_bytes);
+}
+
 static void run_step(lore_decoder *d, lore_step_slot *slot, const lore_step *step, float *logits)
 {
     fill_block(d, &slot->at, step);
@@ -278,16 +295,11 @@ static void run_step(lore_decoder *d, lore_step_slot *slot, const lore_step *ste
     if (step->logits_count == 0) {
         return;
     }
-    lore_view view = lore_view_of(d->logits, step->logits_count, d->config.vocab);
-    if (logits != NULL) { /* before sampling, which may overwrite them */
+    if (logits != NULL) {
         lore_queue_download(d->queue, logits, d->logits,
                             (size_t)step->logits_count * (size_t)d->config.vocab * sizeof(float));
     }
-    if (step->penalties != NULL) {
-        lore_op_penalise(d->queue, view, step->penalties);
-    }
-    lore_op_sample(d->queue, d->drawn, d->logprobs, view, d->step.samples);
-    lore_queue_download_later(d->queue, slot->drawn, d->drawn, d->draws_bytes);
+    draw(d, slot, step);
 }
 
 static lore_status submit(lore_decoder *d, const lore_step *step, float *logits, lore_error *err)
@@ -326,6 +338,10 @@ lore_status lore_decoder_collect(lore_decoder *d, int32_t *ids, float *logprobs,
     if (status == LORE_OK && slot->count > 0) {
         memcpy(ids, slot->drawn, (size_t)slot->count * sizeof *ids);
         memcpy(logprobs, slot->logprobs, (size_t)slot->count * sizeof *logprobs);
+        if (slot->wanted != NULL) {
+            memcpy(slot->wanted, slot->tops,
+                   (size_t)slot->count * LORE_TOPS_MAX * sizeof *slot->tops);
+        }
     }
     d->oldest = (d->oldest + 1) % LORE_STEPS_MAX;
     d->in_flight--;

@@ -1,12 +1,14 @@
 """Random encoder of the shape of all-MiniLM-L6-v2, the same weights for lore and ONNX Runtime.
 
     python make_minilm.py OUT [--seed N]
+    python make_minilm.py --layers 12 --no-onnx OUT
 
+The second writes the folder alone, to OUT: with 12 layers, a BERT of 33 million parameters. The first
 writes OUT/minilm (a Hugging Face folder), OUT/f32.onnx, in the fused operators that ONNX Runtime's
 own optimizer makes of BERT (Attention, SkipLayerNormalization, BiasGelu), and OUT/int8.onnx, the
 same after its quantize_dynamic. The tokenizer knows single characters: texts of any length can be
 cut, and nothing is downloaded.
-Needs: numpy, onnx, onnxruntime.
+Needs: numpy; onnx and onnxruntime where their files are wanted.
 """
 
 import argparse
@@ -14,16 +16,20 @@ import json
 import os
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
-from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from make_qwen2 import Safetensors
+from make_decoder import Safetensors, write_json
+
+try:
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+except ImportError:
+    onnx = None
 
 LAYERS, WIDTH, HEADS, FFN, VOCAB, POSITIONS, EPS = 6, 384, 12, 1536, 30522, 512, 1e-12
 
 
-def draw(seed):
+def draw(seed, layers=LAYERS):
     """Tensors by their Hugging Face name."""
     random = np.random.Generator(np.random.PCG64(seed))
     made = {}
@@ -42,7 +48,7 @@ def draw(seed):
     matrix("embeddings.position_embeddings.weight", POSITIONS, WIDTH)
     matrix("embeddings.token_type_embeddings.weight", 2, WIDTH)
     norm("embeddings.LayerNorm")
-    for i in range(LAYERS):
+    for i in range(layers):
         layer = f"encoder.layer.{i}."
         for part, rows, cols in (("attention.self.query", WIDTH, WIDTH),
                                  ("attention.self.key", WIDTH, WIDTH),
@@ -57,12 +63,7 @@ def draw(seed):
     return made
 
 
-def write_json(folder, name, value):
-    with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1)
-
-
-def write_folder(folder, made):
+def write_folder(folder, made, layers=LAYERS):
     os.makedirs(os.path.join(folder, "1_Pooling"), exist_ok=True)
     tensors = Safetensors()
     for name, values in made.items():
@@ -73,7 +74,7 @@ def write_folder(folder, made):
     words = special + marks + ["##" + mark for mark in marks]
     write_json(folder, "config.json", {
         "architectures": ["BertModel"], "model_type": "bert", "hidden_act": "gelu",
-        "hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS,
+        "hidden_size": WIDTH, "num_hidden_layers": layers, "num_attention_heads": HEADS,
         "intermediate_size": FFN, "vocab_size": VOCAB, "max_position_embeddings": POSITIONS,
         "type_vocab_size": 2, "layer_norm_eps": EPS, "pad_token_id": 0,
         "position_embedding_type": "absolute"})
@@ -181,8 +182,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("out")
     parser.add_argument("--seed", type=int, default=20261122)
+    parser.add_argument("--layers", type=int, default=LAYERS)
+    parser.add_argument("--no-onnx", dest="onnx", action="store_false")
     options = parser.parse_args()
-    made = draw(options.seed)
+    made = draw(options.seed, options.layers)
+    if not options.onnx:
+        write_folder(options.out, made, options.layers)
+        return
+    if onnx is None or options.layers != LAYERS:
+        parser.error("ONNX files need onnx and onnxruntime, and are of 6 layers: --no-onnx?")
     write_folder(os.path.join(options.out, "minilm"), made)
     path = os.path.join(options.out, "f32.onnx")
     write_onnx(path, made)

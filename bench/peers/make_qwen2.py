@@ -11,107 +11,24 @@ Needs: numpy, gguf.
 """
 
 import argparse
-import json
 import os
 import shutil
-import struct
 import subprocess
 
 import gguf
 import numpy as np
 
-LAYERS, WIDTH, HEADS, KV_HEADS, HEAD, FFN, VOCAB = 24, 896, 14, 2, 64, 4864, 151936
-CONTEXT, EPS, THETA = 32768, 1e-6, 1e6
+from make_decoder import SHAPES, Drawer, Safetensors, tensors_of, write_config, write_tokenizer
+
+SHAPE = SHAPES["qwen2-0.5b"]
 
 
 def draw(seed):
-    """Pairs (name, f32 array) in the order of the file, each already a bf16 number."""
-    shapes = [("model.embed_tokens.weight", (VOCAB, WIDTH))]
-    for i in range(LAYERS):
-        layer = f"model.layers.{i}."
-        shapes += [(layer + "input_layernorm.weight", (WIDTH,)),
-                   (layer + "post_attention_layernorm.weight", (WIDTH,))]
-        for part, rows in (("q", HEADS * HEAD), ("k", KV_HEADS * HEAD), ("v", KV_HEADS * HEAD)):
-            shapes += [(f"{layer}self_attn.{part}_proj.weight", (rows, WIDTH)),
-                       (f"{layer}self_attn.{part}_proj.bias", (rows,))]
-        shapes += [(layer + "self_attn.o_proj.weight", (WIDTH, HEADS * HEAD)),
-                   (layer + "mlp.gate_proj.weight", (FFN, WIDTH)),
-                   (layer + "mlp.up_proj.weight", (FFN, WIDTH)),
-                   (layer + "mlp.down_proj.weight", (WIDTH, FFN))]
-    shapes.append(("model.norm.weight", (WIDTH,)))
-    random = np.random.Generator(np.random.PCG64(seed))
-    for name, shape in shapes:
-        values = random.standard_normal(shape, dtype=np.float32)
-        values = 1 + 0.1 * values if "norm" in name else 0.02 * values
-        yield name, (to_bf16(values).astype(np.uint32) << 16).view(np.float32)
-
-
-def to_bf16(values):
-    bits = np.ascontiguousarray(values).view(np.uint32)
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
-
-
-class Safetensors:
-    """Collects tensors, writes them behind their header."""
-
-    TYPES = {"BF16": np.uint16, "F32": np.float32}
-
-    def __init__(self):
-        self.header, self.arrays, self.offset = {}, [], 0
-
-    def add(self, name, dtype, array):
-        array = np.ascontiguousarray(array, dtype=self.TYPES[dtype])
-        end = self.offset + array.nbytes
-        self.header[name] = {"dtype": dtype, "shape": list(array.shape),
-                             "data_offsets": [self.offset, end]}
-        self.arrays.append(array)
-        self.offset = end
-
-    def write(self, path):
-        header = json.dumps(self.header).encode()
-        header += b" " * (-len(header) % 8)
-        with open(path, "wb") as file:
-            file.write(struct.pack("<Q", len(header)))
-            file.write(header)
-            for array in self.arrays:
-                array.tofile(file)
-
-
-def byte_alphabet():
-    """The characters that byte-level BPE writes bytes as (GPT-2)."""
-    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [b for b in range(256) if b not in plain]
-    names = {b: chr(b) for b in plain}
-    names.update({b: chr(256 + i) for i, b in enumerate(others)})
-    return [names[b] for b in range(256)]
-
-
-def write_folder(folder, tensors):
-    config = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_act": "silu",
-              "hidden_size": WIDTH, "intermediate_size": FFN, "num_hidden_layers": LAYERS,
-              "num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS, "vocab_size": VOCAB,
-              "max_position_embeddings": CONTEXT, "rms_norm_eps": EPS, "rope_theta": THETA,
-              "tie_word_embeddings": True, "torch_dtype": "bfloat16", "bos_token_id": 256,
-              "eos_token_id": 256, "use_sliding_window": False}
-    tokenizer = {"version": "1.0", "truncation": None, "padding": None,
-                 "added_tokens": [{"id": 256, "content": "<|endoftext|>", "special": True,
-                                   "single_word": False, "lstrip": False, "rstrip": False,
-                                   "normalized": False}],
-                 "normalizer": None,
-                 "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False,
-                                   "trim_offsets": False, "use_regex": True},
-                 "post_processor": None,
-                 "decoder": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False,
-                             "use_regex": True},
-                 "model": {"type": "BPE", "dropout": None, "unk_token": None,
-                           "continuing_subword_prefix": None, "end_of_word_suffix": None,
-                           "fuse_unk": False, "byte_fallback": False,
-                           "vocab": {c: i for i, c in enumerate(byte_alphabet())}, "merges": []}}
-    os.makedirs(folder, exist_ok=True)
-    for name, value in (("config.json", config), ("tokenizer.json", tokenizer)):
-        with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
-            json.dump(value, file, indent=1)
-    tensors.write(os.path.join(folder, "model.safetensors"))
+    """Triples (name, bf16 array, the same numbers in f32) in the order of the file."""
+    drawer = Drawer(seed)
+    for name, dimensions, spread in tensors_of(SHAPE):
+        values = drawer.draw(dimensions, spread)
+        yield name, values, (values.astype(np.uint32) << 16).view(np.float32)
 
 
 GGUF_NAMES = {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
@@ -132,16 +49,16 @@ def gguf_name(name):
 
 def open_gguf(path):
     writer = gguf.GGUFWriter(path, "qwen2")
-    writer.add_block_count(LAYERS)
-    writer.add_context_length(CONTEXT)
-    writer.add_embedding_length(WIDTH)
-    writer.add_feed_forward_length(FFN)
-    writer.add_head_count(HEADS)
-    writer.add_head_count_kv(KV_HEADS)
-    writer.add_rope_freq_base(THETA)
-    writer.add_layer_norm_rms_eps(EPS)
+    writer.add_block_count(SHAPE.layers)
+    writer.add_context_length(SHAPE.context)
+    writer.add_embedding_length(SHAPE.width)
+    writer.add_feed_forward_length(SHAPE.ffn)
+    writer.add_head_count(SHAPE.heads)
+    writer.add_head_count_kv(SHAPE.kv_heads)
+    writer.add_rope_freq_base(SHAPE.theta)
+    writer.add_layer_norm_rms_eps(SHAPE.eps)
     writer.add_tokenizer_model("no_vocab")  # tokens go in as numbers
-    writer.add_vocab_size(VOCAB)
+    writer.add_vocab_size(SHAPE.vocab)
     return writer
 
 
@@ -163,8 +80,8 @@ def main():
     files = {kind: open_gguf(os.path.join(options.out, kind + ".gguf"))
              for kind in ("q8_0", "q4_0")}
     q8_0, q4_0 = gguf.GGMLQuantizationType.Q8_0, gguf.GGMLQuantizationType.Q4_0
-    for name, values in draw(options.seed):
-        tensors.add(name, "BF16", to_bf16(values))
+    for name, stored, values in draw(options.seed):
+        tensors.add(name, "BF16", stored)
         is_table = name == "model.embed_tokens.weight"
         for file, kind in ((files["q8_0"], q8_0), (files["q4_0"], q8_0 if is_table else q4_0)):
             if values.ndim == 1:
@@ -173,7 +90,10 @@ def main():
                 file.add_tensor(gguf_name(name), gguf.quants.quantize(values, kind),
                                 raw_dtype=kind)
     folder = os.path.join(options.out, "bf16")
-    write_folder(folder, tensors)
+    os.makedirs(folder, exist_ok=True)
+    write_config(folder, SHAPE)
+    write_tokenizer(folder, SHAPE.vocab)
+    tensors.write(os.path.join(folder, "model.safetensors"))
     for file in files.values():
         close_gguf(file)
     for kind in ("int8", "int4"):

@@ -1,14 +1,18 @@
-"""lore beside llama.cpp and ONNX Runtime: the same weights, the same cores, one after the other.
+"""lore beside other programs: the same weights, the same machine, one after the other.
 
     python peers.py decoder MODELS --lore PATH [--threads N] [--rounds N] [--before "COMMAND"]
     python peers.py encoder MODELS --lore PATH [--threads N] [--rounds N] [--before "COMMAND"]
+    python peers.py gpu-decoder FOLDER --lore PATH [--device cuda] [--batches 1,8] [--prompt N]
+    python peers.py gpu-encoder FOLDER --lore PATH [--device cuda] [--tokens N]
 
-MODELS is what make_qwen2.py (decoder) or make_minilm.py (encoder) wrote. Each measurement is a
+The first two: llama.cpp and ONNX Runtime on a processor. MODELS is what make_qwen2.py (decoder) or make_minilm.py (encoder) wrote. Each measurement is a
 process of its own that gives medians of many steps; lore and its peer take turns, ROUNDS times
 each, so that what other machines do to the memory of this one meets both. Printed are the medians
 over rounds, their range, and the median of the ratios of neighbouring runs. --before stands in
 front of each measured command (taskset, numactl). Shares are of the read bandwidth that lore
-measures beside each of its figures.
+measures beside each of its figures. The other two: transformers (a static cache and a compiled step)
+and sentence-transformers on one folder of make_decoder.py or make_minilm.py; what the installed
+version cannot do is said and the rest goes on.
 Needs: llama-cpp-python, built here (pip's --no-binary, CMAKE_ARGS=-DGGML_NATIVE=ON); onnxruntime.
 """
 
@@ -55,12 +59,13 @@ DECODER_CASES = [
 
 
 def lore_decoder(options, folder, mode, streams):
-    command = [options.lore, "bench", mode, "--json", "--prompt", str(options.prompt),
+    tokens = "--prompt" if mode == "prefill" else "--context"
+    command = [options.lore, "bench", mode, "--json", tokens, str(options.prompt),
                "--set", f"decoder={os.path.join(options.models, folder)}",
                "--set", f"threads={options.threads}",
                "--set", f"limits.batch_sequences_max={streams}"]
     if mode == "decode":
-        command += ["--streams", str(streams)]
+        command += ["--batch", str(streams)]
     report = run(options, command)
     found = figures(report, mode)
     if mode == "prefill":
@@ -69,7 +74,7 @@ def lore_decoder(options, folder, mode, streams):
     plural = "" if streams == 1 else "s"
     one = found[(f"{streams} stream{plural}, past {options.prompt}", "tok/s")]
     megabytes = found[("weights read for a token", "MB")]["value"]
-    # The bandwidth of that moment: bytes a second over their share of it.
+    # The bandwidth of that moment, about: keys and values, which the share counts too, left out.
     bandwidth = megabytes * 1e6 * one["value"] / streams / one["share"]
     return one["value"], one["share"], bandwidth
 
@@ -167,25 +172,101 @@ def encoders(options):
         print(f"onnxruntime {version}")
 
 
+# ---- beside transformers, on a GPU or a processor ----
+
+
+def lines(command):
+    """The JSON objects that a program writes; what it cannot do is an object with "failed"."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    if not found:
+        found = [{"failed": f"exit {done.returncode}: {(done.stderr or done.stdout)[-300:]}"}]
+    return found
+
+
+def lore_step(options, batch):
+    """Milliseconds of a step, and how many times the floor."""
+    report = run(options, [
+        options.lore, "bench", "decode", "--json", "--device", options.device, "--batch",
+        str(batch), "--context", str(options.prompt), "--set", f"decoder={options.models}"])
+    step = figures(report, "decode")[("  a step", "ms")]
+    return step["value"], step["ratio"]
+
+
+def gpu_decoders(options):
+    version = ""
+    for batch in (int(one) for one in options.batches.split(",")):
+        ours, floors, theirs, way = [], [], [], ""
+        for _ in range(options.rounds):
+            time, ratio = lore_step(options, batch)
+            ours.append(time)
+            floors.append(ratio)
+            print(f"  lore {time:.3f} ms, {ratio:.2f}x of the floor", flush=True)
+            for one in lines([sys.executable, os.path.join(HERE, "measure_transformers.py"),
+                              options.models, "decode", "--device", options.device, "--batches",
+                              str(batch), "--context", str(options.prompt),
+                              "--steps", str(options.steps)] + options.eager):
+                if "failed" in one:
+                    print(f"  transformers, {one.get('way', '')}: {one['failed']}", flush=True)
+                else:
+                    theirs.append(one["seconds"] * 1e3)
+                    way, version = one["way"], f"transformers {one['transformers']}, torch {one['torch']}"
+        line = f"decode, {batch} at {options.prompt:<5} lore {spread(ours)} ms, " \
+               f"{statistics.median(floors):.2f}x of the floor"
+        if theirs:
+            ratio = statistics.median(theirs) / statistics.median(ours)
+            line += f"  transformers ({way}) {spread(theirs)} ms  {ratio:5.2f}x"
+        print(line, flush=True)
+    print(version)
+
+
+def gpu_encoder(options):
+    report = run(options, [
+        options.lore, "bench", "encode", "--json", "--device", options.device, "--chunk",
+        str(options.tokens), "--set", f"encoder={options.models}"])
+    ours = next(one["value"] for (name, unit), one in figures(report, "encode").items()
+                if unit == "chunks/s" and name)
+    print(f"encode {options.tokens} tokens: lore {ours:.0f} texts/s", flush=True)
+    found = lines([sys.executable, os.path.join(HERE, "measure_sentence_transformers.py"),
+                   options.models, "--device", options.device, "--tokens", str(options.tokens),
+                   "--texts", str(options.texts)])
+    for one in found:
+        print("  sentence-transformers", one["failed"] if "failed" in one else
+              f"{one['dtype']}, {one['batch']} at a time: {one['rate']:.0f} texts/s")
+    best = max((one for one in found if "rate" in one), key=lambda one: one["rate"], default=None)
+    if best is not None:
+        print(f"  {ours / best['rate']:.2f}x of the best of them; sentence-transformers "
+              f"{best['sentence_transformers']}, torch {best['torch']}")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("what", choices=["decoder", "encoder"])
+    parser.add_argument("what", choices=["decoder", "encoder", "gpu-decoder", "gpu-encoder"])
     parser.add_argument("models")
     parser.add_argument("--lore", default="lore")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, help="5; beside transformers 1")
     parser.add_argument("--prompt", type=int, default=512)
     parser.add_argument("--steps", type=int, default=64)
     parser.add_argument("--prefills", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--batches", default="1,8,32,128")
+    parser.add_argument("--texts", type=int, default=8192)
+    parser.add_argument("--no-compile", dest="eager", action="store_const", default=[],
+                        const=["--no-compile"])
     parser.add_argument("--only", default="", help="cases whose name holds this")
     parser.add_argument("--before", default="", help="in front of each measured command")
     options = parser.parse_args()
     options.models = os.path.abspath(options.models)
     if os.sep in options.lore:
         options.lore = os.path.abspath(options.lore)
+    if options.rounds is None:
+        options.rounds = 1 if options.what.startswith("gpu") else 5
+    measures = {"decoder": decoders, "encoder": encoders, "gpu-decoder": gpu_decoders,
+                "gpu-encoder": gpu_encoder}
     try:
-        decoders(options) if options.what == "decoder" else encoders(options)
+        measures[options.what](options)
     except Failed as failure:
         sys.exit(str(failure))
 

@@ -43,6 +43,7 @@ static const lore_ops cpu_ops = {
     .gather = lore_cpu_gather,
     .penalise = lore_host_penalise,
     .take_drawn = lore_host_take_drawn,
+    .tops = lore_cpu_tops,
     .sample = lore_cpu_sample,
     .scan = lore_cpu_scan,
     .search = lore_host_search,

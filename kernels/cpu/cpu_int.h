@@ -297,6 +297,7 @@ void lore_cpu_softcap(lore_queue *queue, lore_view x, float cap);
 void lore_cpu_pool(lore_queue *queue, lore_view out, lore_view x, const int32_t *row_start,
                    lore_pooling pooling, bool is_normalised);
 void lore_cpu_gather(lore_queue *queue, lore_view out, lore_view x, const int32_t *rows);
+void lore_cpu_tops(lore_queue *, lore_likely *tops, lore_view logits, const lore_sample *samples);
 void lore_cpu_sample(lore_queue *queue, int32_t *ids, float *logprobs, lore_view logits,
                      const lore_sample *samples);
 void lore_cpu_scan(lore_queue *queue, float *scores, const int8_t *query, float query_scale,

@@ -239,6 +239,12 @@ static void sample_rows(void *self, int32_t begin, int32_t end, int32_t worker)
     }
 }
 
+void lore_cpu_tops(lore_queue *queue, lore_likely *tops, lore_view logits,
+                   const lore_sample *samples)
+{
+    lore_host_tops(queue, tops, logits, samples, &lore_cpu_of(queue)->small->sampling);
+}
+
 void lore_cpu_sample(lore_queue *queue, int32_t *ids, float *logprobs, lore_view logits,
                      const lore_sample *samples)
 {

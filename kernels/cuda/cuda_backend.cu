@@ -31,6 +31,7 @@ static const lore_ops cuda_ops = {
     lore_cuda_pool,
     lore_cuda_gather,
     lore_cuda_penalise,
+    lore_cuda_tops,
     lore_cuda_sample,
     lore_cuda_scan,
     lore_cuda_search,

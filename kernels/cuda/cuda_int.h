@@ -210,6 +210,7 @@ void lore_cuda_pool(lore_queue *, lore_view out, lore_view x, const int32_t *row
 void lore_cuda_gather(lore_queue *, lore_view out, lore_view x, const int32_t *rows);
 void lore_cuda_penalise(lore_queue *, lore_view logits, const lore_penalty *penalties);
 void lore_cuda_take_drawn(lore_queue *, int32_t *ids, const int32_t *drawn, int32_t count);
+void lore_cuda_tops(lore_queue *, lore_likely *tops, lore_view logits, const lore_sample *samples);
 void lore_cuda_sample(lore_queue *, int32_t *ids, float *logprobs, lore_view logits,
                       const lore_sample *samples);
 void lore_cuda_scan(lore_queue *, float *scores, const int8_t *query, float query_scale,

@@ -1,444 +1,491 @@
-/* Penalties and the draw of a token, one block a row; logits never leave the device.
+/* Drawing a token from each row of logits, which never leave the device.
  *
- * The rules are those of kernels/sample.c: largest logit first, lowest id first among equals. No
- * row is sorted. Weights exp((x - top) / temperature) are whole numbers, SCALE of them to one, so
- * that sums do not hang on the order of additions; what the rules ask for (the logit of rank k, the
- * logit at which a share of the weight is reached, the logit on which a random number falls) is
- * found by descending through the bits of the logits, as ordered integers: three histograms of
- * count and weight, each inside the bin that the one before chose. Then only equals are left, which
- * are taken by id. A row is read from the cache some ten times; greedy rows twice.
+ * The rules are those of kernels/sample.c: largest logit first, lowest id first among equals. One
+ * block would read a row of 128k logits for some ten microseconds, so rows are read in slices of
+ * SLICE, a block each, and one block a row puts together what they found:
  *
- * Random numbers are those of sample.c: splitmix64 of seed and position. */
-#include "kernels/cuda/cuda_int.h"
+ *   survey    each slice's largest logit, and its sum for the log probability
+ *   weigh     with the largest of the row known: each slice's weight, or, where top_k or top_p cut,
+ *             a tally of the row: count and weight by distance from the top in TALLY_BINS steps
+ *   collect   logits above the step in which the cut must fall, LIST_MAX of them at most
+ *   draw      greedy rows are done; uncut ones look into the slice on which the random number
+ *             falls; for the others the list is sorted, and the cut and the draw are places in the
+ *             running sum of its weights
+ *
+ * Rows that keep more than the list holds (equals by the thousand, a flat row at a high
+ * temperature) are cut by one block without it (cuda_descent_int.h).
+ *
+ * Expected bound: the first two kernels each read all logits, the second and third from the cache;
+ * 64 rows of 128k are 33 MB. */
+#include "kernels/cuda/cuda_descent_int.h"
 
-#include <string.h>
+enum {
+    SLICE_THREADS = 256,
+    EACH = 16, /* logits of a thread of a slice, in registers */
+    SLICE = SLICE_THREADS * EACH,
+    TALLY_BINS = 512,
+    LIST_MAX = 4096,
+    LISTED = LIST_MAX / ROW_THREADS /* of a thread: neighbours in the sorted list */
+};
+static_assert(SLICE % ROW_THREADS == 0, "a slice is read in whole runs");
 
-enum { THREADS = 1024, WARPS = THREADS / 32, BINS = 2048 };
+static const float SPAN = 28.0f; /* e^-28 SCALE is below 1: so far below the top weights are 0 */
 
-static const float SCALE = 1099511627776.0f; /* 2^40: a quarter of a million of them fit 64 bits */
+/* ---- what slices leave for the row ---- */
 
-/* ---- numbers ---- */
+typedef struct slice {
+    uint64_t best; /* rank of its largest logit */
+    uint64_t weight;
+    float sum; /* of exp(logit - its largest) */
+} slice;
 
-/* As lore_random_next. */
-static __device__ uint64_t random_next(uint64_t *state)
+typedef struct tally {
+    unsigned long long weights[TALLY_BINS]; /* bin 0 holds the top */
+    unsigned counts[TALLY_BINS];
+    unsigned listed;
+} tally;
+
+/* In scratch. */
+typedef struct survey {
+    slice *slices; /* [rows, slice_count] */
+    tally *tallies;
+    uint64_t *lists; /* [rows, LIST_MAX] ranks */
+    int32_t slice_count;
+} survey;
+
+/* The logits of this thread, those of a warp side by side. */
+static __device__ __forceinline__ void load_slice(float x[EACH], const float *logits, int32_t count)
 {
-    uint64_t z = *state += 0x9E3779B97F4A7C15u;
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-    return z ^ (z >> 31);
-}
-
-static __device__ double draw_unit(uint64_t seed, int32_t position)
-{
-    uint64_t place = (uint64_t)(int64_t)position;
-    uint64_t state = seed ^ random_next(&place);
-    return (double)(random_next(&state) >> 11) * 0x1p-53;
-}
-
-/* NaN counts as -inf, and both zeros are one. */
-static __device__ __forceinline__ float clean(float x)
-{
-    return isnan(x) ? -INFINITY : x + 0.0f;
-}
-
-/* Larger logits have larger keys. */
-static __device__ __forceinline__ uint32_t key_of(float x)
-{
-    const uint32_t bits = __float_as_uint(x);
-    return (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
-}
-
-static __device__ __forceinline__ float logit_of(uint32_t key)
-{
-    return __uint_as_float((key & 0x80000000u) != 0 ? key & 0x7FFFFFFFu : ~key);
-}
-
-typedef struct row {
-    const float *logits;
-    int32_t count;
-    float top, temperature;
-} row;
-
-static __device__ __forceinline__ float logit_at(const row &r, int32_t i)
-{
-    return clean(r.logits[i]);
-}
-
-static __device__ __forceinline__ uint64_t weight_of(const row &r, float logit)
-{
-    if (logit == r.top) { /* infinities too */
-        return (uint64_t)SCALE;
+    const int32_t first = (int32_t)blockIdx.y * SLICE + (int32_t)threadIdx.x;
+#pragma unroll
+    for (int j = 0; j < EACH; j++) {
+        const int32_t i = first + j * SLICE_THREADS;
+        x[j] = i < count ? clean(logits[i]) : -INFINITY;
     }
-    return (uint64_t)(expf((logit - r.top) / r.temperature) * SCALE);
 }
 
-/* ---- sums over the block; every thread must come, all get the result ---- */
-
-static __device__ uint64_t warp_sum(uint64_t x)
+/* Of logit j of load_slice; not below count: there is none. */
+static __device__ __forceinline__ int32_t slice_id(int j)
 {
-    for (int distance = 16; distance > 0; distance /= 2) {
-        x += __shfl_xor_sync(0xffffffffu, x, distance);
-    }
-    return x;
+    return (int32_t)blockIdx.y * SLICE + j * SLICE_THREADS + (int32_t)threadIdx.x;
 }
 
-/* The sum of what threads before this one bring; *total gets all. */
-static __device__ uint64_t sum_before(uint64_t x, uint64_t *total)
+/* The rank of the largest logit of this block's row. */
+static __device__ uint64_t find_top(const survey &s)
 {
-    __shared__ uint64_t parts[WARPS];
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    uint64_t up_to = x;
-    for (int distance = 1; distance < 32; distance *= 2) {
-        const uint64_t other = __shfl_up_sync(0xffffffffu, up_to, distance);
-        up_to += lane >= distance ? other : 0;
-    }
-    __syncthreads();
-    if (lane == 31) {
-        parts[warp] = up_to;
-    }
-    __syncthreads();
-    const uint64_t part = parts[lane];
-    const uint64_t before = warp_sum(lane < warp ? part : 0);
-    *total = warp_sum(part);
-    return before + up_to - x;
-}
-
-/* The largest logit, its lowest id in *id. */
-static __device__ float find_top(const float *logits, int32_t count, int32_t *id)
-{
-    __shared__ uint64_t parts[WARPS];
+    const slice *slices = s.slices + (int64_t)blockIdx.x * s.slice_count;
     uint64_t best = 0;
-    for (int32_t i = threadIdx.x; i < count; i += THREADS) {
-        const uint64_t mine = (uint64_t)key_of(clean(logits[i])) << 32 | (uint32_t)~i;
-        best = mine > best ? mine : best;
+    for (int32_t i = threadIdx.x; i < s.slice_count; i += blockDim.x) {
+        best = slices[i].best > best ? slices[i].best : best;
     }
-    for (int round = 0; round < 2; round++) { /* inside of warps, then over them */
-        for (int distance = 16; distance > 0; distance /= 2) {
-            const uint64_t other = __shfl_xor_sync(0xffffffffu, best, distance);
-            best = other > best ? other : best;
+    return block_max(best);
+}
+
+static __global__ void __launch_bounds__(SLICE_THREADS) survey_kernel(survey s, lore_view logits)
+{
+    float x[EACH];
+    load_slice(x, logits.data + blockIdx.x * logits.stride, logits.cols);
+    uint64_t best = 0;
+#pragma unroll
+    for (int j = 0; j < EACH; j++) {
+        const uint64_t rank = slice_id(j) < logits.cols ? rank_of(x[j], slice_id(j)) : 0;
+        best = rank > best ? rank : best;
+    }
+    best = block_max(best);
+    const float top = logit_of_rank(best);
+    float sum = 0.0f;
+#pragma unroll
+    for (int j = 0; j < EACH; j++) {
+        if (slice_id(j) < logits.cols) {
+            sum += x[j] == top ? 1.0f : expf(x[j] - top);
         }
-        if (round == 0) {
-            __syncthreads();
-            if (threadIdx.x % 32 == 0) {
-                parts[threadIdx.x / 32] = best;
+    }
+    sum = lore_block_sum(sum);
+    if (threadIdx.x == 0) {
+        s.slices[(int64_t)blockIdx.x * s.slice_count + blockIdx.y] = {best, 0, sum};
+    }
+    /* The slices of a row clear its tally for the kernels behind. */
+    unsigned *words = (unsigned *)&s.tallies[blockIdx.x];
+    for (unsigned i = blockIdx.y * SLICE_THREADS + threadIdx.x; i < sizeof(tally) / sizeof *words;
+         i += gridDim.y * SLICE_THREADS) {
+        words[i] = 0;
+    }
+}
+
+/* ---- weights ---- */
+
+/* The step below the top, as wide everywhere, so that the logits of a model spread over many: their
+ * leading bits are much the same. In the last one, which is not counted, weights are 0 (a NaN, of
+ * an infinite distance in steps of infinite width, falls there too). */
+static __device__ __forceinline__ int tally_bin(const row &r, float logit)
+{
+    if (logit == r.top) {
+        return 0;
+    }
+    const float steps = (r.top - logit) * ((float)(TALLY_BINS - 1) / (SPAN * r.temperature));
+    return (int)fminf(steps, (float)(TALLY_BINS - 1));
+}
+
+static __device__ void tally_slice(const row &r, const float x[EACH], tally *into)
+{
+    __shared__ uint32_t counts[TALLY_BINS], low[TALLY_BINS], high[TALLY_BINS];
+    for (int i = threadIdx.x; i < TALLY_BINS; i += SLICE_THREADS) {
+        counts[i] = 0;
+        low[i] = 0;
+        high[i] = 0;
+    }
+    __syncthreads();
+#pragma unroll
+    for (int j = 0; j < EACH; j++) {
+        if (slice_id(j) < r.count) {
+            const int bin = tally_bin(r, x[j]);
+            if (bin < TALLY_BINS - 1) { /* where most of a row lies at low temperatures */
+                atomicAdd(&counts[bin], 1u);
+                add_weight(&low[bin], &high[bin], weight_of(r, x[j]));
             }
-            __syncthreads();
-            best = parts[threadIdx.x % 32];
         }
     }
-    *id = (int32_t) ~(uint32_t)best;
-    return logit_of((uint32_t)(best >> 32));
-}
-
-/* ---- descent ---- */
-
-/* A place in the order of a row: a logit, what lies before it, and how many equal it. */
-typedef struct place {
-    uint32_t key;
-    uint64_t before; /* count or weight of larger ones */
-    uint64_t weight; /* of one of them */
-    int32_t equals;
-} place;
-
-typedef struct histogram { /* weights in halves: shared memory adds 32 bits at once */
-    uint32_t counts[BINS], low[BINS], high[BINS];
-} histogram;
-
-static __device__ __forceinline__ void add_weight(histogram *h, uint32_t bin, uint64_t weight)
-{
-    const uint32_t low = (uint32_t)weight, before = atomicAdd(&h->low[bin], low);
-    const uint32_t high = (uint32_t)(weight >> 32) + (before + low < before ? 1 : 0);
-    if (high != 0) {
-        atomicAdd(&h->high[bin], high);
+    __syncthreads();
+    for (int i = threadIdx.x; i < TALLY_BINS; i += SLICE_THREADS) {
+        if (counts[i] != 0) {
+            atomicAdd(&into->counts[i], counts[i]);
+            atomicAdd(&into->weights[i], (unsigned long long)high[i] << 32 | low[i]);
+        }
     }
 }
 
-static __device__ __forceinline__ uint64_t value_at(const histogram *h, bool by_weight, int bin)
+static __global__ void __launch_bounds__(SLICE_THREADS)
+    weigh_kernel(survey s, lore_view logits, const lore_sample *samples)
 {
-    return by_weight ? (uint64_t)h->high[bin] << 32 | h->low[bin] : h->counts[bin];
-}
-
-typedef struct choice {
-    int32_t bin, count;
-    uint64_t before;
-} choice;
-
-/* The first bin from above at which `before` plus its own reaches more than target. One warp. */
-static __device__ void choose_bin(const histogram *h, bool by_weight, uint64_t before,
-                                  uint64_t target, choice *chosen)
-{
-    const int lane = threadIdx.x % 32;
-    const int each = BINS / 32, first = BINS - 1 - lane * each;
-    uint64_t own = 0;
-    for (int i = 0; i < each; i++) {
-        own += value_at(h, by_weight, first - i);
-    }
-    uint64_t up_to = own;
-    for (int distance = 1; distance < 32; distance *= 2) {
-        const uint64_t other = __shfl_up_sync(0xffffffffu, up_to, distance);
-        up_to += lane >= distance ? other : 0;
-    }
-    const unsigned reached = __ballot_sync(0xffffffffu, before + up_to > target);
-    if (reached == 0 || lane != __ffs(reached) - 1) {
+    const lore_sample sample = samples[blockIdx.x];
+    if (!(sample.temperature > 0.0f)) {
         return;
     }
-    uint64_t so_far = before + up_to - own;
-    for (int i = 0; i < each; i++) {
-        const uint64_t here = value_at(h, by_weight, first - i);
-        if (so_far + here > target) {
-            *chosen = {first - i, (int32_t)h->counts[first - i], so_far};
-            return;
-        }
-        so_far += here;
+    float x[EACH]; /* under way while the top is looked for */
+    const float *values = logits.data + blockIdx.x * logits.stride;
+    load_slice(x, values, logits.cols);
+    const row r = {values, logits.cols, logit_of_rank(find_top(s)), sample.temperature};
+    if (r.top == -INFINITY) {
+        return;
+    }
+    if (is_cut(sample, logits.cols)) {
+        tally_slice(r, x, &s.tallies[blockIdx.x]);
+        return;
+    }
+    const uint32_t least = least_key(sample, r.top);
+    uint64_t own = 0, total;
+#pragma unroll
+    for (int j = 0; j < EACH; j++) {
+        own += slice_id(j) < logits.cols && key_of(x[j]) >= least ? weight_of(r, x[j]) : 0;
+    }
+    (void)sum_before(own, &total);
+    if (threadIdx.x == 0) {
+        s.slices[(int64_t)blockIdx.x * s.slice_count + blockIdx.y].weight = total;
     }
 }
 
-/* The place at which the count, or the weight, of logits from the largest down first exceeds
- * target, which is less than that of all. */
-static __device__ place descend(const row &r, histogram *h, bool by_weight, uint64_t target)
+/* ---- the list ---- */
+
+typedef struct cut {
+    int bin;         /* the last one that the cut may leave something of */
+    uint64_t count;  /* of logits up to and with it */
+    uint64_t weight; /* of the whole row */
+} cut;
+
+/* Every thread must come; the first warp does it, a run of bins a lane. The last bin is never
+ * needed: it weighs nothing. */
+static __device__ cut choose_cut(const tally *t, const lore_sample &sample, int32_t cols)
 {
-    __shared__ choice chosen;
-    static const int shifts[] = {21, 10, 0}, widths[] = {11, 11, 10};
-    place found = {0, 0, 0, 0};
-    uint32_t known = 0; /* bits of the key that are chosen already */
-    for (int step = 0; step < 3; step++) {
-        __syncthreads();
-        for (int i = threadIdx.x; i < BINS; i += THREADS) {
-            h->counts[i] = 0;
-            h->low[i] = 0;
-            h->high[i] = 0;
+    enum { RUN = TALLY_BINS / 32 };
+    __shared__ cut chosen;
+    if (threadIdx.x < 32) {
+        const int lane = threadIdx.x, first = lane * RUN;
+        const bool by_count = has_top_k(sample, cols);
+        uint64_t own_weight = 0, own = 0;
+        for (int i = 0; i < RUN; i++) {
+            own_weight += t->weights[first + i];
+            own += by_count ? t->counts[first + i] : t->weights[first + i];
         }
-        __syncthreads();
-        for (int32_t i = threadIdx.x; i < r.count; i += THREADS) {
-            const float logit = logit_at(r, i);
-            const uint32_t key = key_of(logit);
-            if ((key & known) == found.key) {
-                const uint32_t bin = key >> shifts[step] & ((1u << widths[step]) - 1);
-                atomicAdd(&h->counts[bin], 1u);
-                if (by_weight) {
-                    add_weight(h, bin, weight_of(r, logit));
+        const uint64_t weight = warp_sum(own_weight);
+        uint64_t so_far = own;
+        for (int distance = 1; distance < 32; distance *= 2) {
+            const uint64_t other = __shfl_up_sync(0xffffffffu, so_far, distance);
+            so_far += lane >= distance ? other : 0;
+        }
+        so_far -= own;
+        const uint64_t wanted = by_count ? (uint64_t)sample.top_k : share_of(sample, weight);
+        int bin = TALLY_BINS - 2;
+        for (int i = 0; i < RUN; i++) {
+            so_far += by_count ? t->counts[first + i] : t->weights[first + i];
+            bin = so_far >= wanted && first + i < bin ? first + i : bin;
+        }
+        for (int distance = 16; distance > 0; distance /= 2) {
+            const int other = __shfl_xor_sync(0xffffffffu, bin, distance);
+            bin = other < bin ? other : bin;
+        }
+        uint64_t count = 0;
+        for (int i = 0; i < RUN; i++) {
+            count += first + i <= bin ? t->counts[first + i] : 0;
+        }
+        count = warp_sum(count);
+        if (lane == 0) {
+            chosen = {bin, count, weight};
+        }
+    }
+    __syncthreads();
+    return chosen;
+}
+
+/* In any order: sorting takes it away. */
+static __global__ void __launch_bounds__(SLICE_THREADS)
+    collect_kernel(survey s, lore_view logits, const lore_sample *samples)
+{
+    __shared__ unsigned start;
+    const lore_sample sample = samples[blockIdx.x];
+    if (!(sample.temperature > 0.0f) || !is_cut(sample, logits.cols)) {
+        return;
+    }
+    float x[EACH];
+    const float *values = logits.data + blockIdx.x * logits.stride;
+    load_slice(x, values, logits.cols);
+    const row r = {values, logits.cols, logit_of_rank(find_top(s)), sample.temperature};
+    if (r.top == -INFINITY) {
+        return;
+    }
+    tally *t = &s.tallies[blockIdx.x];
+    const cut chosen = choose_cut(t, sample, logits.cols);
+    if (chosen.count > LIST_MAX) {
+        return;
+    }
+    uint64_t own = 0, total;
+#pragma unroll
+    for (int j = 0; j < EACH; j++) {
+        own += slice_id(j) < logits.cols && tally_bin(r, x[j]) <= chosen.bin;
+    }
+    const uint64_t before = sum_before(own, &total);
+    if (threadIdx.x == 0) {
+        start = atomicAdd(&t->listed, (unsigned)total);
+    }
+    __syncthreads();
+    uint64_t *list = s.lists + (int64_t)blockIdx.x * LIST_MAX + start + before;
+#pragma unroll
+    for (int j = 0; j < EACH; j++) {
+        if (slice_id(j) < logits.cols && tally_bin(r, x[j]) <= chosen.bin) {
+            *list++ = rank_of(x[j], slice_id(j));
+        }
+    }
+}
+
+/* Largest first; `size`, a power of two, at most LIST_MAX. (Batcher 1968) */
+static __device__ void sort_ranks(uint64_t *ranks, int size)
+{
+    for (int run = 2; run <= size; run *= 2) {
+        for (int distance = run / 2; distance > 0; distance /= 2) {
+            __syncthreads();
+            for (int pair = threadIdx.x; pair < size / 2; pair += ROW_THREADS) {
+                const int i = 2 * pair - (pair & (distance - 1));
+                const uint64_t a = ranks[i], b = ranks[i + distance];
+                const bool is_falling = (i & run) == 0;
+                if ((a < b) == is_falling) {
+                    ranks[i] = b;
+                    ranks[i + distance] = a;
                 }
             }
         }
-        __syncthreads();
-        if (threadIdx.x < 32) {
-            choose_bin(h, by_weight, found.before, target, &chosen);
-        }
-        __syncthreads();
-        found.key |= (uint32_t)chosen.bin << shifts[step];
-        found.before = chosen.before;
-        found.equals = chosen.count;
-        known |= ((1u << widths[step]) - 1) << shifts[step];
     }
-    found.weight = weight_of(r, logit_of(found.key));
+    __syncthreads();
+}
+
+/* The weights of LISTED neighbours of the sorted list, and what lies before them. */
+typedef struct listed {
+    uint64_t weights[LISTED], before;
+} listed;
+
+typedef struct fallen {
+    int at;          /* in the list */
+    uint64_t weight; /* up to and with it */
+} fallen;
+
+/* The place at which the running weight first exceeds target, which is less than that of all. */
+static __device__ fallen find_listed(const listed &own, uint64_t target)
+{
+    __shared__ fallen found;
+    uint64_t so_far = own.before;
+    __syncthreads(); /* the last one's readers are done */
+#pragma unroll
+    for (int k = 0; k < LISTED; k++) {
+        const uint64_t up_to = so_far + own.weights[k];
+        if (so_far <= target && target < up_to) {
+            found = {(int)threadIdx.x * LISTED + k, up_to};
+        }
+        so_far = up_to;
+    }
+    __syncthreads();
     return found;
 }
 
-/* Weight of the logits above a place. */
-static __device__ uint64_t weight_above(const row &r, const place &at)
+/* The weight of the first `count` of the list. */
+static __device__ uint64_t weight_of_first(const listed &own, int count)
 {
-    uint64_t own = 0, total;
-    for (int32_t i = threadIdx.x; i < r.count; i += THREADS) {
-        const float logit = logit_at(r, i);
-        own += key_of(logit) > at.key ? weight_of(r, logit) : 0;
+    uint64_t mine = 0, total;
+#pragma unroll
+    for (int k = 0; k < LISTED; k++) {
+        mine += (int)threadIdx.x * LISTED + k < count ? own.weights[k] : 0;
     }
-    (void)sum_before(own, &total);
+    (void)sum_before(mine, &total);
     return total;
 }
 
-/* The id of the nth (from 0) of those that equal a key, in the order of ids. Threads take runs of
- * ids. */
-static __device__ int32_t find_equal(const row &r, uint32_t key, uint64_t nth)
+static __device__ int32_t draw_listed(const row &r, const lore_sample &sample, const cut &chosen,
+                                      const uint64_t *list, uint64_t *ranks)
 {
-    __shared__ int32_t id;
-    const int32_t each = (r.count + THREADS - 1) / THREADS;
-    const int32_t first = each * (int32_t)threadIdx.x,
-                  end = first + each < r.count ? first + each : r.count;
-    uint64_t own = 0, total;
-    for (int32_t i = first; i < end; i++) {
-        own += key_of(logit_at(r, i)) == key;
+    const int count = (int)chosen.count;
+    int size = 2;
+    while (size < count) {
+        size *= 2;
     }
-    uint64_t at = sum_before(own, &total);
-    for (int32_t i = first; i < end && at <= nth; i++) {
-        if (key_of(logit_at(r, i)) == key && at++ == nth) {
-            id = i;
-        }
+    for (int i = threadIdx.x; i < size; i += ROW_THREADS) {
+        ranks[i] = i < count ? list[i] : 0;
     }
-    __syncthreads();
-    return id;
+    sort_ranks(ranks, size);
+    const uint32_t least = least_key(sample, r.top);
+    listed own;
+    uint64_t sum = 0, likely = 0, mass;
+#pragma unroll
+    for (int k = 0; k < LISTED; k++) {
+        const int at = (int)threadIdx.x * LISTED + k;
+        own.weights[k] = at < count ? weight_of(r, logit_of_rank(ranks[at])) : 0;
+        sum += own.weights[k];
+        likely += at < count && (uint32_t)(ranks[at] >> 32) >= least ? own.weights[k] : 0;
+    }
+    own.before = sum_before(sum, &mass);
+    (void)sum_before(likely, &likely);
+    if (has_top_k(sample, r.count)) {
+        mass = weight_of_first(own, sample.top_k);
+    } else {
+        mass = chosen.weight; /* of which top_p is a share, and the list holds that */
+    }
+    if (sample.top_p < 1.0f) {
+        mass = find_listed(own, share_of(sample, mass) - 1).weight;
+    }
+    mass = likely < mass ? likely : mass;
+    return id_of(ranks[find_listed(own, fall_of(sample, mass)).at]);
 }
 
 /* ---- the draw ---- */
 
-/* Among all, in the order of ids. */
-static __device__ int32_t draw_any(const row &r, double unit)
+/* Among all that min_p leaves, in the order of ids: first the slice, then the place in it. Threads
+ * take runs of slices, and runs of a slice. */
+static __device__ int32_t draw_any(const row &r, const lore_sample &sample, const slice *slices,
+                                   int32_t slice_count)
 {
-    __shared__ int32_t id;
-    const int32_t each = (r.count + THREADS - 1) / THREADS;
+    enum { RUN = SLICE / ROW_THREADS };
+    __shared__ int32_t found;
+    __shared__ uint64_t found_before;
+    const int32_t each = (slice_count + ROW_THREADS - 1) / ROW_THREADS;
     const int32_t first = each * (int32_t)threadIdx.x,
-                  end = first + each < r.count ? first + each : r.count;
+                  end = first + each < slice_count ? first + each : slice_count;
     uint64_t own = 0, total;
     for (int32_t i = first; i < end; i++) {
-        own += weight_of(r, logit_at(r, i));
+        own += slices[i].weight;
     }
     uint64_t at = sum_before(own, &total);
-    const uint64_t wanted = (uint64_t)(unit * (double)total);
-    if (at <= wanted && wanted < at + own) {
-        for (int32_t i = first; i < end; i++) {
-            at += weight_of(r, logit_at(r, i));
-            if (at > wanted) {
-                id = i;
-                break;
-            }
+    const uint64_t falls = fall_of(sample, total);
+    for (int32_t i = first; i < end; i++) {
+        if (at <= falls && falls < at + slices[i].weight) {
+            found = i;
+            found_before = at;
         }
+        at += slices[i].weight;
     }
     __syncthreads();
-    return id;
-}
-
-/* Among the largest ones: a rank and a share cut the row off, then the random number falls on a
- * place above the cut. */
-static __device__ int32_t draw_kept(const row &r, const lore_sample &sample, histogram *h)
-{
-    uint64_t mass;
-    if (sample.top_k > 0 && sample.top_k < r.count) {
-        const place last = descend(r, h, false, (uint64_t)sample.top_k - 1);
-        mass = weight_above(r, last) + ((uint64_t)sample.top_k - last.before) * last.weight;
-    } else {
-        uint64_t own = 0;
-        for (int32_t i = threadIdx.x; i < r.count; i += THREADS) {
-            own += weight_of(r, logit_at(r, i));
+    const int32_t start = found * SLICE + (int32_t)threadIdx.x * RUN;
+    const uint32_t least = least_key(sample, r.top);
+    uint64_t weights[RUN];
+    own = 0;
+#pragma unroll
+    for (int k = 0; k < RUN; k++) {
+        const float logit = start + k < r.count ? logit_at(r, start + k) : -INFINITY;
+        weights[k] = start + k < r.count && key_of(logit) >= least ? weight_of(r, logit) : 0;
+        own += weights[k];
+    }
+    at = found_before + sum_before(own, &total); /* its barriers part the readers of found */
+#pragma unroll
+    for (int k = 0; k < RUN; k++) {
+        if (at <= falls && falls < at + weights[k]) {
+            found = start + k;
         }
-        (void)sum_before(own, &mass);
+        at += weights[k];
     }
-    if (sample.top_p < 1.0f) {
-        /* The smallest number of weights that reaches the share; at least one. */
-        const double share = ceil((double)sample.top_p * (double)mass);
-        const uint64_t wanted = share < 1.0 ? 1 : share > (double)mass ? mass : (uint64_t)share;
-        const place last = descend(r, h, true, wanted - 1);
-        mass = last.before + (wanted - last.before + last.weight - 1) / last.weight * last.weight;
-    }
-    const uint64_t falls = (uint64_t)(draw_unit(sample.seed, sample.position) * (double)mass);
-    const place at = descend(r, h, true, falls < mass ? falls : mass - 1);
-    return find_equal(r, at.key, (falls - at.before) / at.weight);
+    __syncthreads();
+    return found;
 }
 
-static __global__ void __launch_bounds__(THREADS)
-    sample_kernel(int32_t *ids, float *logprobs, lore_view logits, const lore_sample *samples)
+static __global__ void __launch_bounds__(ROW_THREADS)
+    draw_kernel(int32_t *ids, float *logprobs, survey s, lore_view logits,
+                const lore_sample *samples)
 {
-    __shared__ histogram h;
+    __shared__ union {
+        histogram bins;
+        uint64_t ranks[LIST_MAX];
+    } space;
     const lore_sample sample = samples[blockIdx.x];
     const float *values = logits.data + blockIdx.x * logits.stride;
-    int32_t id;
-    const float top = find_top(values, logits.cols, &id);
-    const row r = {values, logits.cols, top, sample.temperature};
-    const bool is_cut = sample.top_p < 1.0f || (sample.top_k > 0 && sample.top_k < logits.cols);
-    if (sample.temperature > 0.0f && top > -INFINITY) {
-        id = is_cut ? draw_kept(r, sample, &h)
-                    : draw_any(r, draw_unit(sample.seed, sample.position));
+    const slice *slices = s.slices + (int64_t)blockIdx.x * s.slice_count;
+    const uint64_t best = find_top(s);
+    const row r = {values, logits.cols, logit_of_rank(best), sample.temperature};
+    int32_t id = id_of(best);
+    const bool is_drawn = sample.temperature > 0.0f && r.top > -INFINITY;
+    if (is_drawn && !is_cut(sample, logits.cols)) {
+        id = draw_any(r, sample, slices, s.slice_count);
+    } else if (is_drawn) {
+        const cut chosen = choose_cut(&s.tallies[blockIdx.x], sample, logits.cols);
+        id = chosen.count > LIST_MAX
+                 ? draw_kept(r, sample, chosen.weight, &space.bins)
+                 : draw_listed(r, sample, chosen, s.lists + (int64_t)blockIdx.x * LIST_MAX,
+                               space.ranks);
     }
     float sum = 0.0f;
-    for (int32_t i = threadIdx.x; i < logits.cols; i += THREADS) {
-        const float logit = logit_at(r, i);
-        sum += logit == top ? 1.0f : expf(logit - top);
+    for (int32_t i = threadIdx.x; i < s.slice_count; i += ROW_THREADS) {
+        const float top = logit_of_rank(slices[i].best);
+        sum += slices[i].sum * (top == r.top ? 1.0f : expf(top - r.top));
     }
     sum = lore_block_sum(sum);
     if (threadIdx.x == 0) {
         const float logit = logit_at(r, id);
         ids[blockIdx.x] = id;
-        logprobs[blockIdx.x] = (logit == top ? 0.0f : logit - top) - logf(sum);
+        logprobs[blockIdx.x] = (logit == r.top ? 0.0f : logit - r.top) - logf(sum);
     }
+}
+
+static cudaError_t sample_launch(int32_t *ids, float *logprobs, survey s, lore_view logits,
+                                 const lore_sample *samples, cudaStream_t stream)
+{
+    const dim3 grid((unsigned)logits.rows, (unsigned)s.slice_count);
+    survey_kernel<<<grid, SLICE_THREADS, 0, stream>>>(s, logits);
+    weigh_kernel<<<grid, SLICE_THREADS, 0, stream>>>(s, logits, samples);
+    collect_kernel<<<grid, SLICE_THREADS, 0, stream>>>(s, logits, samples);
+    draw_kernel<<<(unsigned)logits.rows, ROW_THREADS, 0, stream>>>(ids, logprobs, s, logits,
+                                                                   samples);
+    return cudaGetLastError();
 }
 
 void lore_cuda_sample(lore_queue *queue, int32_t *ids, float *logprobs, lore_view logits,
                       const lore_sample *samples)
 {
-    if (logits.rows > 0) {
-        sample_kernel<<<logits.rows, THREADS, 0, lore_cuda_queue_of(queue)->stream>>>(
-            ids, logprobs, logits, samples);
-        LORE_CUDA_NOTE(queue, cudaGetLastError());
-    }
-}
-
-/* ---- penalties ---- */
-
-/* A row that is kept from tokens: `count` ids from `first` on in the list of all. */
-typedef struct penalised {
-    int32_t row, first, count;
-    float factor;
-} penalised;
-
-/* Block (x, y) takes every gridDim.x-th run of ids of row y. A token is penalised once: the first
- * to set its bit does it. */
-static __global__ void penalise_kernel(lore_view logits, const penalised *rows, const int32_t *ids,
-                                       unsigned *seen, int32_t words)
-{
-    const penalised own = rows[blockIdx.y];
-    float *values = logits.data + own.row * logits.stride;
-    unsigned *bits = seen + (int64_t)blockIdx.y * words;
-    for (int32_t i = (int32_t)(blockIdx.x * blockDim.x + threadIdx.x); i < own.count;
-         i += (int32_t)(gridDim.x * blockDim.x)) {
-        const int32_t id = ids[own.first + i];
-        const unsigned bit = 1u << (id % 32);
-        if ((atomicOr(&bits[id / 32], bit) & bit) == 0) {
-            values[id] = values[id] > 0.0f ? values[id] / own.factor : values[id] * own.factor;
-        }
-    }
-}
-
-static bool is_penalised(const lore_penalty *penalty)
-{
-    return penalty->factor != 1.0f && penalty->count > 0;
-}
-
-/* Rows and their ids, one behind the other as the device gets them. */
-static void fill_penalties(penalised *rows, int32_t *ids, const lore_penalty *penalties,
-                           int32_t count)
-{
-    int32_t first = 0;
-    for (int32_t r = 0; r < count; r++) {
-        const lore_penalty *p = &penalties[r];
-        if (is_penalised(p)) {
-            *rows++ = {r, first, p->count, p->factor};
-            memcpy(ids + first, p->ids, (size_t)p->count * sizeof *ids);
-            first += p->count;
-        }
-    }
-}
-
-void lore_cuda_penalise(lore_queue *queue, lore_view logits, const lore_penalty *penalties)
-{
-    const cudaStream_t stream = lore_cuda_queue_of(queue)->stream;
-    const int32_t words = logits.cols / 32 + 1;
-    size_t rows = 0, total = 0;
-    int32_t longest = 0;
-    for (int32_t r = 0; r < logits.rows; r++) {
-        if (is_penalised(&penalties[r])) {
-            rows++;
-            total += (size_t)penalties[r].count;
-            longest = penalties[r].count > longest ? penalties[r].count : longest;
-        }
-    }
-    if (rows == 0) {
+    if (logits.rows == 0) {
         return;
     }
-    const size_t bits_bytes = rows * (size_t)words * sizeof(unsigned);
-    const size_t list_bytes = rows * sizeof(penalised) + total * sizeof(int32_t);
-    char *bits = (char *)lore_cuda_scratch(queue, bits_bytes + list_bytes + sizeof(penalised));
-    char *stage = bits != NULL ? (char *)lore_cuda_stage(queue, list_bytes) : NULL;
-    if (stage == NULL) {
-        return; /* noted */
+    /* Lists, tallies, slices: each a multiple of 8 bytes, so that all lie aligned. */
+    const size_t rows = (size_t)logits.rows, slices = ((size_t)logits.cols - 1) / SLICE + 1;
+    const size_t list_bytes = rows * LIST_MAX * sizeof(uint64_t);
+    const size_t tally_bytes = rows * sizeof(tally);
+    char *scratch =
+        (char *)lore_cuda_scratch(queue, list_bytes + tally_bytes + rows * slices * sizeof(slice));
+    if (scratch != NULL) {
+        const survey s = {(slice *)(scratch + list_bytes + tally_bytes),
+                          (tally *)(scratch + list_bytes), (uint64_t *)scratch, (int32_t)slices};
+        LORE_CUDA_NOTE(queue, sample_launch(ids, logprobs, s, logits, samples,
+                                            lore_cuda_queue_of(queue)->stream));
     }
-    const size_t align = sizeof(penalised) - 1;
-    char *list = bits + ((bits_bytes + align) & ~align);
-    fill_penalties((penalised *)stage, (int32_t *)(stage + rows * sizeof(penalised)), penalties,
-                   logits.rows);
-    LORE_CUDA_NOTE(queue, cudaMemsetAsync(bits, 0, bits_bytes, stream));
-    LORE_CUDA_NOTE(queue, cudaMemcpyAsync(list, stage, list_bytes, cudaMemcpyHostToDevice, stream));
-    lore_cuda_stage_sent(queue);
-    const int32_t runs = (longest + 1023) / 1024;
-    penalise_kernel<<<dim3((unsigned)(runs < 64 ? runs : 64), (unsigned)rows), 256, 0, stream>>>(
-        logits, (const penalised *)list, (const int32_t *)(list + rows * sizeof(penalised)),
-        (unsigned *)bits, words);
-    LORE_CUDA_NOTE(queue, cudaGetLastError());
 }

@@ -27,6 +27,7 @@ static const lore_ops ref_ops = {
     .gather = lore_ref_gather,
     .penalise = lore_host_penalise,
     .take_drawn = lore_host_take_drawn,
+    .tops = lore_ref_tops,
     .sample = lore_ref_sample,
     .scan = lore_ref_scan,
     .search = lore_host_search,

@@ -42,6 +42,7 @@ void lore_ref_softcap(lore_queue *queue, lore_view x, float cap);
 void lore_ref_pool(lore_queue *queue, lore_view out, lore_view x, const int32_t *row_start,
                    lore_pooling pooling, bool is_normalised);
 void lore_ref_gather(lore_queue *queue, lore_view out, lore_view x, const int32_t *rows);
+void lore_ref_tops(lore_queue *, lore_likely *tops, lore_view logits, const lore_sample *samples);
 void lore_ref_sample(lore_queue *queue, int32_t *ids, float *logprobs, lore_view logits,
                      const lore_sample *samples);
 void lore_ref_scan(lore_queue *queue, float *scores, const int8_t *query, float query_scale,

@@ -158,6 +158,12 @@ static double sum_exp(const float *x, int32_t count, float top)
 
 static const lore_row_math row_math = {clean, sum_exp};
 
+void lore_ref_tops(lore_queue *queue, lore_likely *tops, lore_view logits,
+                   const lore_sample *samples)
+{
+    lore_host_tops(queue, tops, logits, samples, &row_math);
+}
+
 void lore_ref_sample(lore_queue *queue, int32_t *ids, float *logprobs, lore_view logits,
                      const lore_sample *samples)
 {

@@ -82,7 +82,7 @@ class CliTest(unittest.TestCase):
     def test_every_documented_flag_parses(self):
         values = {"N": "3", "X": "0.5", "JSON": '{"type":"eq","key":"k","value":1}', "KEY=VALUE": "top_k=4",
                   "NAME=VALUE": "a=b", "MODE": "extract", "DEVICE": "cpu", "LEVEL": "warn", "ADDR:PORT": "127.0.0.1:0",
-                  "NAME[@VERSION]": "default@1", "TOKENS": "64"}
+                  "NAME[@VERSION]": "default@1", "TOKENS": "64", "SECONDS": "3"}
         seen = 0
         for command in COMMANDS:
             text = self.lore(command, "--help")

@@ -14,6 +14,7 @@
 
 #include "tests/ops/attention_cases.h"
 #include "tests/ops/matmul_cases.h"
+#include "tests/ops/sample_cases.h"
 #include "tests/ops/small_cases.h"
 
 /* All ops but matmul, which has precisions of its own. */
@@ -33,6 +34,10 @@ CHECK_UNUSED static void cases_small(const subject *on)
     cases_penalise(on);
     cases_take_drawn(on);
     cases_sample(on);
+    cases_sample_extremes(on);
+    cases_sample_neighbours(on);
+    cases_tops(on);
+    cases_golden_draws(on);
     cases_scan(on);
 }
 

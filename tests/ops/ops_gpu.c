@@ -58,10 +58,15 @@ GPU_TEST(gpu_not_finite_bf16, LORE_PRECISION_BF16, cases_matmul_not_finite)
 GPU_TEST(gpu_penalise, LORE_PRECISION_F32, cases_penalise)
 GPU_TEST(gpu_take_drawn, LORE_PRECISION_F32, cases_take_drawn)
 GPU_TEST(gpu_sample, LORE_PRECISION_F32, cases_sample)
+GPU_TEST(gpu_sample_extremes, LORE_PRECISION_F32, cases_sample_extremes)
+GPU_TEST(gpu_sample_neighbours, LORE_PRECISION_F32, cases_sample_neighbours)
+GPU_TEST(gpu_tops, LORE_PRECISION_F32, cases_tops)
+GPU_TEST(gpu_golden_draws, LORE_PRECISION_F32, cases_golden_draws)
 GPU_TEST(gpu_scan, LORE_PRECISION_F32, cases_scan)
 
 CHECK_MAIN(gpu_matmul_f32, gpu_matmul_bf16, gpu_embed, gpu_gather, gpu_norms, gpu_glu,
            gpu_activations, gpu_add_and_softcap, gpu_pool, gpu_decoder_f32, gpu_decoder_bf16,
            gpu_packed_attention_f32, gpu_packed_attention_bf16, gpu_rope_packed,
            gpu_attention_not_finite_f32, gpu_attention_not_finite_bf16, gpu_not_finite_f32,
-           gpu_not_finite_bf16, gpu_penalise, gpu_take_drawn, gpu_sample, gpu_scan)
+           gpu_not_finite_bf16, gpu_penalise, gpu_take_drawn, gpu_sample, gpu_sample_extremes,
+           gpu_sample_neighbours, gpu_tops, gpu_golden_draws, gpu_scan)

@@ -403,7 +403,8 @@ TEST(ref_penalise)
     float x[2][10] = {{3.0f, -2.0f, 0.0f, 5.0f, 1.0f, NAN, -INFINITY, INFINITY, 8.0f, -8.0f},
                       {3.0f, -2.0f, 0.0f, 5.0f, 1.0f, NAN, -INFINITY, INFINITY, 8.0f, -8.0f}};
     static const int32_t ids[] = {3, 0, 3, 1, 3, 2, 5, 6, 7, 9, 9};
-    const lore_penalty penalties[2] = {{2.0f, ids, 11}, {0.5f, ids, 2}};
+    const lore_penalty penalties[2] = {{.repetition = 2.0f, .ids = ids, .count = 11},
+                                       {.repetition = 0.5f, .ids = ids, .count = 2}};
     const float want[2][10] = {
         {1.5f, -4.0f, 0, 2.5f, 1.0f, NAN, -INFINITY, INFINITY, 8.0f, -16.0f},
         {6.0f, -2.0f, 0, 10.0f, 1.0f, NAN, -INFINITY, INFINITY, 8.0f, -8.0f}};
@@ -413,15 +414,59 @@ TEST(ref_penalise)
             CHECK(x[r][c] == want[r][c] || (isnan(want[r][c]) && isnan(x[r][c])));
         }
     }
-    const lore_penalty none[1] = {{1.0f, ids, 11}};
+    const lore_penalty none[1] = {{.repetition = 1.0f, .ids = ids, .count = 11}};
     lore_op_penalise(ref.queue, lore_view_of(x[0], 1, 10), none);
     CHECK_NEAR(x[0][0], 1.5, 0.0);
     lore_op_penalise(ref.queue, lore_view_of(x[0], 0, 10), NULL); /* an empty batch is legal */
     close_ref();
 }
 
-/* The tokens that may come are exactly those that temperature, top_k and top_p leave, and each as
- * often as it should: probabilities 1/2, 1/4, 1/8, 1/8 at temperature 1. */
+/* By hand: first the bias, then the factor, then what the answer's tokens (those from the fourth
+ * on) have cost: a frequency for each time, a presence once. */
+TEST(ref_penalise_adds)
+{
+    open_ref();
+    float x[6] = {3.0f, -2.0f, 0.0f, 5.0f, 1.0f, NAN};
+    static const int32_t ids[] = {3, 0, 3, 1, 4, 1, 5, 1};
+    static const lore_bias biases[] = {{1, 6.0f}, {2, -100.0f}};
+    const lore_penalty penalty = {.repetition = 2.0f,
+                                  .presence = 0.25f,
+                                  .frequency = 1.0f,
+                                  .ids = ids,
+                                  .count = 8,
+                                  .answer_start = 3,
+                                  .biases = biases,
+                                  .bias_count = 2};
+    const float want[6] = {1.5f, -1.25f, -100.0f, 2.5f, -0.75f, NAN};
+    lore_op_penalise(ref.queue, lore_view_of(x, 1, 6), &penalty);
+    for (int c = 0; c < 6; c++) {
+        CHECK(x[c] == want[c] || (isnan(x[c]) && isnan(want[c])));
+    }
+    close_ref();
+}
+
+/* By hand: largest first, the lowest id among equals; NaN is -inf; no more than were asked for. */
+TEST(ref_tops)
+{
+    open_ref();
+    const float logits[5] = {1.0f, 3.0f, NAN, 3.0f, -INFINITY};
+    const lore_sample sample = {.tops = 4};
+    lore_likely tops[2 * LORE_TOPS_MAX];
+    const double total = log(2.0 + exp(-2.0));
+    run_tops(&ref, logits, 1, 5, &sample, tops);
+    CHECK_INT(tops[0].id, 1);
+    CHECK_INT(tops[1].id, 3);
+    CHECK_INT(tops[2].id, 0);
+    CHECK_INT(tops[3].id, 2);
+    CHECK_INT(tops[4].id, -77);
+    CHECK_NEAR(tops[0].logprob, -total, 1e-6);
+    CHECK_NEAR(tops[2].logprob, -2.0 - total, 1e-6);
+    CHECK(tops[3].logprob == -INFINITY);
+    close_ref();
+}
+
+/* The tokens that may come are exactly those that temperature, top_k, top_p and min_p leave, each
+ * as often as it should: probabilities 1/2, 1/4, 1/8, 1/8 at temperature 1. */
 TEST(ref_sample_frequencies)
 {
     open_ref();
@@ -429,22 +474,31 @@ TEST(ref_sample_frequencies)
     static const struct {
         float temperature, top_p;
         int32_t top_k;
+        float min_p;
         double want[4];
     } cases[] = {
-        {1.0f, 1.0f, 0, {0.125, 0.25, 0.5, 0.125}},
-        {0.5f, 1.0f, 0, {1.0 / 22, 4.0 / 22, 16.0 / 22, 1.0 / 22}},
-        {1.0f, 1.0f, 2, {0.0, 1.0 / 3, 2.0 / 3, 0.0}},
-        {1.0f, 0.6f, 0, {0.0, 1.0 / 3, 2.0 / 3, 0.0}},
-        {1.0f, 0.8f, 0, {1.0 / 7, 2.0 / 7, 4.0 / 7, 0.0}}, /* the lower id of the two equals */
-        {1.0f, 0.65f, 2, {0.0, 0.0, 1.0, 0.0}},            /* of the two kept the first has 2/3 */
-        {1.0f, 0.0f, 0, {0.0, 0.0, 1.0, 0.0}},             /* never none */
+        {1.0f, 1.0f, 0, 0, {0.125, 0.25, 0.5, 0.125}},
+        {0.5f, 1.0f, 0, 0, {1.0 / 22, 4.0 / 22, 16.0 / 22, 1.0 / 22}},
+        {1.0f, 1.0f, 2, 0, {0.0, 1.0 / 3, 2.0 / 3, 0.0}},
+        {1.0f, 0.6f, 0, 0, {0.0, 1.0 / 3, 2.0 / 3, 0.0}},
+        {1.0f, 0.8f, 0, 0, {1.0 / 7, 2.0 / 7, 4.0 / 7, 0.0}}, /* the lower id of the two equals */
+        {1.0f, 0.65f, 2, 0, {0.0, 0.0, 1.0, 0.0}},           /* of the two kept the first has 2/3 */
+        {1.0f, 0.0f, 0, 0, {0.0, 0.0, 1.0, 0.0}},            /* never none */
+        {1.0f, 1.0f, 0, 0.3f, {0.0, 1.0 / 3, 2.0 / 3, 0.0}}, /* an eighth is a quarter of a half */
+        {2.0f, 1.0f, 0, 0.6f, {0.0, 0.414214, 0.585786, 0.0}}, /* of what the temperature makes */
+        {1.0f, 0.9f, 3, 0.3f, {0.0, 1.0 / 3, 2.0 / 3, 0.0}},
+        {1.0f, 1.0f, 0, 1.0f, {0.0, 0.0, 1.0, 0.0}}, /* never none */
     };
     enum { DRAWS = 4000 };
     for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
         int32_t counts[4] = {0};
         for (int32_t i = 0; i < DRAWS; i++) {
-            const lore_sample sample = {cases[c].temperature, cases[c].top_p, cases[c].top_k,
-                                        7 + (uint64_t)(i % 5), i};
+            const lore_sample sample = {.temperature = cases[c].temperature,
+                                        .top_p = cases[c].top_p,
+                                        .top_k = cases[c].top_k,
+                                        .min_p = cases[c].min_p,
+                                        .seed = 7 + (uint64_t)(i % 5),
+                                        .position = i};
             float logprob;
             const int32_t id = draw(logits, 4, sample, &logprob);
             CHECK(id >= 0 && id < 4);
@@ -495,5 +549,5 @@ TEST(ref_cases)
 
 CHECK_MAIN(ref_rmsnorm, ref_layernorm, ref_matmul, ref_embed, ref_glu, ref_add_and_softcap,
            ref_rope_append, ref_attention, ref_attention_masks, ref_rope_packed,
-           ref_pool_and_gather, ref_scan, ref_sample_greedy, ref_penalise, ref_sample_frequencies,
-           ref_sample_repeats, ref_cases)
+           ref_pool_and_gather, ref_scan, ref_sample_greedy, ref_penalise, ref_penalise_adds,
+           ref_tops, ref_sample_frequencies, ref_sample_repeats, ref_cases)

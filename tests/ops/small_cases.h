@@ -1,5 +1,5 @@
-/* Ops over rows on a backend under test, against ref: tables, norms, activations, pooling, sampling
- * and the scan of vectors. */
+/* Ops over rows on a backend under test, against ref: tables, norms, activations, pooling and the
+ * scan of vectors. */
 #ifndef LORE_TESTS_SMALL_CASES_H
 #define LORE_TESTS_SMALL_CASES_H
 
@@ -241,38 +241,7 @@ CHECK_UNUSED static void cases_pool(const subject *on)
     }
 }
 
-/* ---- sampling ---- */
-
-static void run_sample(const side *at, const float *logits, int32_t rows, int32_t cols,
-                       const lore_sample *samples, int32_t *ids, float *logprobs)
-{
-    grid in = grid_new(at, logits, rows, cols, 9);
-    const size_t count = (size_t)rows + 2; /* one sentinel on each side */
-    int32_t marks[64];
-    CHECK(count <= 64);
-    for (size_t i = 0; i < count; i++) {
-        marks[i] = -77;
-    }
-    int32_t *own_ids = upload(at, marks, count * sizeof *marks);
-    float *own_logprobs = upload(at, marks, count * sizeof *marks);
-    lore_sample *own_samples = upload(at, samples, (size_t)rows * sizeof *samples);
-    lore_op_sample(at->queue, own_ids + 1, own_logprobs + 1, in.view, own_samples);
-    int32_t taken[64];
-    lore_queue_download(at->queue, taken, own_ids, count * sizeof *taken);
-    sync(at);
-    CHECK_INT(taken[0], -77);
-    CHECK_INT(taken[count - 1], -77);
-    memcpy(ids, taken + 1, (size_t)rows * sizeof *ids);
-    lore_queue_download(at->queue, taken, own_logprobs, count * sizeof *taken);
-    sync(at);
-    CHECK_INT(taken[0], -77);
-    CHECK_INT(taken[count - 1], -77);
-    memcpy(logprobs, taken + 1, (size_t)rows * sizeof *logprobs);
-    lore_free(grid_take(at, &in));
-    lore_backend_free(at->backend, own_ids);
-    lore_backend_free(at->backend, own_logprobs);
-    lore_backend_free(at->backend, own_samples);
-}
+/* ---- steps ---- */
 
 /* Ids below 0 are taken from the draws, the others stay, and so does what lies behind them. */
 CHECK_UNUSED static void cases_take_drawn(const subject *on)
@@ -299,76 +268,6 @@ CHECK_UNUSED static void cases_take_drawn(const subject *on)
             CHECK(memcmp(got, wanted, sizeof got) == 0);
             lore_backend_free(at->backend, own);
             lore_backend_free(at->backend, own_drawn);
-        }
-    }
-}
-
-/* One function for backends that compute on the host; another one would be held against it here. */
-CHECK_UNUSED static void cases_penalise(const subject *on)
-{
-    for (int i = 0; i < 20; i++) {
-        const int32_t rows = PICK(0, 1, 7), cols = PICK(1, 2, 17, 63, 1000, 5000);
-        float *logits = random_floats((size_t)rows * (size_t)cols), *results[2];
-        int32_t ids[7 * 50];
-        lore_penalty penalties[7];
-        for (int32_t k = 0; k < 7 * 50; k++) {
-            ids[k] = random_below(cols);
-        }
-        for (int32_t r = 0; r < rows; r++) {
-            const float factor = r % 3 == 0 ? 1.0f : 0.5f + 2.0f * lore_random_unit(&random_state);
-            penalties[r] = (lore_penalty){factor, ids + 50 * (size_t)r, random_below(51)};
-        }
-        int which = 0;
-        ON_BOTH(on, at)
-        {
-            grid in = grid_new(at, logits, rows, cols, 5);
-            lore_op_penalise(at->queue, in.view, penalties);
-            sync(at);
-            results[which++] = grid_take(at, &in);
-        }
-        compare(on, "penalise", results[1], results[0], (size_t)rows * (size_t)cols, 0.0);
-        lore_free(logits);
-    }
-}
-
-static lore_sample random_sample(int i)
-{
-    lore_sample made = {.temperature =
-                            i % 5 == 0 ? 0.0f : 0.3f + 2.0f * lore_random_unit(&random_state),
-                        .top_p = i % 3 == 0 ? 1.0f : lore_random_unit(&random_state),
-                        .top_k = i % 2 == 0 ? 0 : 1 + random_below(40),
-                        .seed = lore_random_next(&random_state),
-                        .position = random_below(1000)};
-    return made;
-}
-
-CHECK_UNUSED static void cases_sample(const subject *on)
-{
-    for (int i = 0; i < 40; i++) {
-        const int32_t rows = PICK(0, 1, 7), cols = PICK(1, 2, 17, 63, 1000, 5000);
-        float *logits = random_floats((size_t)rows * (size_t)cols);
-        lore_sample samples[7];
-        for (int32_t r = 0; r < rows; r++) {
-            samples[r] = random_sample(i + r);
-            float *row = logits + (size_t)r * (size_t)cols;
-            for (int32_t c = 0; c < cols; c++) {
-                row[c] = rintf(8.0f * row[c]); /* whole numbers: ties everywhere */
-            }
-            row[random_below(cols)] = r % 3 == 0 ? NAN : -INFINITY;
-            if (r == 5) {
-                row[random_below(cols)] = INFINITY;
-            }
-        }
-        int32_t want[7], got[7];
-        float want_logprobs[7], got_logprobs[7];
-        run_sample(&on->ref, logits, rows, cols, samples, want, want_logprobs);
-        run_sample(&on->test, logits, rows, cols, samples, got, got_logprobs);
-        lore_free(logits);
-        for (int32_t r = 0; r < rows; r++) {
-            CHECK_INT(got[r], want[r]);
-            if (got_logprobs[r] != want_logprobs[r]) { /* equal infinities need no difference */
-                CHECK_NEAR(got_logprobs[r], want_logprobs[r], TOLERANCE_LOGPROB);
-            }
         }
     }
 }

@@ -39,6 +39,7 @@ enum {
     REQUESTS_MAX = 8, /* of one asker */
     CONTEXT_MAX = 48,
     PAGES_MAX = 64,
+    BATCH_MAX = 8,
     STEP_ROWS = 16,
     LETTERS = 4, /* a small alphabet meets its stop strings often */
     LETTER_FIRST = BYTE_TOKENIZER_FIRST + 'a',
@@ -52,6 +53,11 @@ typedef struct model {
     uint64_t random;
     int32_t failing; /* of 1,000 steps */
     int32_t fake_pages[PAGES_MAX * CONTEXT_MAX];
+    /* What steps drew that are not collected, oldest first. */
+    struct {
+        int32_t ids[BATCH_MAX], count;
+    } flights[2];
+    int32_t flight_count;
     lore_decoder_info info;
 } model;
 
@@ -124,38 +130,69 @@ static int32_t *place_of(model *m, const int32_t *list, int32_t position)
     return &m->fake_pages[list[position / page_tokens] * page_tokens + position % page_tokens];
 }
 
+/* Prompts of few letters often begin alike and share pages, which nobody may write then. */
 static void check_pages(sim *s, const lore_batch *batch)
 {
-    bool seen[PAGES_MAX] = {false};
+    int32_t lists_with[PAGES_MAX] = {0};
     for (int32_t i = 0; i < batch->page_start[batch->sequences]; i++) {
         int32_t page = batch->pages[i];
-        if (page < 0 || page >= s->model.info.page_count || seen[page]) {
-            rule_broken(s, "a page does not exist or is in two lists");
+        if (page < 0 || page >= s->model.info.page_count) {
+            rule_broken(s, "a page does not exist");
             return;
         }
-        seen[page] = true;
+        lists_with[page]++;
+    }
+    for (int32_t i = 0; i < batch->sequences; i++) {
+        for (int32_t k = batch->page_start[i] + batch->past[i] / s->model.info.page_tokens;
+             k < batch->page_start[i + 1]; k++) {
+            RULE(lists_with[batch->pages[k]] == 1, "a page that others read is written");
+        }
     }
 }
 
-static lore_status fake_step(void *self, const lore_step *step, int32_t *ids, float *logprobs,
-                             lore_error *err)
+static bool does_fail(model *m)
+{
+    if (draw(&m->random, 1, 1000) > m->failing) {
+        return false;
+    }
+    memset(m->fake_pages, 0xEE, sizeof m->fake_pages);
+    return true;
+}
+
+/* What is behind an id that the step before drew, or the id. */
+static int32_t id_of(sim *s, int32_t id)
+{
+    const model *m = &s->model;
+    if (id >= 0) {
+        return id;
+    }
+    if (m->flight_count != 1 || -1 - id >= m->flights[0].count) {
+        rule_broken(s, "a row goes by a draw that there is not");
+        return 0;
+    }
+    return m->flights[0].ids[-1 - id];
+}
+
+/* Computed at once, in the order of the steps, and handed out later: as by a device. */
+static lore_status fake_submit(void *self, const lore_step *step, lore_error *err)
 {
     sim *s = self;
     model *m = &s->model;
     const lore_batch *batch = &step->batch;
     RULE(batch->rows <= s->limits.step_tokens_max, "more rows than allowed");
+    RULE(m->flight_count < m->info.steps_in_flight, "more steps in flight than allowed");
     check_pages(s, batch);
-    dawdle(&m->random);
-    if (draw(&m->random, 1, 1000) <= m->failing) {
-        return lore_fail(err, LORE_ERR_DEVICE, "this seed's device fails");
+    if (does_fail(m)) {
+        return lore_fail(err, LORE_ERR_DEVICE, "this seed's device takes no step");
     }
+    int32_t *ids = m->flights[m->flight_count].ids;
     int32_t drawn = 0;
     for (int32_t i = 0; i < batch->sequences && atomic_load(&s->failed) == NULL; i++) {
         const int32_t *list = batch->pages + batch->page_start[i];
         int32_t first = batch->row_start[i], rows = batch->row_start[i + 1] - first;
         int32_t context = batch->past[i] + rows;
         for (int32_t r = 0; r < rows; r++) {
-            *place_of(m, list, batch->past[i] + r) = step->ids[first + r];
+            *place_of(m, list, batch->past[i] + r) = id_of(s, step->ids[first + r]);
         }
         if (drawn < step->logits_count && step->logits_rows[drawn] == first + rows - 1) {
             int32_t known[CONTEXT_MAX + 1];
@@ -163,11 +200,27 @@ static lore_status fake_step(void *self, const lore_step *step, int32_t *ids, fl
                 known[p] = *place_of(m, list, p);
             }
             ids[drawn] = next_token(known, context, step->samples[drawn].seed);
-            logprobs[drawn++] = -1.0f;
+            drawn++;
         }
     }
     RULE(drawn == step->logits_count, "a drawn row is not the last of a sequence");
+    m->flights[m->flight_count++].count = drawn;
     return LORE_OK;
+}
+
+static lore_status fake_collect(void *self, int32_t *ids, float *logprobs, lore_error *err)
+{
+    sim *s = self;
+    model *m = &s->model;
+    RULE(m->flight_count > 0, "a step is collected that was not submitted");
+    dawdle(&m->random);
+    for (int32_t i = 0; i < m->flights[0].count; i++) {
+        ids[i] = m->flights[0].ids[i];
+        logprobs[i] = -1.0f;
+    }
+    m->flights[0] = m->flights[1];
+    m->flight_count--;
+    return does_fail(m) ? lore_fail(err, LORE_ERR_DEVICE, "this seed's device fails") : LORE_OK;
 }
 
 /* ---- askers ---- */
@@ -271,7 +324,8 @@ static bool submit(asker *a, question *q)
                                         .tokens_max = q->tokens_max,
                                         .sampling = {.seed = q->seed},
                                         .stop = q->stop,
-                                        .stop_count = q->stop_count};
+                                        .stop_count = q->stop_count,
+                                        .salt = q->seed % 2};
     for (int tries = 0; tries < 20; tries++) {
         lore_error err;
         lore_status status = lore_engine_submit(s->engine, &generation, &q->stream, &err);
@@ -407,19 +461,23 @@ static lore_engine_model draw_setting(sim *s, uint64_t *random)
         .context = context,
         .page_tokens = page_tokens,
         .page_count = draw(random, least, PAGES_MAX > 3 * least ? 3 * least : PAGES_MAX),
+        .steps_in_flight = draw(random, 1, 2),
         .eos_ids = {EOS},
         .eos_count = 1};
     s->limits = (lore_limits){.stop_strings_max = STOPS_MAX,
                               .stop_bytes_max = STOP_BYTES_MAX,
-                              .batch_sequences_max = draw(random, 1, 8),
+                              .batch_sequences_max = draw(random, 1, BATCH_MAX),
                               .step_tokens_max = draw(random, 1, STEP_ROWS),
                               .step_ms_max = draw(random, 0, 1),
                               .queue_requests_max = draw(random, 1, 40),
                               .answer_tokens_max = CONTEXT_MAX,
                               .prompt_tokens_max = CONTEXT_MAX};
     s->askers = draw(random, 1, ASKERS_MAX);
-    return (lore_engine_model){
-        .self = s, .step = fake_step, .info = &m->info, .tokenizer = tokenizer};
+    return (lore_engine_model){.self = s,
+                               .submit = fake_submit,
+                               .collect = fake_collect,
+                               .info = &m->info,
+                               .tokenizer = tokenizer};
 }
 
 static void check_stats(sim *s)
@@ -429,7 +487,9 @@ static void check_stats(sim *s)
     RULE(stats.pages_total == s->model.info.page_count, "pages_total has changed");
     RULE(stats.pages_free >= 0 && stats.pages_free <= stats.pages_total, "pages_free is wrong");
     RULE(stats.running >= 0 && stats.running <= s->limits.batch_sequences_max, "too many run");
-    RULE(stats.running > 0 || stats.pages_free == stats.pages_total, "a page without an owner");
+    RULE(stats.running > 0 || stats.pages_free == stats.pages_total ||
+             s->model.info.steps_in_flight > 1,
+         "a page without an owner");
 }
 
 /* 0: no deadline. */

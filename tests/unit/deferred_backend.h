@@ -22,6 +22,7 @@ typedef enum deferred_kind {
     CALL_ATTEND,
     CALL_GATHER,
     CALL_PENALISE,
+    CALL_TOPS,
     CALL_SAMPLE,
     CALL_DRAWN,
     CALL_COPY,
@@ -106,6 +107,9 @@ static void deferred_run(lore_queue *q, const deferred_call *c)
         return;
     case CALL_PENALISE:
         lore_op_penalise(q, c->x, c->from);
+        return;
+    case CALL_TOPS:
+        lore_op_tops(q, c->to, c->x, c->from);
         return;
     case CALL_SAMPLE:
         lore_op_sample(q, c->to, c->more, c->x, c->from);
@@ -228,21 +232,35 @@ static void deferred_gather(lore_queue *q, lore_view out, lore_view x, const int
 /* Taken along, as a device's staging does. */
 static void deferred_penalise(lore_queue *q, lore_view logits, const lore_penalty *penalties)
 {
-    size_t total = 0, rows = (size_t)logits.rows * sizeof(lore_penalty);
-    for (int32_t r = 0; r < logits.rows; r++) {
-        total += (size_t)penalties[r].count;
+    size_t ids_count = 0, bias_count = 0, rows = (size_t)logits.rows;
+    for (size_t r = 0; r < rows; r++) {
+        ids_count += (size_t)penalties[r].count;
+        bias_count += (size_t)penalties[r].bias_count;
     }
-    lore_penalty *kept = lore_alloc(rows + (total + 1) * sizeof(int32_t));
+    lore_penalty *kept = lore_alloc(rows * sizeof *kept + bias_count * sizeof(lore_bias) +
+                                    ids_count * sizeof(int32_t));
     CHECK(kept != NULL);
-    int32_t *ids = (int32_t *)((char *)kept + rows);
-    for (int32_t r = 0; r < logits.rows; r++) {
-        kept[r] = (lore_penalty){penalties[r].factor, ids, penalties[r].count};
+    lore_bias *biases = (lore_bias *)(kept + rows);
+    int32_t *ids = (int32_t *)(biases + bias_count);
+    for (size_t r = 0; r < rows; r++) {
+        kept[r] = penalties[r];
+        kept[r].biases = biases;
+        kept[r].ids = ids;
+        for (int32_t i = 0; i < penalties[r].bias_count; i++) {
+            *biases++ = penalties[r].biases[i];
+        }
         for (int32_t i = 0; i < penalties[r].count; i++) {
             *ids++ = penalties[r].ids[i];
         }
     }
     deferred_add(q,
                  (deferred_call){.kind = CALL_PENALISE, .x = logits, .from = kept, .owned = kept});
+}
+
+static void deferred_tops(lore_queue *q, lore_likely *tops, lore_view logits,
+                          const lore_sample *samples)
+{
+    deferred_add(q, (deferred_call){.kind = CALL_TOPS, .to = tops, .x = logits, .from = samples});
 }
 
 static void deferred_sample(lore_queue *q, int32_t *ids, float *logprobs, lore_view logits,
@@ -309,6 +327,7 @@ static const lore_ops deferred_ops = {.name = "deferred",
                                       .attend_paged = deferred_attend,
                                       .gather = deferred_gather,
                                       .penalise = deferred_penalise,
+                                      .tops = deferred_tops,
                                       .sample = deferred_sample,
                                       .take_drawn = deferred_drawn,
                                       .layernorm = deferred_layernorm,

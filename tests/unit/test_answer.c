@@ -357,6 +357,10 @@ TEST(written_answers)
     CHECK(d.answer.prompt_tokens > 0 && d.answer.completion_tokens > 0);
     CHECK(holds(d.answer.text, "ten seconds"));
     CHECK_STR(lore_str_from(d.answer.model), "lore-small");
+    CHECK_INT(d.answer.cached_tokens, 0);
+    ask(&d, reset_question, LORE_MODE_ANSWER); /* the same prompt: all but its last page is there */
+    CHECK(d.answer.cached_tokens > 0 && d.answer.cached_tokens < d.answer.prompt_tokens);
+    CHECK(d.answer.cached_tokens + 32 >= d.answer.prompt_tokens);
     ask(&d, "重置按钮要按住多少秒？", LORE_MODE_ANSWER);
     CHECK(holds(d.answer.text, "10秒"));
     ask(&d, far_question, LORE_MODE_ANSWER);

@@ -291,6 +291,35 @@ TEST(copies)
     lore_backend_close(backend);
 }
 
+/* What only a GPU has is refused, or unknown, elsewhere; on one it is a rate of memory, and what is
+ * taken is not free. */
+TEST(memory_of_a_device)
+{
+    lore_error err = {0};
+    double rate = 0.0;
+    lore_backend *backend = open_kind(LORE_BACKEND_CPU, LORE_PRECISION_AUTO);
+    CHECK_FAILS(lore_backend_measure_reads(backend, &rate, &err), LORE_ERR_UNSUPPORTED, &err,
+                "cpu");
+    int64_t before = -1, after = -1, total = -1;
+    lore_backend_memory(backend, &before, &total);
+    CHECK_INT(before, 0);
+    CHECK_INT(total, 0);
+    lore_backend_close(backend);
+    if (lore_backend_cuda_count() > 0) {
+        void *memory = NULL;
+        backend = open_kind(LORE_BACKEND_CUDA, LORE_PRECISION_AUTO);
+        CHECK_OK(lore_backend_measure_reads(backend, &rate, &err), &err);
+        CHECK(rate > 1e10 && rate < 1e14);
+        lore_backend_memory(backend, &before, &total);
+        CHECK(before > 0 && before <= total);
+        CHECK_OK(lore_backend_alloc(backend, 256 << 20, &memory, &err), &err);
+        lore_backend_memory(backend, &after, &total);
+        CHECK(after <= before - (256 << 20));
+        lore_backend_free(backend, memory);
+        lore_backend_close(backend);
+    }
+}
+
 typedef struct rival {
     lore_pool *pool;
     lore_priority priority;
@@ -380,7 +409,7 @@ TEST(marks_of_the_host)
     lore_queue_begin(queue, LORE_PRIORITY_NORMAL);
     lore_queue_download_later(queue, to, from, 0);
     float logit = 0;
-    const lore_penalty penalty = {2.0f, (const int32_t[]){0}, 1};
+    const lore_penalty penalty = {.repetition = 2.0f, .ids = (const int32_t[]){0}, .count = 1};
     lore_mem_fail_at(1, true);
     lore_op_penalise(queue, lore_view_of(&logit, 1, 1), &penalty);
     lore_mem_fail_at(0, false);
@@ -395,5 +424,6 @@ TEST(marks_of_the_host)
     lore_pool_free(pool);
 }
 
-CHECK_MAIN(halves_round_trip, halves_round_to_even, quantize_row, dtypes, open_and_describe,
-           marks_of_the_host, pack_refuses, pack_sizes, memory_fails, copies, queues_own_the_pool)
+CHECK_MAIN(memory_of_a_device, halves_round_trip, halves_round_to_even, quantize_row, dtypes,
+           open_and_describe, marks_of_the_host, pack_refuses, pack_sizes, memory_fails, copies,
+           queues_own_the_pool)

@@ -137,5 +137,37 @@ TEST(table)
     CHECK(strstr(text, " p50 2.000    p90 30.00    p99 30.00    ms of 3\n") != NULL);
 }
 
-CHECK_MAIN(percentiles, many_samples, no_samples_and_lost_samples, numbers, one_object,
+/* The median, its spread, and how far it is from the floor, where there is one. */
+TEST(medians)
+{
+    static const double VALUES[] = {9.0, 2.0, 4.0, 3.0, 5.0};
+    lore_error err;
+    lore_bench_samples samples = samples_of(VALUES, 5);
+    lore_bench_report report;
+    lore_buf json;
+    char text[512] = "";
+    FILE *out = fmemopen(text, sizeof text, "w");
+    CHECK(out != NULL);
+    CHECK_OK(lore_bench_samples_check(&samples, "five", &err), &err);
+    lore_bench_report_begin(&report, out, NULL);
+    lore_bench_report_median(&report, "a step", "ms", &samples, 2.0);
+    lore_bench_report_median(&report, "a start", "ms", &samples, 0.0);
+    lore_bench_report_end(&report);
+    CHECK_INT(fclose(out), 0);
+    CHECK(strstr(text, " 4.000 ms         (2.000 to 9.000)  2.00x of the floor, 2.000\n") != NULL);
+    CHECK(strstr(text, " 4.000 ms         (2.000 to 9.000)\n") != NULL);
+    lore_buf_init(&json, 0);
+    lore_bench_report_begin(&report, NULL, &json);
+    lore_bench_report_section(&report, "decode", "a model");
+    lore_bench_report_median(&report, "a step", "ms", &samples, 2.0);
+    lore_bench_report_end(&report);
+    CHECK(lore_str_find(lore_buf_str(&json),
+                        LORE_STR("{\"name\":\"a step\",\"value\":4,\"p10\":2,\"p90\":9,\"unit\":"
+                                 "\"ms\",\"floor\":2,\"ratio\":2,\"samples\":5}"),
+                        0) != SIZE_MAX);
+    lore_buf_destroy(&json);
+    lore_bench_samples_destroy(&samples);
+}
+
+CHECK_MAIN(medians, percentiles, many_samples, no_samples_and_lost_samples, numbers, one_object,
            json_without_sections_is_an_object, table)

@@ -347,11 +347,29 @@ TEST(logits_come_out)
     }
     /* What was drawn is not drawn again where it is penalised, and the log probability knows. */
     int32_t seen[1] = {drawn[0]}, before = drawn[1];
-    const lore_penalty penalties[2] = {{100.0f, seen, 1}, {1.0f, NULL, 0}};
-    float kept = logprobs[1];
+    const lore_penalty penalties[2] = {{.repetition = 100.0f, .ids = seen, .count = 1},
+                                       {.repetition = 1.0f}};
+    const float kept = logprobs[1];
+    lore_likely tops[2 * LORE_TOPS_MAX];
     step.penalties = penalties;
+    step.tops = tops;
+    samples[0].tops = 2;
     CHECK_OK(lore_decoder_step(decoder, &step, drawn, logprobs, NULL, &err), &err);
     CHECK(drawn[0] != seen[0]);
+    CHECK_INT(tops[0].id, drawn[0]); /* the penalised row's, as the draw is */
+    CHECK_NEAR(tops[0].logprob, logprobs[0], 0);
+    CHECK(tops[1].id != drawn[0] && tops[1].logprob <= tops[0].logprob);
+    CHECK_INT(drawn[1], before);
+    CHECK_NEAR(logprobs[1], kept, 0);
+    /* In two halves, and the arrays are the caller's again in between. */
+    const int32_t whole = drawn[0];
+    CHECK_INT(info->steps_in_flight, 1);
+    CHECK_OK(lore_decoder_submit(decoder, &step, &err), &err);
+    memset(ids, 0, sizeof ids);
+    memset(samples, 0, sizeof samples);
+    drawn[0] = drawn[1] = -1;
+    CHECK_OK(lore_decoder_collect(decoder, drawn, logprobs, &err), &err);
+    CHECK_INT(drawn[0], whole);
     CHECK_INT(drawn[1], before);
     CHECK_NEAR(logprobs[1], kept, 0);
     step = (lore_step){.batch = {.row_start = row_start}};

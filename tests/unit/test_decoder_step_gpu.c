@@ -157,7 +157,8 @@ TEST(recordings_and_scratch)
     void *memory = NULL;
     static float logits[COLS], expected[COLS], got[COLS];
     static int32_t ids[1 << 20];
-    const lore_penalty few = {2.0f, ids, 4}, many = {2.0f, ids, 1 << 20};
+    const lore_penalty few = {.repetition = 2.0f, .ids = ids, .count = 4};
+    const lore_penalty many = {.repetition = 2.0f, .ids = ids, .count = 1 << 20};
     for (int32_t i = 0; i < COLS; i++) {
         logits[i] = (float)i - 20.0f;
         expected[i] = i == 0 ? logits[i] * 2.0f * 2.0f : logits[i];

@@ -31,10 +31,18 @@ typedef struct fake {
     atomic_int rows_most;
     atomic_int mixed_rows_most; /* of a step with pieces of prompts beside other sequences */
     atomic_int sequences_most;
+    /* Steps that are not collected, oldest first. The engine's thread alone. */
+    struct {
+        int32_t ids[8], draws, rows;
+    } flights[2];
+    int32_t flight_count;
+    atomic_int flights_most;
     bool is_closed;
     lore_decoder_info info;
     lore_tokenizer *tokenizer;
 } fake;
+
+static int32_t steps_in_flight = 1; /* of decoders by rule */
 
 static int32_t fake_token(const fake *model, const lore_sample *sample)
 {
@@ -46,14 +54,60 @@ static int32_t fake_token(const fake *model, const lore_sample *sample)
     return c == '~' ? EOS : c == '|' ? DOT_NEWLINE : BYTE_TOKENIZER_FIRST + (uint8_t)c;
 }
 
-static lore_status fake_step(void *self, const lore_step *step, int32_t *ids, float *logprobs,
-                             lore_error *err)
+/* A row that goes by a draw must go by one of the step before. */
+static void check_ids(const fake *model, const lore_step *step)
 {
+    for (int32_t i = 0; i < step->batch.rows; i++) {
+        CHECK(step->ids[i] < model->info.vocab);
+        CHECK(step->ids[i] >= 0 ||
+              (model->flight_count == 1 && -1 - step->ids[i] < model->flights[0].draws));
+    }
+}
+
+static lore_status fake_submit(void *self, const lore_step *step, lore_error *err)
+{
+    (void)err;
     fake *model = self;
-    atomic_fetch_add(&model->steps_begun, 1);
+    CHECK(model->flight_count < steps_in_flight);
+    check_ids(model, step);
     if (step->batch.sequences > atomic_load(&model->sequences_most)) {
         atomic_store(&model->sequences_most, step->batch.sequences);
     }
+    if (step->batch.rows > atomic_load(&model->rows_most)) {
+        atomic_store(&model->rows_most, step->batch.rows);
+    }
+    if (step->batch.rows_max > 1 && step->batch.row_start[1] == 1 &&
+        step->batch.rows > atomic_load(&model->mixed_rows_most)) {
+        atomic_store(&model->mixed_rows_most, step->batch.rows);
+    }
+    const int32_t at = model->flight_count++;
+    model->flights[at].draws = step->logits_count;
+    model->flights[at].rows = step->batch.rows;
+    for (int32_t i = 0; i < step->logits_count; i++) {
+        const int32_t id = fake_token(model, &step->samples[i]);
+        model->flights[at].ids[i] = id;
+        for (int32_t k = 0; k < step->samples[i].tops; k++) {
+            step->tops[i * LORE_TOPS_MAX + k] = (lore_likely){id + k, -0.5f - (float)k};
+        }
+    }
+    if (model->flight_count > atomic_load(&model->flights_most)) {
+        atomic_store(&model->flights_most, model->flight_count);
+    }
+    atomic_fetch_add(&model->steps_begun, 1);
+    return LORE_OK;
+}
+
+static lore_status fake_collect(void *self, int32_t *ids, float *logprobs, lore_error *err)
+{
+    fake *model = self;
+    CHECK(model->flight_count > 0);
+    const int64_t us = model->row_us * model->flights[0].rows;
+    for (int32_t i = 0; i < model->flights[0].draws; i++) {
+        ids[i] = model->flights[0].ids[i];
+        logprobs[i] = -0.5f;
+    }
+    model->flights[0] = model->flights[1];
+    model->flight_count--;
     lore_lock_acquire(&model->lock);
     while (model->is_held) {
         (void)lore_lock_wait(&model->lock, 0);
@@ -64,19 +118,7 @@ static lore_status fake_step(void *self, const lore_step *step, int32_t *ids, fl
     if (must_fail) {
         return lore_fail(err, LORE_ERR_DEVICE, "the test's device has failed");
     }
-    if (step->batch.rows > atomic_load(&model->rows_most)) {
-        atomic_store(&model->rows_most, step->batch.rows);
-    }
-    if (step->batch.rows_max > 1 && step->batch.row_start[1] == 1 &&
-        step->batch.rows > atomic_load(&model->mixed_rows_most)) {
-        atomic_store(&model->mixed_rows_most, step->batch.rows);
-    }
-    const int64_t us = model->row_us * step->batch.rows;
     nanosleep(&(struct timespec){us / 1000000, us % 1000000 * 1000}, NULL);
-    for (int32_t i = 0; i < step->logits_count; i++) {
-        ids[i] = fake_token(model, &step->samples[i]);
-        logprobs[i] = -0.5f;
-    }
     return LORE_OK;
 }
 
@@ -115,6 +157,7 @@ static void fake_init(fake *model)
                              .context = 64,
                              .page_tokens = 4,
                              .page_count = 40,
+                             .steps_in_flight = steps_in_flight,
                              .eos_ids = {EOS},
                              .eos_count = 1}};
     lore_lock_init(&model->lock);
@@ -134,7 +177,8 @@ static void fake_destroy(fake *model)
 static lore_engine_model model_of(fake *model)
 {
     return (lore_engine_model){.self = model,
-                               .step = fake_step,
+                               .submit = fake_submit,
+                               .collect = fake_collect,
                                .close = fake_close,
                                .info = &model->info,
                                .tokenizer = model->tokenizer};
@@ -189,7 +233,8 @@ static lore_stream *submit(lore_engine *engine, const lore_generation *generatio
 
 typedef struct answer {
     int32_t ids[64];
-    int32_t count;
+    float logprobs[64];
+    int32_t count, cached_tokens;
     lore_finish finish;
     char text[256];
     size_t text_len;
@@ -207,7 +252,9 @@ static answer listen_to(lore_stream *stream, const lore_tokenizer *tokenizer)
     while (out.finish == LORE_FINISH_NONE &&
            (status = lore_stream_next(stream, lore_clock_ns() + 60ll * SECOND_NS, &event)) ==
                LORE_OK) {
+        out.cached_tokens = event.cached_tokens;
         if (event.id >= 0 && out.count < 64) {
+            out.logprobs[out.count] = event.logprob;
             out.ids[out.count++] = event.id;
             lore_detok_push(&detok, tokenizer, event.id, &text);
         }
@@ -236,7 +283,8 @@ static void wait_until_idle(lore_engine *engine)
     do {
         lore_clock_sleep_ms(1);
         lore_engine_get_stats(engine, &stats);
-    } while ((stats.running > 0 || stats.waiting > 0) && !lore_deadline_passed(deadline_ns));
+    } while ((stats.running > 0 || stats.waiting > 0 || stats.pages_free < stats.pages_total) &&
+             !lore_deadline_passed(deadline_ns));
     CHECK_INT(stats.running, 0);
     CHECK_INT(stats.waiting, 0);
     CHECK_INT(stats.pages_free, stats.pages_total);
@@ -588,6 +636,7 @@ TEST(cuts_prompts_so_that_running_answers_do_not_wait)
     CHECK_INT(lore_stream_next(running, 0, &event), LORE_OK); /* a lone prompt is read whole */
     CHECK_INT(atomic_load(&model.rows_most), PROMPT);
     generation.tokens_max = 1;
+    generation.salt = 1; /* or it would find itself computed */
     CHECK_OK(lore_engine_submit(engine, &generation, &late, &err), &err);
     CHECK_INT(lore_stream_next(late, 0, &event), LORE_OK);
     CHECK_INT(event.finish, LORE_FINISH_LENGTH);
@@ -756,6 +805,40 @@ TEST(serves_many_threads_with_few_pages)
     fake_destroy(&model);
 }
 
+/* The most probable tokens come with their token, held back for a stop string or not, and stay
+ * readable to the end of the stream. */
+TEST(hands_out_the_most_probable_tokens)
+{
+    fake model;
+    fake_init(&model);
+    lore_engine *engine = start(&model);
+    lore_str stop[] = {LORE_STR("bcx")};
+    lore_generation generation = generation_of(5, 0);
+    generation.sampling.tops = 3;
+    generation.stop = stop;
+    generation.stop_count = 1;
+    lore_stream *with = submit(engine, &generation);
+    generation.sampling.tops = 0;
+    lore_stream *without = submit(engine, &generation);
+    lore_token_event events[5], bare;
+    for (int32_t i = 0; i < 5; i++) {
+        CHECK_INT(lore_stream_next(with, 0, &events[i]), LORE_OK);
+        CHECK_INT(lore_stream_next(without, 0, &bare), LORE_OK);
+        CHECK_INT(events[i].id, bare.id);
+        CHECK(bare.tops == NULL);
+    }
+    for (int32_t i = 0; i < 5; i++) {
+        for (int32_t k = 0; k < 3; k++) {
+            CHECK_INT(events[i].tops[k].id, events[i].id + k);
+            CHECK_NEAR(events[i].tops[k].logprob, -0.5 - k, 0);
+        }
+    }
+    lore_stream_release(with);
+    lore_stream_release(without);
+    lore_engine_stop(engine, 0);
+    fake_destroy(&model);
+}
+
 /* ---- the shipped decoder ---- */
 
 enum { TOGETHER = 8, PROMPT = 5, ANSWER = 4 };
@@ -816,10 +899,179 @@ TEST(gives_the_same_tokens_alone_and_together)
     lore_backend_close(backend);
 }
 
+/* How often the answer has the token. */
+static int32_t count_of(const answer *out, int32_t id)
+{
+    int32_t count = 0;
+    for (int32_t i = 0; i < out->count; i++) {
+        count += out->ids[i] == id;
+    }
+    return count;
+}
+
+/* Through the whole engine: a bias is as good as a must or a ban, penalties drive out what was
+ * said, the likeliest token is the greedy one's, and min_p 1 is greedy at any temperature. */
+TEST(biases_and_penalties_turn_the_answer)
+{
+    enum { WORDS = 12, MUST = 1000 };
+    static const int32_t prompt[PROMPT] = {504, 1000, 77, 300, 4242};
+    if (!lore_file_exists(LORE_SOURCE_DIR "/weights/decoder/model.safetensors")) {
+        CHECK_SKIP("no weights/decoder");
+    }
+    lore_error err;
+    lore_backend *backend = NULL;
+    lore_backend_options options = {.kind = LORE_BACKEND_CPU};
+    CHECK_OK(lore_backend_open(&options, &backend, &err), &err);
+    lore_config config;
+    lore_config_default(&config);
+    config.limits.kv_bytes_max = 4 << 20;
+    lore_engine *engine = start_shipped(backend, &config);
+    const lore_tokenizer *tokenizer = lore_engine_tokenizer(engine);
+    lore_generation generation = generation_of(WORDS, 0);
+    generation.prompt = prompt;
+    generation.prompt_count = PROMPT;
+    generation.sampling.repetition_penalty = 1;
+
+    lore_bias biases[1] = {{MUST, 20.0f}};
+    generation.sampling.biases = biases;
+    generation.sampling.bias_count = 1;
+    answer out = listen_to(submit(engine, &generation), tokenizer);
+    CHECK_INT(count_of(&out, MUST), WORDS);
+    generation.sampling.frequency_penalty = 2; /* until another one is likelier */
+    out = listen_to(submit(engine, &generation), tokenizer);
+    const int32_t tired = count_of(&out, MUST);
+    CHECK(tired > 1 && tired < WORDS);
+    generation.sampling.frequency_penalty = 0;
+    generation.sampling.presence_penalty = 2; /* once, which is too little here */
+    out = listen_to(submit(engine, &generation), tokenizer);
+    CHECK(count_of(&out, MUST) > tired);
+
+    generation.sampling = (lore_sampling){.repetition_penalty = 1, .tops = 2};
+    lore_stream *stream = submit(engine, &generation);
+    lore_token_event event = {0};
+    CHECK_INT(lore_stream_next(stream, 0, &event), LORE_OK);
+    const int32_t first = event.id;
+    CHECK_INT(event.tops[0].id, first);
+    CHECK_NEAR(event.tops[0].logprob, event.logprob, 0);
+    CHECK(event.tops[1].logprob <= event.logprob);
+    const int32_t second = event.tops[1].id;
+    lore_stream_cancel(stream);
+    lore_stream_release(stream);
+
+    generation.tokens_max = 1;
+    biases[0] = (lore_bias){first, -100.0f};
+    generation.sampling =
+        (lore_sampling){.repetition_penalty = 1, .biases = biases, .bias_count = 1};
+    out = listen_to(submit(engine, &generation), tokenizer);
+    CHECK_INT(count_of(&out, second), 1);
+    generation.sampling =
+        (lore_sampling){.temperature = 2, .top_p = 1, .repetition_penalty = 1, .min_p = 1};
+    for (uint64_t seed = 0; seed < 8; seed++) {
+        generation.sampling.seed = seed;
+        out = listen_to(submit(engine, &generation), tokenizer);
+        CHECK_INT(count_of(&out, first), 1);
+    }
+    lore_engine_stop(engine, 0);
+    lore_backend_close(backend);
+}
+
+/* Two prompts that begin alike, the second one computed whole and behind the pages of the first:
+ * on `ref` not a bit of its answer differs. */
+TEST(answers_alike_behind_pages_of_another_prompt)
+{
+    enum { ALIKE = 70, WHOLE = 75, ROUNDS = 3 };
+    if (!lore_file_exists(LORE_SOURCE_DIR "/weights/decoder/model.safetensors")) {
+        CHECK_SKIP("no weights/decoder");
+    }
+    static const uint64_t salts[ROUNDS] = {1, 1, 2};
+    static const int32_t cached[ROUNDS] = {0, 64, 0}; /* two pages of 32 tokens */
+    lore_error err;
+    lore_backend *backend = NULL;
+    lore_backend_options options = {.kind = LORE_BACKEND_REF};
+    CHECK_OK(lore_backend_open(&options, &backend, &err), &err);
+    lore_config config;
+    lore_config_default(&config);
+    config.limits.kv_bytes_max = 4 << 20;
+    lore_engine *engine = start_shipped(backend, &config);
+    int32_t prompt[WHOLE];
+    answer answers[ROUNDS];
+    uint64_t seed = 12;
+    for (int32_t i = 0; i < WHOLE; i++) {
+        prompt[i] = 16 + (int32_t)(lore_random_next(&seed) % 1000);
+    }
+    for (int32_t round = 0; round < ROUNDS; round++) {
+        lore_generation generation = generation_of(ANSWER, 0);
+        generation.prompt = prompt;
+        generation.prompt_count = WHOLE;
+        generation.salt = salts[round];
+        prompt[ALIKE] = round == 0 ? 17 : 18;
+        answers[round] = listen_to(submit(engine, &generation), lore_engine_tokenizer(engine));
+        CHECK_INT(answers[round].cached_tokens, cached[round]);
+    }
+    CHECK_INT(answers[1].count, answers[2].count);
+    for (int32_t i = 0; i < answers[1].count; i++) {
+        CHECK_INT(answers[1].ids[i], answers[2].ids[i]);
+        CHECK_NEAR(answers[1].logprobs[i], answers[2].logprobs[i], 0);
+    }
+    lore_sched_stats stats;
+    wait_until_idle(engine);
+    lore_engine_get_stats(engine, &stats);
+    CHECK_INT(stats.cached_tokens, 64);
+    CHECK(stats.pages_cached >= 4);
+    lore_engine_stop(engine, 0);
+    lore_backend_close(backend);
+}
+
+/* All of the above again with a decoder that takes the next step before the last one is read. */
+TEST(does_the_same_with_two_steps_in_flight)
+{
+    const check_case *const again[] = {
+        answers_until_length_context_or_end_of_text,
+        ends_at_stop_strings_across_tokens,
+        runs_requests_together_and_refuses_one_too_many,
+        forgets_cancelled_and_abandoned_requests,
+        survives_a_failing_device,
+        finishes_what_was_accepted_before_it_stops,
+        cancels_what_is_left_at_the_deadline,
+        refuses_work_while_it_stops,
+        cuts_prompts_so_that_running_answers_do_not_wait,
+        allocates_nothing_in_a_step,
+        survives_every_failing_allocation,
+        serves_many_threads_with_few_pages,
+        hands_out_the_most_probable_tokens,
+    };
+    fake model;
+    steps_in_flight = 2;
+    for (size_t i = 0; i < sizeof again / sizeof again[0]; i++) {
+        again[i]->run();
+    }
+    fake_init(&model);
+    lore_engine *engine = start(&model);
+    lore_generation generation = generation_of(20, 0);
+    answer out = listen_to(submit(engine, &generation), model.tokenizer);
+    CHECK_INT(out.count, 20);
+    wait_until_idle(engine);
+    CHECK_INT(atomic_load(&model.flights_most), 2);
+    CHECK_INT(atomic_load(&model.steps_begun), 20); /* whose end is its length costs no row */
+    generation.sampling.repetition_penalty = 1.5f;
+    out = listen_to(submit(engine, &generation), model.tokenizer);
+    CHECK_INT(out.count, 20);
+    wait_until_idle(engine);
+    atomic_store(&model.flights_most, 0);
+    out = listen_to(submit(engine, &generation), model.tokenizer);
+    CHECK_INT(out.count, 20);
+    CHECK_INT(atomic_load(&model.flights_most), 1); /* the host must know each token */
+    lore_engine_stop(engine, 0);
+    fake_destroy(&model);
+    steps_in_flight = 1;
+}
+
 CHECK_MAIN(answers_until_length_context_or_end_of_text, ends_at_stop_strings_across_tokens,
            refuses_bad_requests, runs_requests_together_and_refuses_one_too_many,
            forgets_cancelled_and_abandoned_requests, survives_a_failing_device,
            finishes_what_was_accepted_before_it_stops, cancels_what_is_left_at_the_deadline,
            refuses_work_while_it_stops, cuts_prompts_so_that_running_answers_do_not_wait,
            allocates_nothing_in_a_step, survives_every_failing_allocation,
-           serves_many_threads_with_few_pages, gives_the_same_tokens_alone_and_together)
+           serves_many_threads_with_few_pages, answers_alike_behind_pages_of_another_prompt,
+           hands_out_the_most_probable_tokens, gives_the_same_tokens_alone_and_together,
+           biases_and_penalties_turn_the_answer, does_the_same_with_two_steps_in_flight)

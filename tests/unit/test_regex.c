@@ -6,7 +6,7 @@
 #include "models/regex_int.h"
 #include "tests/check.h"
 
-#include "base/clock.h"
+#include <time.h>
 
 /* All matches, joined with '|'. */
 static void matches(const char *pattern, const char *text, const char *wanted)
@@ -128,11 +128,11 @@ TEST(hostile_text_takes_no_time)
         lore_arena_init(&arena, 0);
         CHECK_OK(lore_regex_compile(lore_str_from(CASES[i].pattern), &arena, &regex, &err), &err);
         lore_regex_search search = {.regex = regex, .arena = &arena};
-        int64_t began = lore_clock_ns();
+        clock_t began = clock(); /* processor time: the machine may be busy with others */
         CHECK(lore_regex_begin(&search, (lore_str){text, SIZE}) == LORE_OK);
         CHECK(lore_regex_find(&search, 0, &start, &end) == LORE_OK);
         CHECK(start == SIZE_MAX);
-        CHECK(lore_clock_ns() - began < (int64_t)3e9);
+        CHECK(clock() - began < 3 * CLOCKS_PER_SEC);
         lore_arena_destroy(&arena);
     }
     free(text);
@@ -167,17 +167,17 @@ TEST(hostile_patterns_are_stopped)
         CHECK_OK(lore_regex_compile(pattern, &arena, &regex, &err), &err);
         lore_regex_search search = {.regex = regex, .arena = &arena};
         lore_status status = LORE_OK;
-        int64_t began = lore_clock_ns();
+        clock_t began = clock();
         for (size_t at = 0; at < SIZE && status == LORE_OK; at += piece) {
             CHECK(lore_regex_begin(&search, (lore_str){text + at, piece}) == LORE_OK);
             status = lore_regex_find(&search, 0, &start, &end);
             CHECK(status != LORE_OK || start == SIZE_MAX);
         }
-        int64_t took_ms = (lore_clock_ns() - began) / 1000000;
+        int64_t took_ms = (int64_t)(clock() - began) * 1000 / CLOCKS_PER_SEC;
         if (took_ms > 1000) {
             fprintf(stderr, "%s: %lld ms\n", PATTERNS[i / 2], (long long)took_ms);
         }
-        CHECK(took_ms < 3000); /* sanitizers, a busy machine */
+        CHECK(took_ms < 3000); /* sanitizers */
         CHECK(arena.used_bytes < 64 * SIZE);
         if (status != LORE_OK) {
             CHECK_FAILS(lore_regex_explain(regex, status, &err), LORE_ERR_LIMIT, &err,

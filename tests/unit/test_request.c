@@ -63,6 +63,18 @@ TEST(refuses_by_name)
     check_refused(&s, bad, LORE_ERR_INVALID, "repetition_penalty is -1, must be 0.01 to 100");
     bad.sampling = (lore_sampling){.repetition_penalty = NAN};
     check_refused(&s, bad, LORE_ERR_INVALID, "repetition_penalty");
+    bad.sampling = (lore_sampling){.min_p = 1.5f};
+    check_refused(&s, bad, LORE_ERR_INVALID, "min_p is 1.5, must be 0 to 1");
+    bad.sampling = (lore_sampling){.min_p = NAN};
+    check_refused(&s, bad, LORE_ERR_INVALID, "min_p");
+    bad.sampling = (lore_sampling){.presence_penalty = 2.5f};
+    check_refused(&s, bad, LORE_ERR_INVALID, "presence_penalty is 2.5, must be -2 to 2");
+    bad.sampling = (lore_sampling){.frequency_penalty = -INFINITY};
+    check_refused(&s, bad, LORE_ERR_INVALID, "frequency_penalty is -inf, must be -2 to 2");
+    bad.sampling = (lore_sampling){.tops = 21};
+    check_refused(&s, bad, LORE_ERR_INVALID, "top_logprobs is 21, must be 0 to 20");
+    bad.sampling = (lore_sampling){.tops = -1};
+    check_refused(&s, bad, LORE_ERR_INVALID, "top_logprobs");
     bad = good;
     bad.stop = stop;
     bad.stop_count = 3;
@@ -75,15 +87,43 @@ TEST(refuses_by_name)
     lore_sched_free(s.sched);
 }
 
+TEST(refuses_biases_by_name)
+{
+    static const int32_t prompt[] = {1, 2};
+    static lore_bias biases[1025];
+    static const lore_bias ids[] = {{3, 1}, {5, 1}, {3, 2}}, beyond[] = {{100, 1}, {-1, 1}},
+                           values[] = {{3, 100.5f}, {3, NAN}};
+    lore_generation bad = {.prompt = prompt, .prompt_count = 2, .tokens_max = 3};
+    setting s = setting_open();
+    bad.sampling = (lore_sampling){.biases = biases, .bias_count = 1025};
+    check_refused(&s, bad, LORE_ERR_LIMIT, "logit_bias has 1025 tokens, at most 1024");
+    bad.sampling.bias_count = -1;
+    check_refused(&s, bad, LORE_ERR_LIMIT, "logit_bias");
+    bad.sampling = (lore_sampling){.biases = ids, .bias_count = 3};
+    check_refused(&s, bad, LORE_ERR_INVALID, "logit_bias has token 3 twice");
+    for (int i = 0; i < 2; i++) {
+        bad.sampling = (lore_sampling){.biases = beyond + i, .bias_count = 1};
+        check_refused(&s, bad, LORE_ERR_INVALID, "the vocabulary has 100");
+        bad.sampling = (lore_sampling){.biases = values + i, .bias_count = 1};
+        check_refused(&s, bad, LORE_ERR_INVALID, "logit_bias of token 3 is");
+    }
+    lore_sched_free(s.sched);
+}
+
 static lore_status make_request(void *self)
 {
     static const int32_t prompt[] = {5, 6, 7};
     static const lore_str stop[] = {{"ab", 2}, {"\n", 1}};
+    const lore_bias biases[] = {{3, 1.0f}, {4, -2.0f}};
     const setting *s = self;
     lore_error err;
     lore_request *request = NULL;
-    const lore_generation generation = {
-        .prompt = prompt, .prompt_count = 3, .tokens_max = 16, .stop = stop, .stop_count = 2};
+    const lore_generation generation = {.prompt = prompt,
+                                        .prompt_count = 3,
+                                        .tokens_max = 16,
+                                        .sampling = {.biases = biases, .bias_count = 2, .tops = 5},
+                                        .stop = stop,
+                                        .stop_count = 2};
     lore_status status = lore_request_new(&s->bounds, &generation, &request, &err);
     if (status != LORE_OK) {
         return status;
@@ -91,6 +131,9 @@ static lore_status make_request(void *self)
     CHECK_INT(request->tokens_max, 9); /* the context ends first */
     CHECK_INT(request->tokens[2], 7);
     CHECK_INT(request->stop.string_count, 2);
+    CHECK(request->sampling.biases != biases);
+    CHECK_INT(request->sampling.biases[1].id, 4);
+    CHECK(lore_stream_tops(request->stream) != NULL);
     lore_stream_release(request->stream);
     lore_stream_release(request->stream);
     lore_request_free(request);
@@ -123,7 +166,10 @@ TEST(is_completed_by_the_models_folder)
     CHECK_INT(made.top_k, 20);
     CHECK_NEAR(made.repetition_penalty, 1.25, 0);
     CHECK_INT(made.seed, 7);
-    made = made_of(&s, (lore_sampling){1.0f, 0.5f, 3, 9, 1.0f});
+    made = made_of(
+        &s,
+        (lore_sampling){
+            .temperature = 1.0f, .top_p = 0.5f, .top_k = 3, .seed = 9, .repetition_penalty = 1.0f});
     CHECK_NEAR(made.temperature, 1, 0);
     CHECK_NEAR(made.top_p, 0.5, 0);
     CHECK_INT(made.top_k, 3);
@@ -140,4 +186,5 @@ TEST(is_made_whole_or_not_at_all)
     lore_sched_free(s.sched);
 }
 
-CHECK_MAIN(refuses_by_name, is_completed_by_the_models_folder, is_made_whole_or_not_at_all)
+CHECK_MAIN(refuses_by_name, refuses_biases_by_name, is_completed_by_the_models_folder,
+           is_made_whole_or_not_at_all)

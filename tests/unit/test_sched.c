@@ -38,11 +38,12 @@ static bench bench_of(int32_t pages, int32_t context)
     return b;
 }
 
-/* tokens: ids 100, 101, ... */
-static int32_t add(bench *b, int32_t *tokens, int32_t prompt_count, int32_t tokens_max)
+/* tokens: ids first, first + 1, ... */
+static int32_t add_from(bench *b, int32_t first, int32_t *tokens, int32_t prompt_count,
+                        int32_t tokens_max)
 {
     for (int32_t i = 0; i < prompt_count; i++) {
-        tokens[i] = 100 + i;
+        tokens[i] = first + i;
     }
     lore_sequence_request request = {
         .tokens = tokens,
@@ -54,6 +55,11 @@ static int32_t add(bench *b, int32_t *tokens, int32_t prompt_count, int32_t toke
     int32_t ticket = -1;
     CHECK_OK(lore_sched_add(b->sched, &request, &ticket, &err), &err);
     return ticket;
+}
+
+static int32_t add(bench *b, int32_t *tokens, int32_t prompt_count, int32_t tokens_max)
+{
+    return add_from(b, 100, tokens, prompt_count, tokens_max);
 }
 
 static bool on_token(void *self, void *owner, int32_t ticket, int32_t id, float logprob,
@@ -225,7 +231,7 @@ TEST(cancels_waiting_and_running_sequences)
     add(&b, c, 8, 6);
     const lore_step *step = lore_sched_plan(b.sched);
     CHECK_INT(step->batch.sequences, 1);
-    check_rows(step, 0, 0, 8, 100);
+    check_rows(step, 0, 4, 4, 104); /* what the first one computed is there */
     apply(&b, 50);
     CHECK_INT(b.result_count, 2);
     lore_sched_get_stats(b.sched, &stats);
@@ -238,8 +244,8 @@ TEST(preempts_the_youngest_and_computes_it_again)
     bench b = bench_of(5, 64); /* 20 tokens */
     int32_t a[64], c[64];
     lore_sched_stats stats;
-    add(&b, a, 4, 13); /* two pages on admission, four at the end */
-    add(&b, c, 4, 8);  /* two pages, three at the end */
+    add(&b, a, 4, 13);          /* two pages on admission, four at the end */
+    add_from(&b, 200, c, 4, 8); /* two pages, three at the end */
     for (int32_t i = 0; i < 5; i++) {
         CHECK_INT(lore_sched_plan(b.sched)->batch.sequences, 2);
         apply(&b, 50 + i);
@@ -259,15 +265,64 @@ TEST(preempts_the_youngest_and_computes_it_again)
         step = lore_sched_plan(b.sched);
     }
     CHECK_INT(b.results[0].finish, LORE_FINISH_LENGTH);
-    /* Its nine tokens, prompt and answer, in pieces of eight rows; then it goes on. */
-    check_rows(step, 0, 0, 8, 100);
-    CHECK_INT(step->logits_count, 0);
-    CHECK_INT(step->ids[4], 50);
-    apply(&b, 1);
-    CHECK_INT(b.result_count, 0);
-    step = lore_sched_plan(b.sched);
-    check_rows(step, 0, 8, 1, 54);
+    /* Of its nine tokens, prompt and answer, the second page had to make room. */
+    check_rows(step, 0, 4, 5, 50);
     CHECK_INT(step->samples[0].position, 9);
+    lore_sched_get_stats(b.sched, &stats);
+    CHECK_INT(stats.evictions, 3);     /* and two pages of the first one, to come in */
+    CHECK_INT(stats.cached_tokens, 0); /* of prompts that came new */
+    apply(&b, 1);
+    CHECK_INT(b.result_count, 1);
+    lore_sched_free(b.sched);
+}
+
+/* A prompt that begins as one before it is computed from where they part, or from its last token;
+ * another salt shares nothing, and nothing outlives a failure. */
+TEST(starts_behind_pages_that_are_there)
+{
+    bench b = bench_of(16, 64);
+    int32_t a[64], c[64];
+    int32_t cached = -1, ticket = 0;
+    lore_error err;
+    lore_sched_stats stats;
+    lore_sequence_request request = {
+        .tokens = c, .prompt_count = 8, .tokens_max = 1, .cached_tokens = &cached, .owner = c};
+    add(&b, a, 7, 2);
+    (void)lore_sched_plan(b.sched);
+    apply(&b, 107); /* so that a continuation finds the answer too */
+    (void)lore_sched_plan(b.sched);
+    apply(&b, 50);
+    for (int32_t i = 0; i < 64; i++) {
+        c[i] = 100 + i;
+    }
+    CHECK_OK(lore_sched_add(b.sched, &request, &ticket, &err), &err);
+    const lore_step *step = lore_sched_plan(b.sched);
+    check_rows(step, 0, 4, 4, 104); /* the last token is always computed */
+    CHECK_INT(cached, 4);
+    CHECK_INT(step->batch.page_start[1], 2);
+    apply(&b, 60);
+    request.prompt_count = 10;
+    CHECK_OK(lore_sched_add(b.sched, &request, &ticket, &err), &err);
+    c[9] = 9;
+    step = lore_sched_plan(b.sched);
+    check_rows(step, 0, 8, 2, 60); /* over the answer's first token */
+    CHECK_INT(cached, 8);
+    apply(&b, 61);
+    lore_sched_get_stats(b.sched, &stats);
+    CHECK_INT(stats.cached_tokens, 12);
+    CHECK_INT(stats.pages_free, 16);
+    CHECK(stats.pages_cached >= 2);
+
+    request.salt = 1;
+    CHECK_OK(lore_sched_add(b.sched, &request, &ticket, &err), &err);
+    check_rows(lore_sched_plan(b.sched), 0, 0, 8, 100);
+    CHECK_INT(cached, 0);
+    lore_sched_abort(b.sched, LORE_FINISH_ERROR, on_token, &b);
+    request.salt = 0;
+    CHECK_OK(lore_sched_add(b.sched, &request, &ticket, &err), &err);
+    check_rows(lore_sched_plan(b.sched), 0, 0, 8, 100);
+    lore_sched_get_stats(b.sched, &stats);
+    CHECK_INT(stats.pages_cached, 0);
     lore_sched_free(b.sched);
 }
 
@@ -412,11 +467,67 @@ TEST(penalises_prompt_and_answer)
     apply(&b, 51);
     const lore_step *step = lore_sched_plan(b.sched);
     CHECK_INT(step->logits_count, 2);
-    CHECK_NEAR(step->penalties[0].factor, 1, 0);
-    CHECK_NEAR(step->penalties[1].factor, 1.5, 0);
+    CHECK_NEAR(step->penalties[0].repetition, 1, 0);
+    CHECK_NEAR(step->penalties[1].repetition, 1.5, 0);
+    CHECK_INT(step->penalties[1].answer_start, 2);
     CHECK(step->penalties[1].ids == c);
     CHECK_INT(step->penalties[1].count, 3);
     CHECK_INT(c[2], 51);
+    lore_sched_free(b.sched);
+}
+
+/* Each wish alone brings the array; biases, min_p and the rest reach the step as they were asked
+ * for, and the most probable tokens come home beside the token that they were drawn with. */
+TEST(hands_on_how_tokens_are_drawn)
+{
+    static const lore_bias bias = {7, -100.0f};
+    const lore_sampling wishes[] = {{.top_p = 1, .presence_penalty = 0.5f},
+                                    {.top_p = 1, .frequency_penalty = -0.5f},
+                                    {.top_p = 1, .biases = &bias, .bias_count = 1}};
+    int32_t a[64] = {100, 101}, ticket;
+    lore_likely tops[4 * 3];
+    lore_error err;
+    for (size_t i = 0; i < sizeof wishes / sizeof wishes[0]; i++) {
+        bench b = bench_of(16, 64);
+        const lore_sequence_request request = {
+            .tokens = a, .prompt_count = 2, .tokens_max = 4, .sampling = wishes[i], .owner = a};
+        CHECK_OK(lore_sched_add(b.sched, &request, &ticket, &err), &err);
+        const lore_step *step = lore_sched_plan(b.sched);
+        CHECK(step->penalties != NULL);
+        CHECK(step->tops == NULL);
+        CHECK_NEAR(step->penalties[0].repetition, 1, 0);
+        CHECK_NEAR(step->penalties[0].presence, wishes[i].presence_penalty, 0);
+        CHECK_NEAR(step->penalties[0].frequency, wishes[i].frequency_penalty, 0);
+        CHECK(step->penalties[0].biases == wishes[i].biases);
+        CHECK_INT(step->penalties[0].bias_count, wishes[i].bias_count);
+        lore_sched_free(b.sched);
+    }
+    bench b = bench_of(16, 64);
+    int32_t c[64];
+    add(&b, c, 2, 4);
+    const lore_sequence_request request = {.tokens = a,
+                                           .prompt_count = 2,
+                                           .tokens_max = 4,
+                                           .sampling = {.min_p = 0.25f, .tops = 3},
+                                           .tops = tops,
+                                           .owner = a};
+    CHECK_OK(lore_sched_add(b.sched, &request, &ticket, &err), &err);
+    for (int32_t t = 0; t < 4; t++) {
+        const lore_step *step = lore_sched_plan(b.sched);
+        CHECK_INT(step->logits_count, 2);
+        CHECK_INT(step->samples[0].tops, 0);
+        CHECK_INT(step->samples[1].tops, 3);
+        CHECK_NEAR(step->samples[1].min_p, 0.25, 0);
+        CHECK(step->tops != NULL);
+        for (int32_t i = 0; i < 3; i++) {
+            step->tops[LORE_TOPS_MAX + i] = (lore_likely){10 * t + i, -(float)i};
+        }
+        apply(&b, 50 + t);
+    }
+    for (int32_t i = 0; i < 4 * 3; i++) {
+        CHECK_INT(tops[i].id, i / 3 * 10 + i % 3);
+        CHECK_NEAR(tops[i].logprob, -(i % 3), 0);
+    }
     lore_sched_free(b.sched);
 }
 
@@ -427,6 +538,7 @@ TEST(survives_every_failing_allocation)
 
 CHECK_MAIN(cuts_prompts_into_pieces_and_puts_decode_rows_first, ends_in_every_way,
            ends_at_one_more_token, cancels_waiting_and_running_sequences,
-           preempts_the_youngest_and_computes_it_again, refuses_what_cannot_run,
-           limits_pieces_beside_running_sequences_only, computes_again_at_the_turn,
-           penalises_prompt_and_answer, survives_every_failing_allocation)
+           preempts_the_youngest_and_computes_it_again, starts_behind_pages_that_are_there,
+           refuses_what_cannot_run, limits_pieces_beside_running_sequences_only,
+           computes_again_at_the_turn, penalises_prompt_and_answer, hands_on_how_tokens_are_drawn,
+           survives_every_failing_allocation)

@@ -15,7 +15,7 @@ static lore_token_event token_of(int32_t id)
 
 TEST(gives_events_in_order_and_then_ends)
 {
-    lore_stream *stream = lore_stream_new(3);
+    lore_stream *stream = lore_stream_new(3, 0);
     CHECK(stream != NULL);
     for (int32_t i = 0; i < 3; i++) {
         lore_stream_push(stream, token_of(10 + i));
@@ -38,14 +38,41 @@ TEST(gives_events_in_order_and_then_ends)
     lore_stream_release(NULL);
 }
 
+/* As many beside each token as were asked for, and none beside an end without one. */
+TEST(holds_the_most_probable_tokens)
+{
+    lore_stream *stream = lore_stream_new(3, 2);
+    CHECK(stream != NULL);
+    for (int32_t i = 0; i < 3; i++) {
+        lore_likely *tops = lore_stream_tops(stream) + 2 * (size_t)i;
+        tops[0] = (lore_likely){10 * i, -0.5f};
+        tops[1] = (lore_likely){10 * i + 1, -1.5f};
+        lore_stream_push(stream, token_of(10 * i));
+    }
+    lore_stream_push(stream, (lore_token_event){.id = -1, .finish = LORE_FINISH_LENGTH});
+    lore_token_event events[4];
+    for (int32_t i = 0; i < 4; i++) {
+        CHECK_INT(lore_stream_next(stream, 1, &events[i]), LORE_OK);
+    }
+    for (int32_t i = 0; i < 3; i++) { /* all of them stay as long as the stream does */
+        CHECK_INT(events[i].tops[0].id, 10 * i);
+        CHECK_INT(events[i].tops[1].id, 10 * i + 1);
+        CHECK_NEAR(events[i].tops[1].logprob, -1.5, 0);
+    }
+    CHECK(events[3].tops == NULL);
+    lore_stream_release(stream);
+    lore_stream_release(stream);
+}
+
 TEST(ends_with_a_token_that_says_so)
 {
-    lore_stream *stream = lore_stream_new(1);
+    lore_stream *stream = lore_stream_new(1, 0);
     lore_stream_push(stream,
                      (lore_token_event){.id = 5, .finish = LORE_FINISH_STOP, .cut_bytes = 2});
     lore_token_event event;
     CHECK_INT(lore_stream_next(stream, 0, &event), LORE_OK);
     CHECK_INT(event.id, 5);
+    CHECK(event.tops == NULL);
     CHECK_INT(event.cut_bytes, 2);
     CHECK_INT(lore_stream_next(stream, 0, &event), LORE_ERR_CANCELLED);
     lore_stream_release(stream);
@@ -54,7 +81,7 @@ TEST(ends_with_a_token_that_says_so)
 
 TEST(waits_until_the_deadline)
 {
-    lore_stream *stream = lore_stream_new(1);
+    lore_stream *stream = lore_stream_new(1, 0);
     lore_token_event event;
     int64_t deadline_ns = lore_clock_ns() + 3000000;
     CHECK_INT(lore_stream_next(stream, deadline_ns, &event), LORE_ERR_TIMEOUT);
@@ -68,7 +95,7 @@ TEST(waits_until_the_deadline)
 
 TEST(tells_the_engine_that_nobody_listens)
 {
-    lore_stream *stream = lore_stream_new(0);
+    lore_stream *stream = lore_stream_new(0, 0);
     CHECK(!lore_stream_is_cancelled(stream));
     lore_stream_cancel(stream);
     lore_stream_cancel(stream);
@@ -77,7 +104,7 @@ TEST(tells_the_engine_that_nobody_listens)
     lore_stream_release(stream);
     lore_stream_release(stream);
 
-    stream = lore_stream_new(0);
+    stream = lore_stream_new(0, 0);
     lore_stream_release(stream); /* the consumer left without a word */
     CHECK(lore_stream_is_cancelled(stream));
     lore_stream_push(stream, (lore_token_event){.id = -1, .finish = LORE_FINISH_CANCELLED});
@@ -124,7 +151,7 @@ static void *produce(void *self)
 static void run_race(bool is_producer_slow, bool is_consumer_slow)
 {
     lore_error err;
-    lore_stream *stream = lore_stream_new(RACE_TOKENS);
+    lore_stream *stream = lore_stream_new(RACE_TOKENS, 0);
     CHECK(stream != NULL);
     race producer = {.stream = stream, .seed = 1, .is_slow = is_producer_slow};
     race consumer = {.stream = stream, .seed = 2, .is_slow = is_consumer_slow};
@@ -158,11 +185,12 @@ TEST(loses_nothing_between_two_threads)
 TEST(reports_a_lack_of_memory)
 {
     lore_mem_fail_at(1, false);
-    lore_stream *stream = lore_stream_new(8);
+    lore_stream *stream = lore_stream_new(8, 0);
     lore_mem_fail_at(0, false);
     CHECK(stream == NULL);
 }
 
-CHECK_MAIN(gives_events_in_order_and_then_ends, ends_with_a_token_that_says_so,
-           waits_until_the_deadline, tells_the_engine_that_nobody_listens, names_every_finish,
+CHECK_MAIN(gives_events_in_order_and_then_ends, holds_the_most_probable_tokens,
+           ends_with_a_token_that_says_so, waits_until_the_deadline,
+           tells_the_engine_that_nobody_listens, names_every_finish,
            loses_nothing_between_two_threads, reports_a_lack_of_memory)

@@ -44,6 +44,7 @@ static void fill_answer(lore_answer *answer, lore_hit *hit, lore_citation *citat
                             .finish_reason = "stop",
                             .prompt_tokens = 10,
                             .completion_tokens = 4,
+                            .cached_tokens = 8,
                             .total_ms = 1.23456};
 }
 
@@ -68,6 +69,7 @@ TEST(an_answer_has_the_fields_of_the_contract)
     CHECK_STR(lore_json_str(lore_json_get(root, "mode_used")), "extract");
     const lore_json *usage = lore_json_get(root, "usage");
     CHECK_INT(lore_json_number(lore_json_get(usage, "total_tokens")), 14);
+    CHECK_INT(lore_json_number(lore_json_get(usage, "cached_tokens")), 8);
     const lore_json *passage = lore_json_first(lore_json_get(root, "passages"));
     CHECK_STR(lore_json_str(lore_json_get(passage, "chunk_id")), "c_7");
     CHECK_STR(lore_json_str(lore_json_get(passage, "document_id")), "d\"1");
@@ -170,6 +172,8 @@ TEST(errors_name_their_field)
     lore_buf out;
     lore_buf_init(&out, 0);
     CHECK_STR(param_of("top_k must be a number", LORE_ERR_INVALID, &out), "top_k");
+    CHECK_STR(param_of("presence_penalty is 3, must be -2 to 2", LORE_ERR_INVALID, &out),
+              "presence_penalty");
     CHECK_STR(param_of("history[2].role must be", LORE_ERR_INVALID, &out), "history[2].role");
     CHECK_STR(param_of("filter.filters[1].key is", LORE_ERR_INVALID, &out),
               "filter.filters[1].key");

@@ -19,15 +19,17 @@ TEST(a_full_query)
     lore_error err;
     lore_wire_query query = {0};
     lore_arena_init(&arena, 0);
-    CHECK_OK(parse("{\"question\":\"How?\",\"collection\":[\"a\",\"b\"],\"top_k\":3,"
-                   "\"filter\":{\"type\":\"eq\",\"key\":\"k\",\"value\":1},\"mode\":\"extract\","
-                   "\"history\":[{\"role\":\"user\",\"content\":\"x\"}],"
-                   "\"prompt\":{\"name\":\"p\",\"version\":1,\"variables\":{\"n\":\"v\"}},"
-                   "\"adapter\":null,\"stream\":true,\"max_tokens\":9,\"temperature\":0.5,"
-                   "\"top_p\":0.9,\"seed\":42,\"stop\":\"END\",\"metadata\":{\"a\":[1]},"
-                   "\"something_else\":[{}]}",
-                   &arena, &query, &err),
-             &err);
+    CHECK_OK(
+        parse("{\"question\":\"How?\",\"collection\":[\"a\",\"b\"],\"top_k\":3,"
+              "\"filter\":{\"type\":\"eq\",\"key\":\"k\",\"value\":1},\"mode\":\"extract\","
+              "\"history\":[{\"role\":\"user\",\"content\":\"x\"}],"
+              "\"prompt\":{\"name\":\"p\",\"version\":1,\"variables\":{\"n\":\"v\"}},"
+              "\"adapter\":null,\"stream\":true,\"max_tokens\":9,\"temperature\":0.5,"
+              "\"top_p\":0.9,\"min_p\":0.05,\"presence_penalty\":-1.5,"
+              "\"frequency_penalty\":0.5,\"seed\":42,\"stop\":\"END\",\"metadata\":{\"a\":[1]},"
+              "\"something_else\":[{}]}",
+              &arena, &query, &err),
+        &err);
     CHECK_STR(query.query.question, "How?");
     CHECK_INT(query.query.collection_count, 2);
     CHECK_STR(query.query.collections[1], "b");
@@ -41,6 +43,11 @@ TEST(a_full_query)
     CHECK(query.is_streaming);
     CHECK_INT(query.query.max_tokens, 9);
     CHECK_NEAR(query.query.sampling.temperature, 0.5, 1e-6);
+    CHECK_NEAR(query.query.sampling.top_p, 0.9, 1e-6);
+    CHECK_NEAR(query.query.sampling.min_p, 0.05, 1e-6);
+    CHECK_NEAR(query.query.sampling.presence_penalty, -1.5, 0);
+    CHECK_NEAR(query.query.sampling.frequency_penalty, 0.5, 0);
+    CHECK_INT(query.query.sampling.top_k, 0); /* the one of the query is of passages */
     CHECK_INT(query.query.sampling.seed, 42);
     CHECK_STR(query.query.stop[0], "END");
     lore_json_free(query.root);
@@ -61,6 +68,9 @@ TEST(defaults)
     CHECK_NEAR(query.query.sampling.top_p, 0, 0); /* as the model's folder says */
     CHECK_NEAR(query.query.sampling.repetition_penalty, 0, 0);
     CHECK_NEAR(query.query.sampling.temperature, 0, 0);
+    CHECK_NEAR(query.query.sampling.min_p, 0, 0);
+    CHECK_NEAR(query.query.sampling.presence_penalty, 0, 0);
+    CHECK_NEAR(query.query.sampling.frequency_penalty, 0, 0);
     CHECK(!query.is_streaming);
     lore_json_free(query.root);
     lore_arena_destroy(&arena);
@@ -89,6 +99,9 @@ TEST(what_is_wrong_is_named)
         {"{\"question\":\"a\",\"temperature\":2.5}", "temperature"},
         {"{\"question\":\"a\",\"top_p\":0}", "top_p"},
         {"{\"question\":\"a\",\"repetition_penalty\":0}", "repetition_penalty"},
+        {"{\"question\":\"a\",\"min_p\":1.1}", "min_p"},
+        {"{\"question\":\"a\",\"presence_penalty\":-2.1}", "presence_penalty"},
+        {"{\"question\":\"a\",\"frequency_penalty\":\"1\"}", "frequency_penalty"},
         {"{\"question\":\"a\",\"seed\":-1}", "seed"},
         {"{\"question\":\"a\",\"stop\":[1]}", "stop[0]"},
         {"{\"question\":\"a\",\"stop\":[\"1\",\"2\",\"3\",\"4\",\"5\",\"6\",\"7\",\"8\",\"9\"]}",
