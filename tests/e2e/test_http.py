@@ -531,7 +531,8 @@ class SlowTest(unittest.TestCase):
             with Served(docs, options=options) as served:
                 self.check_leaving(served)
                 # Another question: the pages of the one above may be known still.
-                body = {"question": "For how many seconds is the brass button held?", "max_tokens": 24}
+                story = "I stood before the grey box and looked for the one that is made of brass. " * 5
+                body = {"question": story + "For how many seconds is the brass button held?", "max_tokens": 24}
                 start = time.monotonic()
                 status, raw = self.ask(served, "POST", "/query", {**body, "stream": True})
                 self.assertGreater(time.monotonic() - start, 1.0, "too fast to show anything")
