@@ -75,6 +75,8 @@ enum { PATH_CAP = 1024 };
     INTEGER(prompt_tokens_max, 8192, 64, 1048576,                                                  \
             "tokens of a prompt, or the model's context where that is smaller")                    \
     INTEGER(kv_bytes_max, 512 * MIB, MIB, 1024 * GIB, "bytes of keys and values of all answers")   \
+    INTEGER(kv_cached_bytes_max, 64 * MIB, 0, 1024 * GIB,                                          \
+            "bytes of these kept for prompts that begin alike; 0: all of them")                    \
     INTEGER(model_file_bytes_max, 64 * GIB, KIB, 1024 * GIB, "bytes of one file of weights")       \
     INTEGER(model_header_bytes_max, 64 * MIB, KIB, GIB, "bytes of a safetensors header")           \
     INTEGER(model_json_bytes_max, 64 * MIB, KIB, GIB, "bytes of config.json or tokenizer.json")    \

@@ -58,6 +58,7 @@ typedef struct lore_limits {
     int64_t answer_tokens_max;   /* 1,024: upper bound of max_tokens */
     int64_t prompt_tokens_max;   /* 8,192, or the model's context if smaller */
     int64_t kv_bytes_max;        /* 512 MiB of key/value pages */
+    int64_t kv_cached_bytes_max; /* 64 MiB of them for prompts that begin alike */
     /* models */
     int64_t model_file_bytes_max;   /* 64 GiB */
     int64_t model_header_bytes_max; /* 64 MiB: safetensors header */

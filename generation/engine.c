@@ -401,6 +401,12 @@ static lore_status make_parts(lore_engine *engine, lore_error *err)
     if (status != LORE_OK) {
         return status;
     }
+    const double kept =
+        (double)engine->limits.kv_cached_bytes_max / (double)engine->limits.kv_bytes_max;
+    if (engine->limits.kv_cached_bytes_max > 0 && kept < 1.0) {
+        const int32_t pages = (int32_t)(kept * info->page_count);
+        lore_sched_limit_cached(engine->sched, pages > 0 ? pages : 1);
+    }
     if (engine->limits.step_ms_max > 0) {
         lore_sched_limit_pieces(engine->sched, PIECE_ROWS_FIRST);
     }
