@@ -76,6 +76,8 @@ enum { PATH_CAP = 1024 };
             "tokens of a prompt, or the model's context where that is smaller")                    \
     INTEGER(kv_bytes_max, 0, 0, 1024 * GIB,                                                        \
             "bytes of keys and values of all answers; 0: 512 MiB, on a GPU what fits")             \
+    INTEGER(kv_cached_bytes_max, 0, 0, 1024 * GIB,                                                 \
+            "bytes of these kept for prompts that begin alike; 0: 64 MiB, on a GPU all of them")   \
     INTEGER(vram_bytes_max, 0, 0, 1024 * GIB,                                                      \
             "bytes of a GPU's memory for the decoder; 0: keys and values take what all sequences " \
             "can use, within four fifths of what its weights leave free")                          \

@@ -58,7 +58,9 @@ typedef struct lore_limits {
     int64_t answer_tokens_max;   /* 1,024: upper bound of max_tokens */
     int64_t prompt_tokens_max;   /* 8,192, or the model's context if smaller */
     int64_t kv_bytes_max;        /* key/value pages; 0: 512 MiB, on a GPU what has room */
-    int64_t vram_bytes_max;      /* of a GPU for the decoder; 0: see models/decoder_pages.c */
+    int64_t
+        kv_cached_bytes_max; /* of these for prompts that begin alike; 0: 64 MiB, on a GPU all */
+    int64_t vram_bytes_max;  /* of a GPU for the decoder; 0: see models/decoder_pages.c */
     /* models */
     int64_t model_file_bytes_max;   /* 64 GiB */
     int64_t model_header_bytes_max; /* 64 MiB: safetensors header */

@@ -42,8 +42,9 @@ typedef struct serving {
     lore_bench_child server;
     char host[64];
     int32_t port;
-    lore_str *bodies[KIND_COUNT];
-    int32_t count;                /* questions */
+    lore_str *questions;
+    int32_t count;
+    atomic_int asked;             /* so far */
     double quiet_p99[KIND_COUNT]; /* of one client */
 } serving;
 
@@ -111,33 +112,22 @@ static lore_status start_server(serving *s, lore_error *err)
 
 /* ---- clients ---- */
 
-static lore_status make_bodies(serving *s, lore_error *err)
+/* The next question to ask, with a number behind it: one that was asked before would find its
+ * prompt computed. False: out of memory. */
+static bool write_body(serving *s, const kind *what, lore_str question, lore_buf *text,
+                       lore_buf *json)
 {
-    lore_str *questions = NULL;
-    lore_buf json;
-    lore_buf_init(&json, 0);
-    lore_status status = lore_bench_questions(s->bench, &questions, &s->count, err);
-    for (int k = 0; k < KIND_COUNT && status == LORE_OK; k++) {
-        s->bodies[k] = LORE_PUSH(&s->bench->arena, lore_str, s->count);
-        for (int32_t i = 0; i < s->count && s->bodies[k] != NULL && status == LORE_OK; i++) {
-            lore_json_writer w;
-            lore_buf_reset(&json);
-            lore_json_write_begin(&w, &json);
-            lore_json_object(&w, NULL);
-            lore_json_string(&w, "question", questions[i]);
-            lore_buf_append(&json, lore_str_from(KINDS[k].fields));
-            lore_json_end(&w);
-            s->bodies[k][i] = lore_str_copy(&s->bench->arena, lore_buf_str(&json));
-            status = lore_buf_failed(&json) || s->bodies[k][i].ptr == NULL
-                         ? lore_fail(err, LORE_ERR_NOMEM, "no memory for requests")
-                         : LORE_OK;
-        }
-        if (status == LORE_OK && s->bodies[k] == NULL) {
-            status = lore_fail(err, LORE_ERR_NOMEM, "no memory for requests");
-        }
-    }
-    lore_buf_destroy(&json);
-    return status;
+    lore_json_writer w;
+    lore_buf_reset(text);
+    lore_buf_reset(json);
+    lore_buf_printf(text, LORE_STR_FMT " (%d)", LORE_STR_ARG(question),
+                    1 + (int)atomic_fetch_add(&s->asked, 1));
+    lore_json_write_begin(&w, json);
+    lore_json_object(&w, NULL);
+    lore_json_string(&w, "question", lore_buf_str(text));
+    lore_buf_append(json, lore_str_from(what->fields));
+    lore_json_end(&w);
+    return !lore_buf_failed(text) && !lore_buf_failed(json);
 }
 
 typedef struct client {
@@ -178,14 +168,21 @@ static void *run_client(void *self)
 {
     client *c = self;
     lore_bench_http http;
+    lore_buf text, json;
+    lore_buf_init(&text, 0);
+    lore_buf_init(&json, 0);
     lore_bench_http_init(&http, c->s->host, c->s->port);
     /* Clients go through the questions at different places. */
     int32_t at = c->number * (c->s->count / c->clients);
     for (int32_t i = 0; c->status == LORE_OK && (i <= WARM || lore_clock_ns() < c->until_ns); i++) {
-        c->status = ask(c, &http, c->s->bodies[c->kind][at], i >= WARM, &c->err);
+        c->status = write_body(c->s, &KINDS[c->kind], c->s->questions[at], &text, &json)
+                        ? ask(c, &http, lore_buf_str(&json), i >= WARM, &c->err)
+                        : lore_fail(&c->err, LORE_ERR_NOMEM, "no memory for requests");
         at = (at + 1) % c->s->count;
     }
     lore_bench_http_close(&http);
+    lore_buf_destroy(&json);
+    lore_buf_destroy(&text);
     return NULL;
 }
 
@@ -352,7 +349,7 @@ lore_status lore_bench_serve(lore_bench *bench, lore_error *err)
     lore_status status = lore_bench_data(bench, &s.data, err);
     if (status == LORE_OK) {
         lore_bench_report_section(bench->report, "serve", s.data);
-        status = make_bodies(&s, err);
+        status = lore_bench_questions(s.bench, &s.questions, &s.count, err);
     }
     if (status == LORE_OK) {
         status = run_load(&s, err);

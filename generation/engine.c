@@ -29,6 +29,7 @@
 
 #include <stdatomic.h>
 
+#define HOST_CACHED_BYTES ((int64_t)64 << 20)
 enum {
     BOUND_MAX = 1 << 20,   /* of rows, sequences and queue: far above use, far below overflow */
     PIECE_ROWS_FIRST = 64, /* beside running answers, until the speed is known */
@@ -401,6 +402,21 @@ static void close_engine(lore_engine *engine)
     lore_free(engine);
 }
 
+/* A host's memory that was never used costs nothing, so that only some of it is kept in use; a
+ * GPU's pages are taken in any case. */
+static void limit_cached(lore_engine *engine, const lore_decoder_info *info)
+{
+    int64_t bytes = engine->limits.kv_cached_bytes_max;
+    if (bytes == 0) {
+        bytes = info->kv_on_device ? info->kv_bytes : HOST_CACHED_BYTES;
+    }
+    if (bytes < info->kv_bytes) {
+        const double kept = (double)bytes / (double)info->kv_bytes;
+        const int32_t pages = (int32_t)(kept * info->page_count);
+        lore_sched_limit_cached(engine->sched, pages > 0 ? pages : 1);
+    }
+}
+
 static lore_status make_parts(lore_engine *engine, lore_error *err)
 {
     const lore_decoder_info *info = engine->model.info;
@@ -419,6 +435,7 @@ static lore_status make_parts(lore_engine *engine, lore_error *err)
     if (status != LORE_OK) {
         return status;
     }
+    limit_cached(engine, info);
     if (engine->limits.step_ms_max > 0) {
         lore_sched_limit_pieces(engine->sched, PIECE_ROWS_FIRST);
     }

@@ -60,6 +60,7 @@ struct lore_kv {
     int32_t list_cap;   /* pages of one slot at most */
     int32_t free_count; /* of free_pages */
     int32_t cached_count, oldest, youngest;
+    int32_t cached_enough; /* cached pages from which on the oldest is used before a free one */
     int64_t evictions;
     uint64_t hash_key, last_serial;
     size_t place_mask;   /* places of the table - 1 */
@@ -139,6 +140,7 @@ lore_status lore_kv_new(int32_t page_count, int32_t page_tokens, int32_t sequenc
     }
     lore_random_bytes(&kv->hash_key, sizeof kv->hash_key);
     kv->free_count = page_count;
+    kv->cached_enough = page_count;
     for (int32_t i = 0; i < page_count; i++) {
         kv->free_pages[i] = page_count - 1 - i; /* the first page handed out is page 0 */
     }
@@ -290,11 +292,17 @@ void lore_kv_publish(lore_kv *kv, int32_t slot, const int32_t *tokens, int32_t c
     }
 }
 
-/* Free pages first: what is cached may still be of use. */
+void lore_kv_limit_cached(lore_kv *kv, int32_t pages)
+{
+    LORE_ASSERT(pages >= 1);
+    kv->cached_enough = pages;
+}
+
+/* Free pages first, what is cached may still be of use; but not more of that than is enough. */
 static int32_t take_page(lore_kv *kv)
 {
     int32_t at = kv->oldest;
-    if (kv->free_count > 0) {
+    if (kv->free_count > 0 && kv->cached_count < kv->cached_enough) {
         at = kv->free_pages[--kv->free_count];
     } else {
         unlink_cached(kv, at);

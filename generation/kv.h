@@ -28,6 +28,10 @@ LORE_MUST_USE lore_status lore_kv_new(int32_t page_count, int32_t page_tokens,
                                       int32_t sequences_max, int32_t tokens_max, lore_kv **kv,
                                       lore_error *err);
 void lore_kv_free(lore_kv *kv);
+/* While so many pages or more are cached, the oldest of them is used anew before a page that is
+ * free, at least 1; all pages until this is called. Memory that was never touched costs a host
+ * nothing. */
+void lore_kv_limit_cached(lore_kv *kv, int32_t pages);
 /* Begin in an empty slot with the longest run of published pages that spell the beginning of
  * `tokens`. Gives the tokens in them: a multiple of page_tokens and below `count`, since the last
  * token must be computed for what follows it to be drawn. */

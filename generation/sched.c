@@ -465,3 +465,8 @@ void lore_sched_get_stats(const lore_sched *sched, lore_sched_stats *stats)
     stats->pages_total = pages.total;
     stats->evictions = pages.evictions;
 }
+
+void lore_sched_limit_cached(lore_sched *sched, int32_t pages)
+{
+    lore_kv_limit_cached(sched->kv, pages);
+}

@@ -80,6 +80,8 @@ void lore_sched_cancel(lore_sched *sched, int32_t ticket);
 /* Beside running sequences a step holds at most so many rows of prompts, at least 1; rows_max until
  * this is called. Steps that nobody waits for take what fits. */
 void lore_sched_limit_pieces(lore_sched *sched, int32_t rows);
+/* Pages kept for prompts that begin alike, as lore_kv_limit_cached; all until this is called. */
+void lore_sched_limit_cached(lore_sched *sched, int32_t pages);
 /* One more token, beside those of the options, that ends every sequence. Once at most. */
 void lore_sched_end_at(lore_sched *sched, int32_t id);
 /* Fill a step (its arrays live in the scheduler until it has been applied). rows 0: nothing to

@@ -60,7 +60,8 @@ typedef struct lore_generation_defaults {
 typedef struct lore_decoder_info {
     int32_t layers, width, heads, kv_heads, head_dim, ffn, vocab, context;
     int32_t page_tokens, page_count;
-    int64_t kv_bytes; /* of all pages */
+    int64_t kv_bytes;  /* of all pages */
+    bool kv_on_device; /* they lie in a GPU's memory, not in this machine's */
     int64_t parameters;
     int64_t weight_bytes; /* that a step with logits reads: packed layers and head */
     int32_t eos_ids[LORE_EOS_MAX];

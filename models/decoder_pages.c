@@ -117,6 +117,7 @@ lore_status lore_decoder_take_pages(lore_decoder *d, const lore_limits *limits,
     }
     int64_t count = (int64_t)d->info.page_count + 1;
     d->info.kv_bytes = count * one;
+    d->info.kv_on_device = free_before > 0;
     if (status == LORE_OK) {
         status = lore_backend_alloc(d->backend, (size_t)d->info.kv_bytes, &d->page_memory, err);
     }

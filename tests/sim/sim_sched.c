@@ -702,6 +702,9 @@ static void turn(sim *s, int32_t trouble)
         s->piece_rows_max = draw_between(s, 1, s->options.rows_max + 1);
         lore_sched_limit_pieces(s->sched, s->piece_rows_max);
     }
+    if (draw_between(s, 0, 15) == 0) {
+        lore_sched_limit_cached(s->sched, draw_between(s, 1, s->options.page_count));
+    }
     const lore_step *step = lore_sched_plan(s->sched);
     lore_sched_get_stats(s->sched, &after);
     int32_t entered = follow_admissions(s, after.preemptions - before.preemptions, after.running);

@@ -843,12 +843,22 @@ TEST(hands_out_the_most_probable_tokens)
 
 enum { TOGETHER = 8, PROMPT = 5, ANSWER = 4 };
 
-static lore_engine *start_shipped(lore_backend *backend, const lore_config *config)
+/* step_rows 0: as configured. The caller closes *backend behind the engine. */
+static lore_engine *start_shipped(lore_backend_kind kind, int64_t step_rows, lore_backend **backend)
 {
     lore_error err;
     lore_engine *engine = NULL;
-    CHECK_OK(lore_engine_start(LORE_SOURCE_DIR "/weights/decoder", backend, config, &engine, &err),
-             &err);
+    lore_config config;
+    const lore_backend_options options = {.kind = kind};
+    lore_config_default(&config);
+    config.limits.kv_bytes_max = 4 << 20;
+    if (step_rows > 0) {
+        config.limits.step_tokens_max = step_rows;
+    }
+    CHECK_OK(lore_backend_open(&options, backend, &err), &err);
+    CHECK_OK(
+        lore_engine_start(LORE_SOURCE_DIR "/weights/decoder", *backend, &config, &engine, &err),
+        &err);
     return engine;
 }
 
@@ -857,15 +867,9 @@ TEST(gives_the_same_tokens_alone_and_together)
     if (!lore_file_exists(LORE_SOURCE_DIR "/weights/decoder/model.safetensors")) {
         CHECK_SKIP("no weights/decoder");
     }
-    lore_error err;
     lore_backend *backend = NULL;
-    lore_backend_options options = {.kind = LORE_BACKEND_REF};
-    CHECK_OK(lore_backend_open(&options, &backend, &err), &err);
-    lore_config config;
-    lore_config_default(&config);
-    config.limits.step_tokens_max = 12; /* prompts in pieces, mixed with decode rows */
-    config.limits.kv_bytes_max = 4 << 20;
-    lore_engine *engine = start_shipped(backend, &config);
+    /* 12 rows: prompts in pieces, mixed with decode rows */
+    lore_engine *engine = start_shipped(LORE_BACKEND_REF, 12, &backend);
     int32_t vocab = lore_engine_info(engine)->vocab;
     int32_t prompts[TOGETHER][PROMPT];
     uint64_t seed = 11;
@@ -918,14 +922,8 @@ TEST(biases_and_penalties_turn_the_answer)
     if (!lore_file_exists(LORE_SOURCE_DIR "/weights/decoder/model.safetensors")) {
         CHECK_SKIP("no weights/decoder");
     }
-    lore_error err;
     lore_backend *backend = NULL;
-    lore_backend_options options = {.kind = LORE_BACKEND_CPU};
-    CHECK_OK(lore_backend_open(&options, &backend, &err), &err);
-    lore_config config;
-    lore_config_default(&config);
-    config.limits.kv_bytes_max = 4 << 20;
-    lore_engine *engine = start_shipped(backend, &config);
+    lore_engine *engine = start_shipped(LORE_BACKEND_CPU, 0, &backend);
     const lore_tokenizer *tokenizer = lore_engine_tokenizer(engine);
     lore_generation generation = generation_of(WORDS, 0);
     generation.prompt = prompt;
@@ -985,14 +983,8 @@ TEST(answers_alike_behind_pages_of_another_prompt)
     }
     static const uint64_t salts[ROUNDS] = {1, 1, 2};
     static const int32_t cached[ROUNDS] = {0, 64, 0}; /* two pages of 32 tokens */
-    lore_error err;
     lore_backend *backend = NULL;
-    lore_backend_options options = {.kind = LORE_BACKEND_REF};
-    CHECK_OK(lore_backend_open(&options, &backend, &err), &err);
-    lore_config config;
-    lore_config_default(&config);
-    config.limits.kv_bytes_max = 4 << 20;
-    lore_engine *engine = start_shipped(backend, &config);
+    lore_engine *engine = start_shipped(LORE_BACKEND_REF, 0, &backend);
     int32_t prompt[WHOLE];
     answer answers[ROUNDS];
     uint64_t seed = 12;

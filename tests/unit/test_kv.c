@@ -286,6 +286,41 @@ TEST(refuses_numbers_that_make_no_sense)
     CHECK_FAILS(lore_kv_new(4, 4, 1, 0, &kv, &err), LORE_ERR_INVALID, &err, "");
 }
 
+/* Texts one after the other, of two full pages and one that is not: with enough cached pages, those
+ * of the oldest text are used again and the rest of the memory stays untouched. */
+TEST(keeps_no_more_than_is_enough)
+{
+    enum { WHOLE = 100, ENOUGH = 6, TEXTS = 40, LENGTH = 9 };
+    for (int limited = 0; limited < 2; limited++) {
+        lore_kv *kv = kv_of(WHOLE, PAGE_TOKENS, 1, TOKENS_MAX);
+        bool is_touched[WHOLE] = {false};
+        int32_t touched = 0;
+        if (limited) {
+            lore_kv_limit_cached(kv, ENOUGH);
+        }
+        for (int32_t text = 0; text < TEXTS; text++) {
+            int32_t tokens[LENGTH], count = 0;
+            for (int32_t i = 0; i < LENGTH; i++) {
+                tokens[i] = 100 * text + i;
+            }
+            CHECK_INT(lore_kv_adopt(kv, 0, (lore_kv_scope){0}, tokens, LENGTH), 0);
+            CHECK(lore_kv_reserve(kv, 0, LENGTH));
+            const int32_t *pages = lore_kv_pages(kv, 0, &count);
+            for (int32_t i = 0; i < count; i++) {
+                touched += !is_touched[pages[i]];
+                is_touched[pages[i]] = true;
+            }
+            lore_kv_publish(kv, 0, tokens, LENGTH);
+            lore_kv_drop(kv, 0);
+            CHECK_INT(lore_kv_adopt(kv, 0, (lore_kv_scope){0}, tokens, LENGTH), 8); /* the last */
+            lore_kv_drop(kv, 0);
+        }
+        CHECK(limited ? touched <= ENOUGH + 3 : touched > 2 * TEXTS);
+        CHECK(stats_of(kv).cached <= (limited ? ENOUGH + 1 : WHOLE));
+        lore_kv_free(kv);
+    }
+}
+
 static lore_status make_and_free(void *self)
 {
     (void)self;
@@ -303,5 +338,5 @@ TEST(survives_every_failing_allocation)
 
 CHECK_MAIN(counts_pages_for_tokens, grows_and_drops, finds_full_pages_of_equal_beginnings,
            keeps_one_of_two_equal_pages, gives_up_the_ends_of_the_oldest_texts_first,
-           keeps_its_invariants_under_random_use, refuses_numbers_that_make_no_sense,
-           survives_every_failing_allocation)
+           keeps_its_invariants_under_random_use, keeps_no_more_than_is_enough,
+           refuses_numbers_that_make_no_sense, survives_every_failing_allocation)

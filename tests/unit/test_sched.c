@@ -1,60 +1,24 @@
 /* Proves, on small cases written out, what a plan looks like: pieces of prompts, decode rows first,
  * admission by pages, preemption of the youngest, and every way a sequence can end. What holds for
  * all cases is the business of tests/sim/sim_sched.c. */
-#include "tests/check.h"
-
-#include "generation/sched.h"
-
-enum { EOS = 9, RESULTS_MAX = 64 };
-
-typedef struct result {
-    void *owner;
-    int32_t ticket, id;
-    lore_finish finish;
-} result;
-
-typedef struct bench {
-    lore_sched *sched;
-    result results[RESULTS_MAX];
-    int32_t result_count;
-    int32_t stop_id; /* the callback ends a sequence that draws it */
-} bench;
+#include "tests/unit/sched_fixture.h"
 
 /* Rows 8, three sequences, pages of four tokens. */
 static bench bench_of(int32_t pages, int32_t context)
 {
-    static const int32_t eos_ids[] = {EOS};
-    lore_sched_options options = {.rows_max = 8,
-                                  .sequences_max = 3,
-                                  .waiting_max = 3,
-                                  .context = context,
-                                  .page_tokens = 4,
-                                  .page_count = pages,
-                                  .eos_ids = eos_ids,
-                                  .eos_count = 1};
-    lore_error err;
-    bench b = {.stop_id = -1};
-    CHECK_OK(lore_sched_new(&options, &b.sched, &err), &err);
-    return b;
+    return bench_with((lore_sched_options){.rows_max = 8,
+                                           .sequences_max = 3,
+                                           .waiting_max = 3,
+                                           .context = context,
+                                           .page_tokens = 4,
+                                           .page_count = pages});
 }
 
-/* tokens: ids first, first + 1, ... */
 static int32_t add_from(bench *b, int32_t first, int32_t *tokens, int32_t prompt_count,
                         int32_t tokens_max)
 {
-    for (int32_t i = 0; i < prompt_count; i++) {
-        tokens[i] = first + i;
-    }
-    lore_sequence_request request = {
-        .tokens = tokens,
-        .prompt_count = prompt_count,
-        .tokens_max = tokens_max,
-        .sampling = {.temperature = 0.5f, .top_p = 0.9f, .top_k = 3, .seed = 77},
-        .owner = tokens};
-    lore_error err;
-    int32_t ticket = -1;
-    CHECK_OK(lore_sched_add(b->sched, &request, &ticket, &err), &err);
-    return ticket;
+    const lore_sampling sampling = {.temperature = 0.5f, .top_p = 0.9f, .top_k = 3, .seed = 77};
+    return add_sampled(b, first, tokens, prompt_count, tokens_max, sampling);
 }
 
 static int32_t add(bench *b, int32_t *tokens, int32_t prompt_count, int32_t tokens_max)
@@ -62,32 +26,10 @@ static int32_t add(bench *b, int32_t *tokens, int32_t prompt_count, int32_t toke
     return add_from(b, 100, tokens, prompt_count, tokens_max);
 }
 
-static bool on_token(void *self, void *owner, int32_t ticket, int32_t id, float logprob,
-                     lore_finish finish)
-{
-    bench *b = self;
-    (void)logprob;
-    CHECK(b->result_count < RESULTS_MAX);
-    b->results[b->result_count++] =
-        (result){.owner = owner, .ticket = ticket, .id = id, .finish = finish};
-    return id == b->stop_id;
-}
-
 /* Every row that draws draws `id`. */
 static void apply(bench *b, int32_t id)
 {
-    int32_t ids[3] = {id, id, id};
-    float logprobs[3] = {0};
-    b->result_count = 0;
-    lore_sched_apply(b->sched, ids, logprobs, on_token, b);
-}
-
-static void check_rows(const lore_step *step, int32_t at, int32_t past, int32_t rows, int32_t id)
-{
-    CHECK(at < step->batch.sequences);
-    CHECK_INT(step->batch.past[at], past);
-    CHECK_INT(step->batch.row_start[at + 1] - step->batch.row_start[at], rows);
-    CHECK_INT(step->ids[step->batch.row_start[at]], id);
+    apply_draws(b, (const int32_t[DRAWS_MAX]){id, id, id});
 }
 
 TEST(cuts_prompts_into_pieces_and_puts_decode_rows_first)

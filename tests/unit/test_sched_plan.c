@@ -1,85 +1,31 @@
 /* Proves, on small cases written out, how a step is planned while the one before it is in flight:
  * who goes on by the number of its draw, who has to wait, who has a row for nothing, and when pages
  * come back. What holds for all cases is the business of tests/sim/sim_sched.c. */
-#include "tests/check.h"
-
-#include "generation/sched.h"
-
-enum { EOS = 9, RESULTS_MAX = 16 };
-
-typedef struct bench {
-    lore_sched *sched;
-    int32_t ids[RESULTS_MAX];
-    lore_finish finishes[RESULTS_MAX];
-    int32_t result_count;
-} bench;
+#include "tests/unit/sched_fixture.h"
 
 /* Eight rows, two sequences, pages of four tokens, two steps in flight. */
 static bench bench_of(int32_t pages, int32_t turn_tokens)
 {
-    static const int32_t eos_ids[] = {EOS};
-    const lore_sched_options options = {.rows_max = 8,
-                                        .sequences_max = 2,
-                                        .waiting_max = 4,
-                                        .context = 32,
-                                        .page_tokens = 4,
-                                        .page_count = pages,
-                                        .eos_ids = eos_ids,
-                                        .eos_count = 1,
-                                        .steps_in_flight = 2,
-                                        .turn_tokens = turn_tokens};
-    lore_error err;
-    bench b = {0};
-    CHECK_OK(lore_sched_new(&options, &b.sched, &err), &err);
-    return b;
+    return bench_with((lore_sched_options){.rows_max = 8,
+                                           .sequences_max = 2,
+                                           .waiting_max = 4,
+                                           .context = 32,
+                                           .page_tokens = 4,
+                                           .page_count = pages,
+                                           .steps_in_flight = 2,
+                                           .turn_tokens = turn_tokens});
 }
 
-/* tokens: ids first, first + 1, ... */
 static int32_t add(bench *b, int32_t first, int32_t *tokens, int32_t prompt_count,
                    int32_t tokens_max, float penalty)
 {
-    const lore_sequence_request request = {.tokens = tokens,
-                                           .prompt_count = prompt_count,
-                                           .tokens_max = tokens_max,
-                                           .sampling = {.repetition_penalty = penalty},
-                                           .owner = tokens};
-    lore_error err;
-    int32_t ticket = -1;
-    for (int32_t i = 0; i < prompt_count; i++) {
-        tokens[i] = first + i;
-    }
-    CHECK_OK(lore_sched_add(b->sched, &request, &ticket, &err), &err);
-    return ticket;
+    return add_sampled(b, first, tokens, prompt_count, tokens_max,
+                       (lore_sampling){.repetition_penalty = penalty});
 }
 
-static bool on_token(void *self, void *owner, int32_t ticket, int32_t id, float logprob,
-                     lore_finish finish)
-{
-    bench *b = self;
-    (void)owner;
-    (void)ticket;
-    (void)logprob;
-    CHECK(b->result_count < RESULTS_MAX);
-    b->ids[b->result_count] = id;
-    b->finishes[b->result_count++] = finish;
-    return false;
-}
-
-/* The draws of the oldest step. */
 static void apply(bench *b, int32_t first, int32_t second)
 {
-    const int32_t ids[] = {first, second};
-    const float logprobs[] = {0, 0};
-    b->result_count = 0;
-    lore_sched_apply(b->sched, ids, logprobs, on_token, b);
-}
-
-static void check_row(const lore_step *step, int32_t at, int32_t past, int32_t rows, int32_t id)
-{
-    CHECK(at < step->batch.sequences);
-    CHECK_INT(step->batch.past[at], past);
-    CHECK_INT(step->batch.row_start[at + 1] - step->batch.row_start[at], rows);
-    CHECK_INT(step->ids[step->batch.row_start[at]], id);
+    apply_draws(b, (const int32_t[DRAWS_MAX]){first, second});
 }
 
 static lore_sched_stats stats_of(const bench *b)
@@ -95,36 +41,36 @@ TEST(goes_on_by_the_number_of_a_draw)
     int32_t a[32], c[32];
     add(&b, 100, a, 10, 9, 0);
     const lore_step *first = lore_sched_plan(b.sched);
-    check_row(first, 0, 0, 8, 100);
+    check_rows(first, 0, 0, 8, 100);
     CHECK_INT(first->logits_count, 0);
     const lore_step *second = lore_sched_plan(b.sched);
-    check_row(second, 0, 8, 2, 108); /* the next piece, while the first is under way */
+    check_rows(second, 0, 8, 2, 108); /* the next piece, while the first is under way */
     CHECK_INT(second->logits_count, 1);
-    check_row(first, 0, 0, 8, 100); /* it keeps its own arrays */
+    check_rows(first, 0, 0, 8, 100); /* it keeps its own arrays */
     apply(&b, 0, 0);
     CHECK_INT(b.result_count, 0);
 
     add(&b, 200, c, 2, 9, 0);
     const lore_step *third = lore_sched_plan(b.sched);
     CHECK_INT(third->batch.sequences, 2);
-    check_row(third, 0, 10, 1, LORE_ID_DRAWN(0));
-    check_row(third, 1, 0, 2, 200);
+    check_rows(third, 0, 10, 1, LORE_ID_DRAWN(0));
+    check_rows(third, 1, 0, 2, 200);
     CHECK_INT(third->lengths[0], 11);
     CHECK_INT(third->samples[0].position, 11);
     CHECK_INT(third->logits_count, 2);
     apply(&b, 50, 0);
     CHECK_INT(b.result_count, 1);
     const lore_step *fourth = lore_sched_plan(b.sched);
-    check_row(fourth, 0, 11, 1, LORE_ID_DRAWN(0));
-    check_row(fourth, 1, 2, 1, LORE_ID_DRAWN(1));
+    check_rows(fourth, 0, 11, 1, LORE_ID_DRAWN(0));
+    check_rows(fourth, 1, 2, 1, LORE_ID_DRAWN(1));
     CHECK_INT(fourth->batch.page_start[1], 3);
     apply(&b, 51, 60);
     apply(&b, 52, 61);
     CHECK_INT(a[12], 52);
     CHECK_INT(c[3], 61);
     const lore_step *fifth = lore_sched_plan(b.sched); /* nothing in flight: all is known */
-    check_row(fifth, 0, 12, 1, 52);
-    check_row(fifth, 1, 3, 1, 61);
+    check_rows(fifth, 0, 12, 1, 52);
+    check_rows(fifth, 1, 3, 1, 61);
     lore_sched_abort(b.sched, LORE_FINISH_ERROR, on_token, &b);
     CHECK_INT(stats_of(&b).pages_free, 16);
     lore_sched_free(b.sched);
@@ -143,15 +89,15 @@ TEST(drops_the_row_behind_an_end)
     CHECK_INT(step->batch.sequences, 2);
     apply(&b, EOS, 60);
     CHECK_INT(b.result_count, 2);
-    CHECK_INT(b.finishes[0], LORE_FINISH_STOP);
+    CHECK_INT(b.results[0].finish, LORE_FINISH_STOP);
     CHECK_INT(stats_of(&b).running, 1);
     CHECK_INT(stats_of(&b).pages_free, 13); /* both hold theirs, though one is over */
     step = lore_sched_plan(b.sched);
     CHECK_INT(step->batch.rows, 0); /* the last token of the other one is under way */
     apply(&b, 51, 61);
     CHECK_INT(b.result_count, 1);
-    CHECK_INT(b.ids[0], 61);
-    CHECK_INT(b.finishes[0], LORE_FINISH_LENGTH);
+    CHECK_INT(b.results[0].id, 61);
+    CHECK_INT(b.results[0].finish, LORE_FINISH_LENGTH);
     CHECK_INT(stats_of(&b).pages_free, 16);
     CHECK_INT(stats_of(&b).generated_tokens, 3);
 
@@ -161,7 +107,7 @@ TEST(drops_the_row_behind_an_end)
     lore_sched_cancel(b.sched, ticket);
     apply(&b, 50, 0);
     CHECK_INT(b.result_count, 1);
-    CHECK_INT(b.finishes[0], LORE_FINISH_CANCELLED);
+    CHECK_INT(b.results[0].finish, LORE_FINISH_CANCELLED);
     CHECK(stats_of(&b).pages_free < 16);
     CHECK_INT(lore_sched_plan(b.sched)->batch.rows, 0);
     apply(&b, 51, 0);
@@ -182,13 +128,13 @@ TEST(waits_where_the_host_must_know_the_token)
     apply(&b, 50, 60);
     CHECK_INT(b.result_count, 2);
     step = lore_sched_plan(b.sched);
-    check_row(step, 0, 2, 1, 50);
-    check_row(step, 1, 0, 5, 200);
+    check_rows(step, 0, 2, 1, 50);
+    check_rows(step, 1, 0, 5, 200);
     CHECK(step->penalties != NULL);
     CHECK_INT(step->penalties[0].count, 3);
     step = lore_sched_plan(b.sched);
     CHECK_INT(step->batch.sequences, 1);
-    check_row(step, 0, 5, 1, LORE_ID_DRAWN(1));
+    check_rows(step, 0, 5, 1, LORE_ID_DRAWN(1));
     lore_sched_abort(b.sched, LORE_FINISH_ERROR, on_token, &b);
     lore_sched_free(b.sched);
 }
@@ -213,10 +159,10 @@ TEST(preempts_nobody_in_flight)
     CHECK_INT(b.result_count, 2);
     step = lore_sched_plan(b.sched);
     CHECK_INT(step->batch.sequences, 1);
-    check_row(step, 0, 8, 1, 54);
+    check_rows(step, 0, 8, 1, 54);
     CHECK_INT(stats_of(&b).preemptions, 1);
     step = lore_sched_plan(b.sched);
-    check_row(step, 0, 9, 1, LORE_ID_DRAWN(0));
+    check_rows(step, 0, 9, 1, LORE_ID_DRAWN(0));
     lore_sched_abort(b.sched, LORE_FINISH_ERROR, on_token, &b);
     CHECK_INT(b.result_count, 4);
     lore_sched_free(b.sched);
