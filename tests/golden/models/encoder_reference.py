@@ -69,7 +69,7 @@ def main():
         ids = tokenizer.encode(text).ids
         if len(ids) > tokens_max:
             ids = ids[: tokens_max - 1] + ids[-1:]
-        vector = [float(f"{x:.5g}") for x in encode(ids, tensors, config)]
+        vector = [round(x * 1e4) for x in encode(ids, tensors, config)]
         lines.append(json.dumps({"text": text, "tokens": len(ids), "vector": vector}, ensure_ascii=False, separators=(",", ":")))
     print("[" + ",\n".join(lines) + "]")
 
