@@ -9,6 +9,10 @@
 
 #include "base/str.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef enum lore_log_level {
     LORE_LOG_ERROR = 0, /* someone must act */
     LORE_LOG_WARN,
@@ -30,5 +34,9 @@ const char *lore_log_quote(lore_str value, char *out, size_t cap_bytes); /* cap 
 
 /* Tests: hand each line to sink instead of standard error; NULL restores. */
 void lore_log_set_sink(void (*sink)(void *self, const char *line), void *self);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -30,6 +30,7 @@
 #include <stdatomic.h>
 
 #define HOST_CACHED_BYTES ((int64_t)64 << 20)
+#define QUIET_NS ((int64_t)5 * 1000 * 1000) /* before each part of what is done while idle */
 enum {
     BOUND_MAX = 1 << 20,   /* of rows, sequences and queue: far above use, far below overflow */
     PIECE_ROWS_FIRST = 64, /* beside running answers, until the speed is known */
@@ -202,20 +203,24 @@ static void add_request(lore_engine *engine, lore_request *req)
     engine->live[engine->live_count++] = req;
 }
 
-/* While nobody asks, the model gets ready for shapes of steps that it has not had yet. What fails
- * here is left for the step that needs it. */
-static void prepare_while_idle(lore_engine *engine)
+/* Wait for a request. Where none comes for a while, the model gets ready for one more shape of
+ * steps, and so on: a part takes milliseconds, which whoever comes meanwhile waits for, and whoever
+ * asks again at once does not. What fails here is left for the step that needs it. */
+static lore_status wait_for_arrival(lore_engine *engine, void **item)
 {
-    while (!engine->is_prepared && lore_chan_count(engine->arrivals) == 0 &&
-           atomic_load_explicit(&engine->stop_deadline_ns, memory_order_relaxed) == NOT_STOPPING) {
-        lore_error err;
-        lore_status status = engine->model.prepare(engine->model.self, &engine->is_prepared, &err);
-        if (status != LORE_OK) {
+    lore_error err;
+    while (!engine->is_prepared) {
+        lore_status status = lore_chan_recv(engine->arrivals, item, lore_clock_ns() + QUIET_NS);
+        if (status != LORE_ERR_TIMEOUT) {
+            return status;
+        }
+        if (engine->model.prepare(engine->model.self, &engine->is_prepared, &err) != LORE_OK) {
             lore_log(LORE_LOG_WARN, "event=not_prepared status=%s message=\"%s\"",
-                     lore_status_name(status), err.message);
+                     lore_status_name(err.status), err.message);
             engine->is_prepared = true;
         }
     }
+    return lore_chan_recv(engine->arrivals, item, 0);
 }
 
 /* Take all that has arrived; with nothing to do, wait for one. False: closed and nothing left. */
@@ -223,8 +228,7 @@ static bool take_arrivals(lore_engine *engine)
 {
     void *item = NULL;
     if (engine->live_count == 0 && engine->flight_count == 0) {
-        prepare_while_idle(engine);
-        if (lore_chan_recv(engine->arrivals, &item, 0) != LORE_OK) {
+        if (wait_for_arrival(engine, &item) != LORE_OK) {
             return false;
         }
         add_request(engine, item);
@@ -531,18 +535,12 @@ lore_status lore_engine_start(const char *folder, lore_backend *backend, const l
                               lore_engine **engine, lore_error *err)
 {
     lore_decoder_options options = {0};
-    lore_status status =
-        bounded(config->limits.step_tokens_max, "step_tokens_max", &options.rows_max, err);
-    if (status == LORE_OK) {
-        status = bounded(config->limits.batch_sequences_max, "batch_sequences_max",
-                         &options.sequences_max, err);
-    }
-    if (status == LORE_OK) {
-        status = lore_engine_kv_dtype(config, backend, &options.kv_dtype, err);
-    }
+    lore_limits limits = config->limits;
+    lore_limits_settle(&limits, lore_backend_get_kind(backend) == LORE_BACKEND_CUDA);
+    lore_status status = lore_engine_kv_dtype(config, backend, &options.kv_dtype, err);
     lore_decoder *decoder = NULL;
     if (status == LORE_OK) {
-        status = lore_decoder_open(folder, backend, &config->limits, &options, &decoder, err);
+        status = lore_decoder_open(folder, backend, &limits, &options, &decoder, err);
     }
     if (status != LORE_OK) {
         return status;
@@ -554,7 +552,7 @@ lore_status lore_engine_start(const char *folder, lore_backend *backend, const l
                                .close = close_decoder,
                                .info = lore_decoder_get_info(decoder),
                                .tokenizer = lore_decoder_tokenizer(decoder)};
-    return lore_engine_start_model(&model, &config->limits, engine, err);
+    return lore_engine_start_model(&model, &limits, engine, err);
 }
 
 void lore_engine_stop(lore_engine *engine, int64_t deadline_ns)

@@ -10,6 +10,8 @@
  * eight the jumps are cheaper than the stream. */
 #include "index/index_int.h"
 
+#include "kernels/search.h"
+
 #include <string.h>
 
 enum {

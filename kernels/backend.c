@@ -5,8 +5,6 @@
  * drivers may assume it is well-formed. */
 #include "kernels/backend_int.h"
 
-#include "base/log.h"
-
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -230,12 +228,6 @@ lore_status lore_backend_open(const lore_backend_options *options, lore_backend 
     }
     opened->driver = driver;
     opened->options = *options;
-    if (strstr(opened->description, "without cuBLASLt") != NULL) { /* cuda_open wrote it */
-        lore_log(LORE_LOG_WARN,
-                 "event=no_cublaslt device=%s effect=\"prompts are read slowly\" "
-                 "help=\"install libcublasLt.so.13 of CUDA 13\"",
-                 LORE_LOG_STR(lore_str_from(opened->description)));
-    }
     *backend = opened;
     return LORE_OK;
 }
@@ -268,6 +260,11 @@ void lore_backend_memory(const lore_backend *backend, int64_t *free_bytes, int64
     if (backend->driver->memory_facts != NULL) {
         backend->driver->memory_facts(backend, free_bytes, total_bytes);
     }
+}
+
+bool lore_backend_has_cuda(void)
+{
+    return find_driver(LORE_BACKEND_CUDA) != NULL;
 }
 
 int32_t lore_backend_cuda_count(void)
@@ -381,6 +378,13 @@ void lore_recording_free(lore_recording *recording)
 {
     if (recording != NULL) {
         recording->backend->driver->recording_free(recording);
+    }
+}
+
+void lore_queue_tune(lore_queue *queue, bool is_on)
+{
+    if (queue->backend->driver->tune != NULL) {
+        queue->backend->driver->tune(queue, is_on);
     }
 }
 

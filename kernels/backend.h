@@ -57,6 +57,7 @@ const char *lore_backend_describe(const lore_backend *backend);
 /* Bytes of the device, and how many of them nobody has taken; 0 and 0 on ref and cpu, whose memory
  * is the process's. */
 void lore_backend_memory(const lore_backend *backend, int64_t *free_bytes, int64_t *total_bytes);
+bool lore_backend_has_cuda(void); /* was lore built with it? */
 /* How many CUDA devices this process could open; 0 where built without. */
 int32_t lore_backend_cuda_count(void);
 /* Bytes a second that a GPU reads from its memory at best, measured now over gigabytes of it (as
@@ -103,6 +104,12 @@ LORE_MUST_USE lore_status lore_queue_record_end(lore_queue *queue, lore_recordin
                                                 lore_error *err);
 void lore_queue_replay(lore_queue *queue, lore_recording *recording);
 void lore_recording_free(lore_recording *recording); /* NULL: nothing */
+
+/* Ops between on and off may take time to find the fastest of several ways to compute what they are
+ * asked for in sizes that the queue has not met before, and it keeps to those found. Off waits for
+ * all of them. Sizes met first elsewhere keep to a way that is only likely to be the fastest: how a
+ * size is computed never changes. Nothing on ref and cpu, which have one way. */
+void lore_queue_tune(lore_queue *queue, bool is_on);
 
 /* Memory of the backend, 64-byte aligned, uninitialised. */
 LORE_MUST_USE lore_status lore_backend_alloc(lore_backend *backend, size_t size_bytes,

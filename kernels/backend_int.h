@@ -45,6 +45,7 @@ typedef struct lore_backend_driver {
     lore_recording *(*record_end)(lore_queue *queue); /* NULL after noting why */
     void (*replay)(lore_queue *queue, lore_recording *recording);
     void (*recording_free)(lore_recording *recording);
+    void (*tune)(lore_queue *queue, bool is_on);
 } lore_backend_driver;
 
 enum { LORE_BACKEND_DESCRIPTION_CAP = 192 };
@@ -111,6 +112,12 @@ int32_t lore_host_threads(const lore_queue *queue);
 void lore_host_for(lore_queue *queue, int32_t count, int32_t grain, lore_pool_body body,
                    void *self);
 
+/* Whose row lore_op_embed and lore_op_embed_drawn take for row i. drawn NULL: ids are all there. */
+static inline int32_t lore_host_id(const int32_t *ids, const int32_t *drawn, int32_t i)
+{
+    return ids[i] < 0 && drawn != NULL ? drawn[-1 - ids[i]] : ids[i];
+}
+
 /* ---- sampling, one implementation for ref and cpu (sample.c) ---- */
 /* The two passes over a whole row that are worth a vector unit; neither decides between tokens. */
 typedef struct lore_row_math {
@@ -126,7 +133,6 @@ typedef struct lore_candidate {
 } lore_candidate;
 /* lore_op_penalise and lore_op_tops. */
 void lore_host_penalise(lore_queue *queue, lore_view logits, const lore_penalty *penalties);
-void lore_host_take_drawn(lore_queue *queue, int32_t *ids, const int32_t *drawn, int32_t count);
 void lore_host_tops(lore_queue *queue, lore_likely *tops, lore_view logits,
                     const lore_sample *samples, const lore_row_math *math);
 /* One row of lore_op_sample. candidates [count] is scratch. */

@@ -107,7 +107,8 @@ typedef struct lore_fusion {
  * every layer. Sequence i owns rows row_start[i] .. row_start[i+1]-1 of the batch; past[i] of its
  * tokens are already in its pages, so its row r has position past[i] + r - row_start[i]. Its page
  * list is pages[page_start[i] .. page_start[i+1]-1], in order; the list holds room for past + new
- * rows. All arrays int32. */
+ * rows. All arrays int32. On a device they are uploaded behind the ops of the steps that wrote the
+ * past tokens: kernels may look at both before the op in front of theirs has ended. */
 typedef struct lore_batch {
     int32_t sequences, rows;
     const int32_t *row_start;  /* [s + 1], row_start[0] = 0, row_start[s] = rows */
@@ -150,6 +151,26 @@ typedef struct lore_attention {
 
 typedef enum lore_pooling { LORE_POOL_MEAN = 0, LORE_POOL_CLS, LORE_POOL_LAST } lore_pooling;
 
+/* One layer of a decoder, for lore_op_layers. */
+typedef struct lore_layer {
+    const lore_weight *qkv, *out, *gate_up, *down;
+    const float *attention_norm, *ffn_norm; /* [d] */
+    const float *qkv_bias;                  /* or NULL */
+    const float *q_norm, *k_norm;           /* of heads, or NULL */
+    lore_attention attention;
+    lore_pages pages;
+} lore_layer;
+
+/* All of them, and what they share. */
+typedef struct lore_layers {
+    const lore_layer *layers;
+    int32_t count;
+    lore_rope rope; /* its norms are those of each layer */
+    float eps;
+    lore_activation activation;
+    lore_view qkv, mixed, hidden; /* scratch: [n, (h + 2g) e], [n, h e], [n, f] */
+} lore_layers;
+
 /* How to pick one token from one row of logits. temperature 0: the largest logit, the lowest id on
  * ties. */
 typedef struct lore_sample {
@@ -161,6 +182,29 @@ typedef struct lore_sample {
     int32_t position; /* of the token being drawn: with the seed it fixes the random number */
     int32_t tops;     /* most probable tokens that lore_op_tops gives: 0..LORE_TOPS_MAX */
 } lore_sample;
+
+/* What a row needs of its logits to draw from them, less before more. */
+typedef enum lore_drawing {
+    LORE_DRAW_LARGEST = 0, /* temperature 0 */
+    LORE_DRAW_ANY,         /* no top_k, no top_p */
+    LORE_DRAW_CUT
+} lore_drawing;
+
+/* The most that any of some rows needs. samples is host memory. */
+static inline lore_drawing lore_drawing_of(const lore_sample *samples, int32_t rows)
+{
+    lore_drawing widest = LORE_DRAW_LARGEST;
+    for (int32_t r = 0; r < rows; r++) {
+        if (!(samples[r].temperature > 0.0f)) {
+            continue;
+        }
+        if (samples[r].top_p < 1.0f || samples[r].top_k > 0) {
+            return LORE_DRAW_CUT;
+        }
+        widest = LORE_DRAW_ANY;
+    }
+    return widest;
+}
 
 enum { LORE_TOPS_MAX = 20 };
 typedef struct lore_likely {
@@ -192,24 +236,12 @@ typedef struct lore_penalty {
     int32_t bias_count;
 } lore_penalty;
 
-/* Vectors to be searched. int8 rows have scales, f16 ones have none. */
-enum { LORE_SEARCH_HITS_MAX = 1024 }; /* of one query */
-typedef struct lore_search {
-    lore_dtype dtype; /* of queries and vectors: LORE_I8 or LORE_F16 */
-    int32_t queries;
-    const void *query;         /* [queries, dim] */
-    const float *query_scales; /* [queries], int8 alone */
-    const void *vectors;       /* [count, dim] */
-    const float *scales;       /* [count], int8 alone */
-    const uint32_t *passing;   /* bit r % 32 of word r / 32: row r may be found; NULL: all may */
-    int64_t count;             /* at most INT32_MAX */
-    int32_t dim;
-} lore_search;
+typedef struct lore_search lore_search; /* search.h */
 
 typedef struct lore_ops {
     const char *name;
     void (*embed)(lore_queue *, lore_view out, const lore_weight *table, const int32_t *ids,
-                  float scale, bool is_accumulating);
+                  const int32_t *drawn, float scale, bool is_accumulating);
     void (*rmsnorm)(lore_queue *, lore_view out, lore_view x, const float *w, float eps);
     void (*layernorm)(lore_queue *, lore_view out, lore_view x, const float *w, const float *b,
                       float eps);
@@ -233,14 +265,15 @@ typedef struct lore_ops {
     void (*penalise)(lore_queue *, lore_view logits, const lore_penalty *penalties);
     void (*tops)(lore_queue *, lore_likely *tops, lore_view logits, const lore_sample *samples);
     void (*sample)(lore_queue *, int32_t *ids, float *logprobs, lore_view logits,
-                   const lore_sample *samples);
+                   const lore_sample *samples, lore_drawing widest);
     void (*scan)(lore_queue *, float *scores, const int8_t *query, float query_scale,
                  const int8_t *vectors, const float *scales, int64_t count, int32_t dim);
     void (*search)(lore_queue *, int32_t *rows, float *scores, int32_t hits, const lore_search *);
-    void (*take_drawn)(lore_queue *, int32_t *ids, const int32_t *drawn, int32_t count);
     /* NULL, or false where this shape gains nothing by it: lore_op_matmul_fused then composes. */
     bool (*matmul_fused)(lore_queue *, lore_view out, lore_view x, const lore_weight *w,
                          lore_epilogue epilogue, const lore_fusion *);
+    /* NULL, or false where these layers or rows gain nothing by it. */
+    bool (*layers)(lore_queue *, lore_view x, const lore_layers *, const lore_batch *);
     /* NULL: lore_op_add_layernorm composes. */
     void (*add_layernorm)(lore_queue *, lore_view x, lore_view rounded, lore_view y, const float *w,
                           const float *b, float eps);
@@ -271,7 +304,16 @@ static inline void lore_op_embed(lore_queue *q, lore_view out, const lore_weight
                                  const int32_t *ids, float scale, bool is_accumulating)
 {
     lore_op_check_f32(out);
-    q->ops->embed(q, out, table, ids, scale, is_accumulating);
+    q->ops->embed(q, out, table, ids, NULL, scale, is_accumulating);
+}
+
+/* As lore_op_embed, without adding; an id below 0 stands for drawn[-1 - id]: a token that is fed on
+ * before the host has seen it. */
+static inline void lore_op_embed_drawn(lore_queue *q, lore_view out, const lore_weight *table,
+                                       const int32_t *ids, const int32_t *drawn, float scale)
+{
+    lore_op_check_f32(out);
+    q->ops->embed(q, out, table, ids, drawn, scale, false);
 }
 
 /* out[r, c] = x[r, c] / sqrt(mean_c x[r, c]^2 + eps) * w[c]. out may be x. (Zhang, Sennrich 2019)
@@ -328,6 +370,22 @@ static inline void lore_op_glu(lore_queue *q, lore_view out, lore_view gate_up,
     lore_op_check(q, gate_up);
     lore_op_check(q, out);
     q->ops->glu(q, out, gate_up, activation);
+}
+
+/* x [n, d] through all layers of a decoder, each
+ *
+ *   qkv = rmsnorm(x) Wqkv^T + b;  rope_append;  attend_paged;  x += mixed Wout^T
+ *   hidden = act(gate) * up of rmsnorm(x) Wgate_up^T;  x += hidden Wdown^T
+ *
+ * in one kernel, where a backend has one for them: false, and nothing is done, where not. The same
+ * numbers as of these ops one after the other, but for roundings between them. */
+static inline bool lore_op_layers(lore_queue *q, lore_view x, const lore_layers *layers,
+                                  const lore_batch *batch)
+{
+    LORE_ASSERT(x.rows == batch->rows && layers->qkv.rows == x.rows);
+    LORE_ASSERT(batch->context_max <= layers->rope.positions_max);
+    lore_op_check(q, x);
+    return q->ops->layers != NULL && q->ops->layers(q, x, layers, batch);
 }
 
 /* out = rmsnorm(x) w^T, with the epilogue; or, gated, out = act(gate) * up of rmsnorm(x) w^T +
@@ -506,45 +564,13 @@ static inline void lore_op_tops(lore_queue *q, lore_likely *tops, lore_view logi
  * have at least min_p times the largest probability, draw (the order of transformers).
  * logprobs[r] = log softmax(logits)[ids[r]] before any of that. NaN logits count as -inf; a row of
  * nothing else gives id 0. logits may be overwritten. A row's token depends on nothing but its
- * logits and its sample. */
+ * logits and its sample. widest: what lore_drawing_of says of the samples, or more; a device, which
+ * has the samples to itself, is spared the passes over the logits that no row needs. */
 static inline void lore_op_sample(lore_queue *q, int32_t *ids, float *logprobs, lore_view logits,
-                                  const lore_sample *samples)
+                                  const lore_sample *samples, lore_drawing widest)
 {
     LORE_ASSERT(logits.cols > 0);
-    q->ops->sample(q, ids, logprobs, logits, samples);
-}
-
-/* ids[i] below 0 become drawn[-1 - ids[i]]: a token that is fed on before the host has seen it. No
- * overlap. */
-static inline void lore_op_take_drawn(lore_queue *q, int32_t *ids, const int32_t *drawn,
-                                      int32_t count)
-{
-    q->ops->take_drawn(q, ids, drawn, count);
-}
-
-/* scores[i] = query_scale * scales[i] * sum_c query[c] vectors[i * dim + c]: the exact scan of int8
- * vectors. */
-static inline void lore_op_scan(lore_queue *q, float *scores, const int8_t *query,
-                                float query_scale, const int8_t *vectors, const float *scales,
-                                int64_t count, int32_t dim)
-{
-    LORE_ASSERT(dim > 0);
-    q->ops->scan(q, scores, query, query_scale, vectors, scales, count, dim);
-}
-
-/* rows[i, 0 .. hits-1] = the rows that score best for query i, best first, ties by the lower row,
- * and scores likewise; where fewer pass, row -1 and score -infinity behind them. int8 scores are
- * those of lore_op_scan to the last bit; f16 ones are sums of products in f32, and rows whose
- * scores differ by the rounding of these may change places. A row whose score is NaN is never
- * found. The struct is host memory, read before the call returns. */
-static inline void lore_op_search(lore_queue *q, int32_t *rows, float *scores, int32_t hits,
-                                  const lore_search *search)
-{
-    LORE_ASSERT(search->dtype == LORE_I8 || search->dtype == LORE_F16);
-    LORE_ASSERT(hits > 0 && hits <= LORE_SEARCH_HITS_MAX);
-    LORE_ASSERT(search->dim > 0 && search->queries >= 0);
-    LORE_ASSERT(search->count >= 0 && search->count <= INT32_MAX);
-    q->ops->search(q, rows, scores, hits, search);
+    q->ops->sample(q, ids, logprobs, logits, samples, widest);
 }
 
 #ifdef __cplusplus

@@ -115,14 +115,6 @@ void lore_host_penalise(lore_queue *queue, lore_view logits, const lore_penalty 
 
 /* ---- drawing ---- */
 
-void lore_host_take_drawn(lore_queue *queue, int32_t *ids, const int32_t *drawn, int32_t count)
-{
-    (void)queue;
-    for (int32_t i = 0; i < count; i++) {
-        ids[i] = ids[i] < 0 ? drawn[-1 - ids[i]] : ids[i];
-    }
-}
-
 /* Uniform in [0, 1), 53 bits. */
 static double draw_unit(uint64_t seed, int32_t position)
 {

@@ -4,6 +4,8 @@
  * The list of the best is the output itself, in order. Nearly every row ends at one comparison with
  * its last entry; of rows in no particular order some hits * ln(count / hits) are put in, each for
  * a walk along the list. */
+#include "kernels/search.h"
+
 #include "kernels/backend_int.h"
 
 #include <math.h>

@@ -105,9 +105,9 @@ LORE_MUST_USE lore_status lore_decoder_collect(lore_decoder *decoder, int32_t *i
 LORE_MUST_USE lore_status lore_decoder_step(lore_decoder *decoder, const lore_step *step,
                                             int32_t *ids, float *logprobs, float *logits,
                                             lore_error *err);
-/* For when there is nothing else to do and no step is on its way: record one more of the shapes
- * that steps of single rows run in, some milliseconds of a device. *is_done: there is none left, as
- * always on ref and cpu. Fails as submit does. */
+/* For when there is nothing else to do and no step is on its way: run, and with the next call
+ * record, one more of the shapes that steps of single rows run in, some milliseconds of a device
+ * each. *is_done: there is none left, as always on ref and cpu. Fails as submit does. */
 LORE_MUST_USE lore_status lore_decoder_prepare(lore_decoder *decoder, bool *is_done,
                                                lore_error *err);
 

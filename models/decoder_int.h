@@ -56,6 +56,7 @@ struct lore_decoder {
     lore_weight *table, *head; /* head NULL: logits with the table */
     float *norm;
     lore_decoder_layer *layers;
+    lore_layer *fused;    /* the same, where nothing of them is beyond lore_op_layers; or NULL */
     float *cosine, *sine; /* [lore_rope_row_count, rope.dim / 2] */
     void *page_memory;
     int32_t rows_max, sequences_max, page_list_max;
@@ -92,6 +93,8 @@ void lore_decoder_free_buckets(lore_decoder *decoder);
 /* Run the largest step there can be, over nobody's tokens: what a device needs beside the memory
  * taken here, it takes now or not at all. */
 lore_status lore_decoder_size_scratch(lore_decoder *decoder, lore_error *err);
+/* Let the device choose, over nobody's tokens, how it multiplies few rows. */
+lore_status lore_decoder_tune(lore_decoder *decoder, lore_error *err);
 
 /* ---- pages (decoder_pages.c) ---- */
 /* How many pages there can be at most, before anything is loaded. */
@@ -105,8 +108,12 @@ lore_status lore_decoder_take_pages(lore_decoder *decoder, const lore_limits *li
                                     const lore_decoder_options *options, int64_t free_before,
                                     lore_error *err);
 
+/* Layers as lore_op_layers takes them (decoder.c). LORE_ERR_NOMEM. */
+lore_status lore_decoder_fuse(lore_decoder *decoder, lore_error *err);
 /* Embed .. logits (decoder.c): the rows d->step.ids of a batch whose arrays lie in backend memory;
- * logits of the rows d->step.logits_rows end up in d->logits. Failures are the queue's. */
-void lore_decoder_forward(lore_decoder *decoder, const lore_batch *batch, int32_t logits_count);
+ * logits of the rows logits_rows, there too, end up in d->logits. NULL: of all rows, in order.
+ * Failures are the queue's. */
+void lore_decoder_forward(lore_decoder *decoder, const lore_batch *batch, int32_t logits_count,
+                          const int32_t *logits_rows);
 
 #endif

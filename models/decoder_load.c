@@ -446,6 +446,9 @@ static lore_status open_parts(lore_decoder *d, const char *folder, const lore_li
     if (status == LORE_OK) { /* last: on a device they get what is left */
         status = lore_decoder_take_pages(d, limits, options, free_before, err);
     }
+    if (status == LORE_OK) {
+        status = lore_decoder_fuse(d, err);
+    }
     if (status != LORE_OK) {
         return status;
     }
@@ -453,8 +456,9 @@ static lore_status open_parts(lore_decoder *d, const char *folder, const lore_li
                             &d->sine, err);
 }
 
-/* A device loads its kernels and takes its scratch before the first request, and has one shape of
- * steps recorded for it. */
+/* A device loads its kernels and takes its scratch before the first request, chooses how it
+ * multiplies, and has one shape of steps recorded for it. Choices go by the clock, and so with them
+ * the last bits: one sequence at a time, which is to be reproducible, goes without. */
 static lore_status make_ready(lore_decoder *d, lore_error *err)
 {
     bool is_done = true;
@@ -463,7 +467,13 @@ static lore_status make_ready(lore_decoder *d, lore_error *err)
     if (status == LORE_OK && d->is_bucketed) {
         status = lore_decoder_size_scratch(d, err);
     }
-    return status == LORE_OK ? lore_decoder_prepare(d, &is_done, err) : status;
+    if (status == LORE_OK && d->is_bucketed && d->sequences_max > 1) {
+        status = lore_decoder_tune(d, err);
+    }
+    for (int32_t i = 0; i < 2 && status == LORE_OK; i++) { /* run, and recorded */
+        status = lore_decoder_prepare(d, &is_done, err);
+    }
+    return status;
 }
 
 lore_status lore_decoder_open(const char *folder, lore_backend *backend, const lore_limits *limits,
@@ -480,9 +490,11 @@ lore_status lore_decoder_open(const char *folder, lore_backend *backend, const l
     }
     d->backend = backend;
     d->dtype = lore_backend_activation_dtype(backend);
-    d->rows_max = options->rows_max > 0 ? options->rows_max : (int32_t)limits->step_tokens_max;
+    lore_limits settled = *limits;
+    lore_limits_settle(&settled, lore_backend_get_kind(backend) == LORE_BACKEND_CUDA);
+    d->rows_max = options->rows_max > 0 ? options->rows_max : (int32_t)settled.step_tokens_max;
     d->sequences_max =
-        options->sequences_max > 0 ? options->sequences_max : (int32_t)limits->batch_sequences_max;
+        options->sequences_max > 0 ? options->sequences_max : (int32_t)settled.batch_sequences_max;
     LORE_ASSERT(d->rows_max > 0 && d->sequences_max > 0);
     lore_status status = open_parts(d, folder, limits, options, err);
     if (status == LORE_OK) {
@@ -547,5 +559,6 @@ void lore_decoder_close(lore_decoder *d)
     lore_weights_close(d->weights); /* behind the table, whose rows may lie in it */
     lore_tokenizer_close(d->tokenizer);
     lore_free(d->layers);
+    lore_free(d->fused);
     lore_free(d);
 }

@@ -17,11 +17,18 @@
  * recorded. */
 #include "models/decoder_int.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 
 #include <string.h>
 
-enum { CONTEXT_BUCKET_MIN = 256, BLOCK_ALIGNMENT = 64 };
+enum {
+    CONTEXT_BUCKET_MIN = 256,
+    BLOCK_ALIGNMENT = 64,
+    TUNED_ROWS_MIN = 16,  /* fewer are the same whatever a library does, */
+    TUNED_ROWS_MAX = 256, /* and more are a matter of arithmetic, which it predicts well */
+    TUNED_LAYERS = 24     /* at least, so that each way is timed several times */
+};
 
 /* ---- the block of a step ---- */
 
@@ -136,12 +143,6 @@ static lore_batch upload_block(lore_decoder *d, const lore_step_slot *slot, lore
     return batch;
 }
 
-static void run_pass(lore_decoder *d, const lore_batch *batch, int32_t logits_count)
-{
-    lore_op_take_drawn(d->queue, d->step.ids, d->drawn, batch->rows);
-    lore_decoder_forward(d, batch, logits_count);
-}
-
 /* ---- buckets ---- */
 
 /* 1, 2, 4, 8, 16, 24, 32, 48, 64, 96 ...: never more than half of a bucket is padding, above 16 a
@@ -210,7 +211,7 @@ static void record(lore_decoder *d, lore_bucket *bucket, const lore_batch *batch
 {
     lore_error err;
     lore_queue_record_begin(d->queue);
-    run_pass(d, batch, batch->rows);
+    lore_decoder_forward(d, batch, batch->rows, NULL);
     if (lore_queue_record_end(d->queue, &bucket->recording, &err) != LORE_OK) {
         bucket->is_refused = true;
         lore_log(d->is_refusal_told ? LORE_LOG_DEBUG : LORE_LOG_WARN,
@@ -220,8 +221,10 @@ static void record(lore_decoder *d, lore_bucket *bucket, const lore_batch *batch
     }
 }
 
-/* A bucket's pass: as recorded; recorded now, where it has run before; or as it is. */
-static void run_bucket(lore_decoder *d, lore_bucket *bucket, const lore_batch *batch)
+/* A bucket's pass: as recorded; recorded now, where it has run before; or as it is. Without a
+ * bucket as it is. */
+static void run_bucket(lore_decoder *d, lore_bucket *bucket, const lore_batch *batch,
+                       const int32_t *logits_rows)
 {
     bool is_well = d->queue->error.status == LORE_OK;
     if (bucket != NULL && bucket->is_warm && bucket->recording == NULL && !bucket->is_refused &&
@@ -232,7 +235,7 @@ static void run_bucket(lore_decoder *d, lore_bucket *bucket, const lore_batch *b
         lore_queue_replay(d->queue, bucket->recording);
         return;
     }
-    run_pass(d, batch, batch->rows);
+    lore_decoder_forward(d, batch, batch->rows, logits_rows);
     if (bucket != NULL) {
         bucket->is_warm = true;
     }
@@ -243,6 +246,16 @@ static bool is_single_rows(const lore_step *step)
 {
     return step->batch.rows == step->batch.sequences && step->batch.rows_max == 1 &&
            step->logits_count > 0;
+}
+
+/* Which rows of the step want a token; NULL: all of them, in order. */
+static const int32_t *logits_rows_of(const lore_decoder *d, const lore_step *step)
+{
+    bool is_every = step->logits_count == step->batch.rows;
+    for (int32_t i = 0; i < step->logits_count && is_every; i++) {
+        is_every = step->logits_rows[i] == i;
+    }
+    return is_every ? NULL : d->step.logits_rows;
 }
 
 /* Pad what the slot holds of a step with single rows up to its bucket, and run that. */
@@ -259,9 +272,10 @@ static void run_single_rows(lore_decoder *d, lore_step_slot *slot, const lore_st
         slot->at.logits_rows[i] = 0;
     }
     batch = upload_block(d, slot, batch);
-    run_bucket(
-        d, d->recorded == NULL ? NULL : &d->recorded[context_index * d->row_buckets + row_index],
-        &batch);
+    const int32_t *logits_rows = logits_rows_of(d, step);
+    bool is_recorded = d->recorded != NULL && logits_rows == NULL; /* others are rare */
+    run_bucket(d, is_recorded ? &d->recorded[context_index * d->row_buckets + row_index] : NULL,
+               &batch, logits_rows);
 }
 
 /* ---- steps ---- */
@@ -279,7 +293,8 @@ static void draw(lore_decoder *d, lore_step_slot *slot, const lore_step *step)
         lore_queue_download_later(d->queue, slot->tops, d->tops,
                                   (size_t)step->logits_count * LORE_TOPS_MAX * sizeof *d->tops);
     }
-    lore_op_sample(d->queue, d->drawn, d->logprobs, view, d->step.samples);
+    lore_op_sample(d->queue, d->drawn, d->logprobs, view, d->step.samples,
+                   lore_drawing_of(step->samples, step->logits_count));
     lore_queue_download_later(d->queue, slot->drawn, d->drawn, d->draws_bytes);
 }
 
@@ -290,7 +305,7 @@ static void run_step(lore_decoder *d, lore_step_slot *slot, const lore_step *ste
         run_single_rows(d, slot, step);
     } else {
         lore_batch batch = upload_block(d, slot, step->batch);
-        run_pass(d, &batch, step->logits_count);
+        lore_decoder_forward(d, &batch, step->logits_count, logits_rows_of(d, step));
     }
     if (step->logits_count == 0) {
         return;
@@ -363,10 +378,11 @@ static lore_status run_empty(lore_decoder *d, lore_batch batch, lore_error *err)
 {
     lore_queue_begin(d->queue, LORE_PRIORITY_NORMAL);
     batch = upload_block(d, &d->slots[0], batch);
-    run_pass(d, &batch, d->slots[0].count);
+    lore_decoder_forward(d, &batch, d->slots[0].count, d->step.logits_rows);
     return lore_queue_sync(d->queue, err);
 }
 
+/* The next bucket runs once, or is recorded where it has run. */
 lore_status lore_decoder_prepare(lore_decoder *d, bool *is_done, lore_error *err)
 {
     int32_t i = 0, count = d->row_buckets * d->context_buckets;
@@ -382,48 +398,74 @@ lore_status lore_decoder_prepare(lore_decoder *d, bool *is_done, lore_error *err
     lore_batch batch = {.rows = rows_of(d, i % d->row_buckets),
                         .sequences = rows_of(d, i % d->row_buckets),
                         .rows_max = 1,
-                        .context_max = context_of(d, i / d->row_buckets)};
+                        .context_max = context_of(d, i / d->row_buckets),
+                        .row_start = d->step.row_start,
+                        .past = d->step.past,
+                        .page_start = d->step.page_start,
+                        .pages = d->step.pages};
+    if (d->recorded[i].is_warm) {
+        record(d, &d->recorded[i], &batch);
+        return lore_queue_sync(d->queue, err);
+    }
     slot->count = batch.rows;
     slot->at.row_start[0] = slot->at.page_start[0] = 0;
     pad_block(d, &slot->at, 0, batch.sequences);
     memset(slot->at.logits_rows, 0, (size_t)batch.rows * sizeof(int32_t));
     lore_status status = run_empty(d, batch, err);
-    if (status == LORE_OK) {
-        d->recorded[i].is_warm = true;
-        batch.row_start = d->step.row_start;
-        batch.past = d->step.past;
-        batch.page_start = d->step.page_start;
-        batch.pages = d->step.pages;
-        record(d, &d->recorded[i], &batch);
-        status = lore_queue_sync(d->queue, err);
-    }
+    d->recorded[i].is_warm = status == LORE_OK;
     return status;
 }
 
-lore_status lore_decoder_size_scratch(lore_decoder *d, lore_error *err)
+/* So many rows of prompts, in as few sequences of nobody's as hold them. */
+static lore_status run_pieces(lore_decoder *d, int32_t rows, lore_error *err)
 {
     lore_step_slot *slot = &d->slots[0];
     lore_step_memory *at = &slot->at;
     lore_batch batch = {.context_max = d->info.context};
     at->row_start[0] = at->page_start[0] = 0;
-    while (batch.rows < d->rows_max && batch.sequences < d->sequences_max) {
-        int32_t s = batch.sequences++, left = d->rows_max - batch.rows;
-        int32_t rows = left < d->info.context ? left : d->info.context;
-        int32_t pages = lore_pages_for(rows, d->info.page_tokens);
-        at->row_start[s + 1] = at->row_start[s] + rows;
+    while (batch.rows < rows && batch.sequences < d->sequences_max) {
+        int32_t s = batch.sequences++, left = rows - batch.rows;
+        int32_t piece = left < d->info.context ? left : d->info.context;
+        int32_t pages = lore_pages_for(piece, d->info.page_tokens);
+        at->row_start[s + 1] = at->row_start[s] + piece;
         at->page_start[s + 1] = at->page_start[s] + pages;
         for (int32_t i = at->page_start[s]; i < at->page_start[s + 1]; i++) {
             at->pages[i] = d->info.page_count; /* what stands there afterwards is read by nobody */
         }
         at->past[s] = 0;
-        at->rope_starts[s] = lore_rope_start(&d->config.rope, rows);
-        batch.rows_max = rows > batch.rows_max ? rows : batch.rows_max;
-        batch.rows += rows;
+        at->rope_starts[s] = lore_rope_start(&d->config.rope, piece);
+        batch.rows_max = piece > batch.rows_max ? piece : batch.rows_max;
+        batch.rows += piece;
     }
     slot->count = d->sequences_max;
     memset(at->ids, 0, (size_t)batch.rows * sizeof(int32_t));
     memset(at->logits_rows, 0, (size_t)d->sequences_max * sizeof(int32_t));
     return run_empty(d, batch, err);
+}
+
+lore_status lore_decoder_size_scratch(lore_decoder *d, lore_error *err)
+{
+    return run_pieces(d, d->rows_max, err);
+}
+
+/* The weights of all layers together are larger than a cache, as in any step; with few layers one
+ * pass does not come round to every way often enough. */
+lore_status lore_decoder_tune(lore_decoder *d, lore_error *err)
+{
+    const int64_t begin_ns = lore_clock_ns();
+    const int32_t most = d->rows_max < TUNED_ROWS_MAX ? d->rows_max : TUNED_ROWS_MAX;
+    lore_status status = LORE_OK;
+    for (int32_t rows = TUNED_ROWS_MIN; rows <= most && status == LORE_OK; rows = next_rows(rows)) {
+        lore_queue_tune(d->queue, true);
+        for (int32_t layers = 0; layers < TUNED_LAYERS && status == LORE_OK;
+             layers += d->config.layers) {
+            status = run_pieces(d, rows, err);
+        }
+        lore_queue_tune(d->queue, false);
+    }
+    lore_log(LORE_LOG_DEBUG, "event=tuned duration_ms=%.1f",
+             (double)(lore_clock_ns() - begin_ns) * 1e-6);
+    return status;
 }
 
 /* ---- facts ---- */

@@ -5,14 +5,23 @@
  *
  * On a processor a window is computed before the next is tokenised. On a device a window is what
  * fills a pack, and there is one more than packs can be on their way, so that the next is ready
- * when one ends. */
+ * when one ends.
+ *
+ * An embedder whose device has failed goes on at its standby, once and for good: whoever meets the
+ * failure first opens the encoder there, the others wait for that, and all encode again what they
+ * had. What failed stays open, since others may still be on their way out of it.
+ *
+ * Lock: `turn` guards is_moving, and the place while it is changed. */
 #include "models/embedder_int.h"
 
 #include "base/file.h"
+#include "base/log.h"
+#include "base/thread.h"
 #include "models/embed_line_int.h"
 #include "models/encoder_folder_int.h"
 #include "models/model_folder_int.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,18 +33,32 @@ enum {
     PATH_CAP = 4096
 };
 
+/* An encoder on a backend, and the lines before it. */
+typedef struct place {
+    lore_encoder *encoder;
+    lore_encoder_room rooms[LORE_ENCODER_LANES];
+    lore_embed_line *lines[LORE_ENCODER_LANES];
+} place;
+
 struct lore_embedder {
     lore_encoder_config config;
     lore_model_card card;
     lore_tokenizer *tokenizer;
     lore_weights *weights, *dense_weights[LORE_DENSE_MAX];
-    lore_encoder *encoder;
-    lore_encoder_room rooms[LORE_ENCODER_LANES];
-    lore_embed_line *lines[LORE_ENCODER_LANES];
+    place first, second;
+    _Atomic(place *) at;   /* where texts are encoded; release: a place is whole when it is shown */
+    lore_backend *standby; /* of the second; NULL: there is none, or it has failed too */
+    lore_lock turn;
+    bool is_moving;
     int32_t dim;
     char fingerprint[65];
     int64_t cut_count;
 };
+
+static place *place_of(const lore_embedder *e)
+{
+    return atomic_load_explicit(&e->at, memory_order_acquire);
+}
 
 /* ---- opening ---- */
 
@@ -53,25 +76,34 @@ static lore_status open_weights(lore_embedder *e, const char *folder, const lore
     return status;
 }
 
-static lore_status open_encoder(lore_embedder *e, lore_backend *backend,
-                                const lore_encoder_room *rooms, lore_error *err)
+static lore_status open_place(lore_embedder *e, place *p, lore_backend *backend,
+                              const lore_encoder_room *rooms, lore_error *err)
 {
     lore_encoder_options options = {.lanes = LORE_ENCODER_LANES};
     for (int32_t i = 0; i < LORE_ENCODER_LANES; i++) {
-        e->rooms[i] = rooms != NULL
+        p->rooms[i] = rooms != NULL
                           ? rooms[i]
                           : lore_encoder_choose_room(&e->config, lore_backend_get_kind(backend),
                                                      lore_backend_activation_dtype(backend),
                                                      (lore_encoder_lane)i);
-        options.rooms[i] = e->rooms[i];
+        options.rooms[i] = p->rooms[i];
     }
     lore_status status = lore_encoder_open(&e->config, e->weights, e->dense_weights, backend,
-                                           &options, &e->encoder, err);
+                                           &options, &p->encoder, err);
     for (int32_t i = 0; i < LORE_ENCODER_LANES && status == LORE_OK; i++) {
         status =
-            lore_embed_line_open(e->encoder, (lore_encoder_lane)i, &e->rooms[i], &e->lines[i], err);
+            lore_embed_line_open(p->encoder, (lore_encoder_lane)i, &p->rooms[i], &p->lines[i], err);
     }
     return status;
+}
+
+static void close_place(place *p)
+{
+    for (int i = 0; i < LORE_ENCODER_LANES; i++) {
+        lore_embed_line_close(p->lines[i]);
+    }
+    lore_encoder_close(p->encoder);
+    *p = (place){0};
 }
 
 static lore_status open_parts(lore_embedder *e, const char *folder, lore_backend *backend,
@@ -96,10 +128,10 @@ static lore_status open_parts(lore_embedder *e, const char *folder, lore_backend
                                           e->fingerprint, err);
     }
     if (status == LORE_OK) {
-        status = open_encoder(e, backend, rooms, err);
+        status = open_place(e, &e->first, backend, rooms, err);
     }
     if (status == LORE_OK) {
-        e->dim = lore_encoder_dim(e->encoder);
+        e->dim = lore_encoder_dim(e->first.encoder);
     }
     return status;
 }
@@ -112,6 +144,8 @@ lore_status lore_embedder_open_rooms(const char *folder, lore_backend *backend,
     if (e == NULL) {
         return lore_fail(err, LORE_ERR_NOMEM, "out of memory for the encoder '%s'", folder);
     }
+    lore_lock_init(&e->turn);
+    atomic_init(&e->at, &e->first);
     lore_status status = open_parts(e, folder, backend, rooms, limits, err);
     if (status != LORE_OK) {
         lore_embedder_close(e);
@@ -132,16 +166,20 @@ void lore_embedder_close(lore_embedder *e)
     if (e == NULL) {
         return;
     }
-    for (int i = 0; i < LORE_ENCODER_LANES; i++) {
-        lore_embed_line_close(e->lines[i]);
-    }
-    lore_encoder_close(e->encoder); /* before the weights, whose rows its tables borrow */
+    close_place(&e->second); /* before the weights, whose rows tables borrow */
+    close_place(&e->first);
     lore_weights_close(e->weights);
     for (int32_t i = 0; i < LORE_DENSE_MAX; i++) {
         lore_weights_close(e->dense_weights[i]);
     }
     lore_tokenizer_close(e->tokenizer);
+    lore_lock_destroy(&e->turn);
     lore_free(e);
+}
+
+void lore_embedder_stand_by(lore_embedder *e, lore_backend *backend)
+{
+    e->standby = backend;
 }
 
 int32_t lore_embedder_dim(const lore_embedder *e)
@@ -178,7 +216,10 @@ int64_t lore_embedder_pack_count(const lore_embedder *e)
 {
     int64_t count = 0;
     for (int i = 0; i < LORE_ENCODER_LANES; i++) {
-        count += lore_embed_line_packs(e->lines[i]);
+        count += lore_embed_line_packs(e->first.lines[i]);
+        if (place_of(e) == &e->second) {
+            count += lore_embed_line_packs(e->second.lines[i]);
+        }
     }
     return count;
 }
@@ -189,19 +230,19 @@ int64_t lore_embedder_cut_count(const lore_embedder *e)
                            __ATOMIC_RELAXED); /* a counter for people, no order needed */
 }
 
-static bool is_pipelined(const lore_embedder *e, lore_encoder_lane lane)
+static bool is_pipelined(const place *p, lore_encoder_lane lane)
 {
-    return e->rooms[lane].seats > 1;
+    return p->rooms[lane].seats > 1;
 }
 
 int32_t lore_embedder_bulk_calls(const lore_embedder *e)
 {
-    return e->rooms[LORE_ENCODER_BULK].seats;
+    return place_of(e)->rooms[LORE_ENCODER_BULK].seats;
 }
 
 int32_t lore_embedder_bulk_texts(const lore_embedder *e)
 {
-    return is_pipelined(e, LORE_ENCODER_BULK) ? WINDOW_TEXTS : HOST_TEXTS;
+    return is_pipelined(place_of(e), LORE_ENCODER_BULK) ? WINDOW_TEXTS : HOST_TEXTS;
 }
 
 /* ---- encoding ---- */
@@ -312,10 +353,10 @@ static lore_status fill_window(lore_embedder *e, asker who, window *w, const lor
 }
 
 /* Where packs overlap a window fills one; the first of a call is small, for the device waits. */
-static int32_t window_rows(const lore_embedder *e, asker who, int32_t turn)
+static int32_t window_rows(const place *p, asker who, int32_t turn)
 {
-    const int32_t rows = e->rooms[who.lane].rows;
-    return !is_pipelined(e, who.lane) ? INT32_MAX : turn == 0 ? rows / FIRST_SHARE : rows;
+    const int32_t rows = p->rooms[who.lane].rows;
+    return !is_pipelined(p, who.lane) ? INT32_MAX : turn == 0 ? rows / FIRST_SHARE : rows;
 }
 
 /* Until the vectors of a window are there; its memory is free then. */
@@ -326,11 +367,11 @@ static lore_status finish_window(lore_embed_line *line, window *w, lore_error *e
     return was_joined ? lore_embed_line_finish(line, &w->request, err) : LORE_OK;
 }
 
-static lore_status encode_windows(lore_embedder *e, asker who, window *windows,
+static lore_status encode_windows(lore_embedder *e, const place *p, asker who, window *windows,
                                   int32_t window_count, const lore_str *texts, int32_t count,
                                   float *vectors, lore_error *err)
 {
-    lore_embed_line *line = e->lines[who.lane];
+    lore_embed_line *line = p->lines[who.lane];
     lore_status status = LORE_OK;
     int32_t done = 0;
     for (int32_t turn = 0; done < count && status == LORE_OK; turn++) {
@@ -338,7 +379,7 @@ static lore_status encode_windows(lore_embedder *e, asker who, window *windows,
         int32_t taken = 0;
         status = finish_window(line, w, err);
         if (status == LORE_OK) {
-            status = fill_window(e, who, w, texts + done, count - done, window_rows(e, who, turn),
+            status = fill_window(e, who, w, texts + done, count - done, window_rows(p, who, turn),
                                  vectors + (size_t)done * (size_t)e->dim, &taken, err);
         }
         done += taken;
@@ -346,7 +387,7 @@ static lore_status encode_windows(lore_embedder *e, asker who, window *windows,
         if (w->is_joined) {
             lore_embed_line_join(line, &w->request);
         }
-        if (is_pipelined(e, who.lane)) {
+        if (is_pipelined(p, who.lane)) {
             lore_embed_line_advance(line);
         }
     }
@@ -357,12 +398,12 @@ static lore_status encode_windows(lore_embedder *e, asker who, window *windows,
     return status;
 }
 
-static lore_status encode(lore_embedder *e, asker who, const lore_str *texts, int32_t count,
-                          float *vectors, lore_error *err)
+static lore_status encode_at(lore_embedder *e, const place *p, asker who, const lore_str *texts,
+                             int32_t count, float *vectors, lore_error *err)
 {
     /* one more than packs on their way; a question needs but one */
     const int32_t window_count =
-        is_pipelined(e, who.lane) && count > 1 ? e->rooms[who.lane].seats + 1 : 1;
+        is_pipelined(p, who.lane) && count > 1 ? p->rooms[who.lane].seats + 1 : 1;
     window *windows = lore_alloc_zero((size_t)window_count, sizeof *windows);
     if (windows == NULL) {
         return lore_fail(err, LORE_ERR_NOMEM, "out of memory for embedding");
@@ -370,12 +411,58 @@ static lore_status encode(lore_embedder *e, asker who, const lore_str *texts, in
     for (int32_t i = 0; i < window_count; i++) {
         lore_arena_init(&windows[i].arena, 0);
     }
-    lore_status status = encode_windows(e, who, windows, window_count, texts, count, vectors, err);
+    lore_status status =
+        encode_windows(e, p, who, windows, window_count, texts, count, vectors, err);
     for (int32_t i = 0; i < window_count; i++) {
         lore_arena_destroy(&windows[i].arena);
     }
     lore_free(windows);
     return status;
+}
+
+static void open_standby(lore_embedder *e)
+{
+    lore_error err;
+    if (open_place(e, &e->second, e->standby, NULL, &err) == LORE_OK) {
+        lore_log(LORE_LOG_ERROR,
+                 "event=encoder_moved to=%s effect=\"slower\" help=\"restart lore\"",
+                 LORE_LOG_STR(lore_str_from(lore_backend_describe(e->standby))));
+        atomic_store_explicit(&e->at, &e->second, memory_order_release);
+    } else {
+        lore_log(LORE_LOG_ERROR, "event=encoder_not_moved reason=%s",
+                 LORE_LOG_STR(lore_str_from(err.message)));
+        close_place(&e->second);
+    }
+}
+
+/* True: there is another place now than `failed`. */
+static bool move_away(lore_embedder *e, const place *failed)
+{
+    lore_lock_acquire(&e->turn);
+    while (e->is_moving) {
+        (void)lore_lock_wait(&e->turn, 0); /* whoever moves always ends it */
+    }
+    if (place_of(e) == failed && failed == &e->first && e->standby != NULL) {
+        e->is_moving = true;
+        lore_lock_release(&e->turn);
+        open_standby(e);
+        lore_lock_acquire(&e->turn);
+        e->standby = NULL;
+        e->is_moving = false;
+        lore_lock_wake_all(&e->turn);
+    }
+    lore_lock_release(&e->turn);
+    return place_of(e) != failed;
+}
+
+static lore_status encode(lore_embedder *e, asker who, const lore_str *texts, int32_t count,
+                          float *vectors, lore_error *err)
+{
+    const place *p = place_of(e);
+    lore_status status = encode_at(e, p, who, texts, count, vectors, err);
+    return status == LORE_ERR_DEVICE && move_away(e, p)
+               ? encode_at(e, place_of(e), who, texts, count, vectors, err)
+               : status;
 }
 
 lore_status lore_embedder_encode(lore_embedder *e, const lore_str *texts, int32_t count,

@@ -22,6 +22,10 @@ LORE_MUST_USE lore_status lore_embedder_open(const char *folder, lore_backend *b
                                              const lore_limits *limits, lore_embedder **embedder,
                                              lore_error *err);
 void lore_embedder_close(lore_embedder *embedder);
+/* Where to go on for good, with one line in the log, when the embedder's backend has failed with
+ * LORE_ERR_DEVICE: what failed is encoded again there. Borrowed until close; before the first
+ * text. */
+void lore_embedder_stand_by(lore_embedder *embedder, lore_backend *backend);
 int32_t lore_embedder_dim(const lore_embedder *embedder);
 int32_t lore_embedder_tokens_max(
     const lore_embedder *embedder); /* of one text, special tokens included */

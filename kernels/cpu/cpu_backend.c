@@ -42,7 +42,6 @@ static const lore_ops cpu_ops = {
     .pool = lore_cpu_pool,
     .gather = lore_cpu_gather,
     .penalise = lore_host_penalise,
-    .take_drawn = lore_host_take_drawn,
     .tops = lore_cpu_tops,
     .sample = lore_cpu_sample,
     .scan = lore_cpu_scan,

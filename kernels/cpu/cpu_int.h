@@ -287,7 +287,7 @@ typedef struct lore_small_loops {
 extern const lore_small_loops lore_small_scalar, lore_small_avx2, lore_small_avx512;
 
 void lore_cpu_embed(lore_queue *queue, lore_view out, const lore_weight *table, const int32_t *ids,
-                    float scale, bool is_accumulating);
+                    const int32_t *drawn, float scale, bool is_accumulating);
 void lore_cpu_rmsnorm(lore_queue *queue, lore_view out, lore_view x, const float *w, float eps);
 void lore_cpu_layernorm(lore_queue *queue, lore_view out, lore_view x, const float *w,
                         const float *b, float eps);
@@ -299,7 +299,7 @@ void lore_cpu_pool(lore_queue *queue, lore_view out, lore_view x, const int32_t 
 void lore_cpu_gather(lore_queue *queue, lore_view out, lore_view x, const int32_t *rows);
 void lore_cpu_tops(lore_queue *, lore_likely *tops, lore_view logits, const lore_sample *samples);
 void lore_cpu_sample(lore_queue *queue, int32_t *ids, float *logprobs, lore_view logits,
-                     const lore_sample *samples);
+                     const lore_sample *samples, lore_drawing widest);
 void lore_cpu_scan(lore_queue *queue, float *scores, const int8_t *query, float query_scale,
                    const int8_t *vectors, const float *scales, int64_t count, int32_t dim);
 

@@ -22,6 +22,7 @@ typedef struct small_work {
     float *buffers; /* embed: a row for each worker, where the table has I4 */
     lore_activation activation;
     const int32_t *indexes; /* ids, rows or row_start */
+    const int32_t *drawn;   /* embed: of ids below 0 */
     const lore_cpu_weight *table;
     bool flag; /* embed: accumulate; pool: normalise */
     lore_pooling pooling;
@@ -32,7 +33,7 @@ static void embed_rows(void *self, int32_t begin, int32_t end, int32_t worker)
 {
     const small_work *work = self;
     for (int32_t r = begin; r < end; r++) {
-        int32_t row = work->indexes[r];
+        int32_t row = lore_host_id(work->indexes, work->drawn, r);
         LORE_ASSERT(row >= 0 && row < work->table->base.rows);
         const lore_matrix *part = lore_matrix_find_part(work->table->parts, &row);
         float *out = work->out.data + r * work->out.stride;
@@ -60,13 +61,14 @@ static bool has_i4(const lore_cpu_weight *table)
 }
 
 void lore_cpu_embed(lore_queue *queue, lore_view out, const lore_weight *table, const int32_t *ids,
-                    float scale, bool is_accumulating)
+                    const int32_t *drawn, float scale, bool is_accumulating)
 {
     const lore_cpu_weight *weight = (const lore_cpu_weight *)table;
     LORE_ASSERT(out.cols == table->cols);
     LORE_ASSERT(weight->parts != NULL); /* packed to embed */
     small_work work = {.out = out,
                        .indexes = ids,
+                       .drawn = drawn,
                        .table = weight,
                        .factor = scale,
                        .flag = is_accumulating,
@@ -246,8 +248,9 @@ void lore_cpu_tops(lore_queue *queue, lore_likely *tops, lore_view logits,
 }
 
 void lore_cpu_sample(lore_queue *queue, int32_t *ids, float *logprobs, lore_view logits,
-                     const lore_sample *samples)
+                     const lore_sample *samples, lore_drawing widest)
 {
+    (void)widest; /* a row is looked at by itself */
     sample_work work = {ids, logprobs, logits, samples, NULL, &lore_cpu_of(queue)->small->sampling};
     const size_t workers = (size_t)lore_host_threads(queue);
     work.candidates =

@@ -1,7 +1,8 @@
 /* Attention over pages (decoders) and inside packed sequences (encoders): which kernel does it.
- * Heads of the usual sizes go to the tensor cores (cuda_attention_tiles.cu, and many rows on Hopper
- * to cuda_attention_hopper.cu); pages of f32, f32 as precision and heads of odd sizes through the
- * plain kernel here, one warp a query, a key at a time.
+ * Heads of the usual sizes go to the tensor cores (cuda_attention_wide.cu for few rows,
+ * cuda_attention_tiles.cu for many, on Hopper cuda_attention_hopper.cu); pages of f32, f32 as
+ * precision and heads of odd sizes through the plain kernel here, one warp a query, a key at a
+ * time.
  *
  * Launches know how many rows there are, but not how long the contexts: context_max is a bound, and
  * kernels read the lengths from the batch in device memory. So a recorded step can be replayed
@@ -10,8 +11,9 @@
 
 enum {
     WARPS = 4,
-    RESIDENT = 3,     /* wide blocks that a multiprocessor holds */
-    PARTS_OF_MANY = 4 /* at most, where there are more blocks than that */
+    RESIDENT = 2,   /* wide blocks that a multiprocessor holds */
+    PARTS_MORE = 3, /* at most, beyond those that fill the device */
+    PART_TILES = 4  /* at least, of such parts */
 };
 
 /* ---- the plain kernel: one warp a row and head ---- */
@@ -81,20 +83,31 @@ static cudaError_t plain_launch(lore_queue *queue, const lore_attend &a)
                                   dim3(32 * WARPS), 0, a);
 }
 
-/* Enough blocks to fill the device, none without a tile of its own. Where there are more blocks
- * than it holds, smaller ones as long as the last to run would leave much of it idle. */
-static int32_t choose_parts(const lore_cuda_backend *backend, const lore_attend &a,
-                            int32_t context_max)
+/* How full the device is, in parts of 64, while so many blocks run: the last of them leave some of
+ * it idle. */
+static int64_t fill_of(int64_t blocks, int64_t held)
 {
-    const int64_t blocks = (int64_t)a.sequences * a.kv_heads;
-    const int64_t held = (int64_t)RESIDENT * backend->processors;
-    const int64_t most = (context_max + LORE_KEY_TILE - 1) / LORE_KEY_TILE;
-    int64_t parts = blocks < held ? held / blocks : 1;
-    while (blocks > held && parts < PARTS_OF_MANY && blocks * parts % held < held * 3 / 4) {
+    return 64 * blocks / ((blocks + held - 1) / held * held);
+}
+
+/* Parts of the keys of each sequence: blocks for the whole device, none without a tile of its own;
+ * smaller ones while the last to run would leave much of it idle. All that is known to the launch,
+ * so that a row's result does not change with its neighbours. */
+static int32_t choose_parts(const lore_cuda_backend *backend, const lore_attend &a, int32_t tiles)
+{
+    const int64_t units = (int64_t)a.sequences * a.kv_heads,
+                  held = (int64_t)RESIDENT * backend->processors;
+    if (units > LORE_CUDA_ARRIVED) {
+        return 1;
+    }
+    int64_t parts = units < held ? held / units : 1;
+    const int64_t least = parts;
+    while (fill_of(units * parts, held) < 56 && parts < least + PARTS_MORE &&
+           (parts + 1) * PART_TILES <= tiles) {
         parts++;
     }
-    parts = parts < most ? parts : most;
-    return parts < 1 ? 1 : (int32_t)parts;
+    parts = parts < tiles ? parts : tiles;
+    return (int32_t)(parts < LORE_PARTS_MAX ? parts : (int64_t)LORE_PARTS_MAX);
 }
 
 static bool take_part_memory(lore_queue *queue, lore_attend *a)
@@ -108,6 +121,7 @@ static bool take_part_memory(lore_queue *queue, lore_attend *a)
         (float *)lore_cuda_scratch(queue, rows * (size_t)(a->head_dim + 2) * sizeof(float));
     a->part_out = memory;
     a->part_sums = memory + rows * (size_t)a->head_dim;
+    a->arrived = lore_cuda_queue_of(queue)->arrived;
     return memory != NULL;
 }
 
@@ -150,7 +164,7 @@ void lore_cuda_attend_paged(lore_queue *queue, lore_view out, lore_view queries,
         LORE_CUDA_NOTE(queue, (plain_launch<float, true>(queue, a)));
         return;
     }
-    if (backend->dtype == LORE_F32 || kernels.wide == NULL) {
+    if (backend->dtype == LORE_F32 || kernels.tall == NULL) {
         LORE_CUDA_NOTE(queue, (plain_launch<__nv_bfloat16, true>(queue, a)));
         return;
     }
@@ -161,9 +175,10 @@ void lore_cuda_attend_paged(lore_queue *queue, lore_view out, lore_view queries,
     }
     /* a batch of one long sequence has nothing for it */
     if (batch->sequences > 1 || batch->rows_max * a.group <= LORE_WIDE_ROWS) {
-        a.parts = choose_parts(backend, a, batch->context_max);
+        const int32_t tiles = (batch->context_max + LORE_KEY_TILE - 1) / LORE_KEY_TILE;
+        a.parts = choose_parts(backend, a, tiles);
         if (take_part_memory(queue, &a)) {
-            LORE_CUDA_NOTE(queue, kernels.wide(queue, a, batch->rows_max));
+            LORE_CUDA_NOTE(queue, lore_cuda_wide(queue, a, (tiles + a.parts - 1) / a.parts));
         }
     }
 }

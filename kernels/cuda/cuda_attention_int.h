@@ -8,6 +8,7 @@
 enum {
     LORE_KEY_TILE = 64,  /* keys in shared memory at a time */
     LORE_WIDE_ROWS = 16, /* most rows of a wide block: queries times the heads that share keys */
+    LORE_PARTS_MAX = 32, /* of the keys of a sequence, wide */
     LORE_HEAD_MAX = 512  /* of the plain kernel */
 };
 
@@ -26,26 +27,31 @@ typedef struct lore_attend {
     /* parts of the keys of a sequence (wide) or of a piece, and where their results go; rows are
      * those of a block: LORE_WIDE_ROWS or LORE_PIECE_ROWS */
     int32_t parts;
-    float *part_out;  /* [s or slots, g, parts, rows, e] */
-    float *part_sums; /* [s or slots, g, parts, rows, 2]: largest score, sum of weights */
+    float *part_out;   /* [s or slots, g, parts, rows, e] */
+    float *part_sums;  /* [s or slots, g, parts, rows, 2]: largest score, sum of weights */
+    unsigned *arrived; /* [s, g] parts that are done (wide); 0 between kernels */
+    int32_t stages;    /* of the rings of a wide block */
 } lore_attend;
 
-/* The kernels of a head size, NULL where there are none. */
+/* The kernels of many rows of a head size, NULL where there are none. */
 typedef struct lore_head_kernels {
     cudaError_t (*tall)(lore_queue *, const lore_attend &, int32_t rows_max);
     cudaError_t (*tall_packed)(lore_queue *, const lore_attend &, int32_t rows_max);
-    cudaError_t (*wide)(lore_queue *, const lore_attend &, int32_t rows_max);
 } lore_head_kernels;
 
 lore_head_kernels lore_cuda_find_kernels(int32_t head_dim);
+
+/* The head sizes that have kernels; the same have the wide one (cuda_attention_wide.cu), of few
+ * rows over pages. It merges its parts itself; part_tiles is the most that one has. */
+#define LORE_HEADS \
+    LORE_HEAD(32) LORE_HEAD(64) LORE_HEAD(80) LORE_HEAD(96) LORE_HEAD(128) LORE_HEAD(256)
+cudaError_t lore_cuda_wide(lore_queue *, const lore_attend &, int32_t part_tiles);
 
 /* Hopper's kernel of many rows over pages (cuda_attention_hopper.cu), and what it is for. */
 bool lore_cuda_can_hopper(const lore_queue *, const lore_attend &);
 cudaError_t lore_cuda_hopper(lore_queue *, lore_attend, int32_t context_max);
 
-/* What parts of keys have left becomes rows of the output (cuda_attention_merge.cu): `rows` is the
- * most of one sequence and key/value head. */
-cudaError_t lore_cuda_merge_wide(lore_queue *, const lore_attend &, int32_t rows);
+/* What parts of keys have left of pieces becomes rows of the output (cuda_attention_merge.cu). */
 cudaError_t lore_cuda_merge_pieces(lore_queue *, const lore_attend &);
 
 #ifdef __CUDACC__

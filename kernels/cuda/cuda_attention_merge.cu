@@ -1,54 +1,11 @@
-/* Attention whose keys were shared out among blocks: their sums become one. A part has left, for
- * each of its rows, the largest score, the sum of the weights to that base, and the values times
- * the weights; scaled to the largest of all parts they add up. Bytes are the bound, and there are
- * few: as many rows as multiprocessors and parts. Source: Dao et al. 2023 (Flash-Decoding). */
+/* Attention of pieces whose keys were shared out among blocks: their sums become one. A part has
+ * left, for each of its rows, the largest score, the sum of the weights to that base, and the
+ * values times the weights; scaled to the largest of all parts they add up. Bytes are the bound,
+ * and there are few: as many rows as multiprocessors and parts. Source: Dao et al. 2023
+ * (Flash-Decoding). */
 #include "kernels/cuda/cuda_attention_piece_int.h"
 
 enum { WARPS = 8 };
-
-/* ---- of the wide kernel ---- */
-
-/* One block a row and head: the parts of its sequence. */
-static __global__ void merge_wide_kernel(lore_attend a)
-{
-    lore_cuda_release();
-    lore_cuda_wait();
-    const int32_t sequence = (int32_t)blockIdx.z, kv_head = (int32_t)blockIdx.y,
-                  m = (int32_t)blockIdx.x;
-    const int32_t all = (a.row_start[sequence + 1] - a.row_start[sequence]) * a.group;
-    if (m >= all || all > LORE_WIDE_ROWS) {
-        return;
-    }
-    const int64_t part = (int64_t)(sequence * a.kv_heads + kv_head) * a.parts * LORE_WIDE_ROWS + m;
-    float largest = -INFINITY;
-    for (int32_t i = 0; i < a.parts; i++) {
-        largest = fmaxf(largest, a.part_sums[2 * (part + i * LORE_WIDE_ROWS)]);
-    }
-    const float base = lore_score_base(largest);
-    for (int32_t c = threadIdx.x; c < a.head_dim; c += blockDim.x) {
-        float total = 0.0f, sum = 0.0f;
-        for (int32_t i = 0; i < a.parts; i++) {
-            const int64_t row = part + i * LORE_WIDE_ROWS;
-            const float kept =
-                exp2f((a.part_sums[2 * row] - base) * lore_score_factor(a.attention));
-            total += a.part_sums[2 * row + 1] * kept;
-            sum += a.part_out[row * a.head_dim + c] * kept;
-        }
-        lore_write(a.out,
-                   (int64_t)(a.row_start[sequence] + m / a.group) * a.out.stride +
-                       (int64_t)(kv_head * a.group + m % a.group) * a.head_dim + c,
-                   sum / total);
-    }
-}
-
-cudaError_t lore_cuda_merge_wide(lore_queue *queue, const lore_attend &a, int32_t rows)
-{
-    return lore_cuda_launch(queue, merge_wide_kernel,
-                            dim3((unsigned)rows, (unsigned)a.kv_heads, (unsigned)a.sequences),
-                            dim3(128), 0, a);
-}
-
-/* ---- of pieces ---- */
 
 /* The parts of a piece become its rows; one warp a row. */
 template <int E>

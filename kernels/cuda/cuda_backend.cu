@@ -35,8 +35,8 @@ static const lore_ops cuda_ops = {
     lore_cuda_sample,
     lore_cuda_scan,
     lore_cuda_search,
-    lore_cuda_take_drawn,
     lore_cuda_matmul_fused,
+    lore_cuda_layers,
     lore_cuda_add_layernorm,
 };
 
@@ -59,6 +59,7 @@ static bool is_lost(cudaError_t error)
     case cudaErrorNvlinkUncorrectable:
     case cudaErrorContextIsDestroyed:
     case cudaErrorExternalDevice:
+    case cudaErrorUnknown: /* what is left of one that fell off the bus */
         return true;
     default:
         return false;
@@ -120,7 +121,7 @@ static lore_status refuse_device(cudaError_t error, lore_error *err)
     switch (error) {
     case cudaErrorInsufficientDriver:
         if (driver == 0) {
-            return lore_fail(err, LORE_ERR_DEVICE,
+            return lore_fail(err, LORE_ERR_NOT_FOUND,
                              "no NVIDIA driver is installed here (libcuda.so.1); without a GPU use "
                              "--device cpu");
         }
@@ -129,7 +130,7 @@ static lore_status refuse_device(cudaError_t error, lore_error *err)
                          "driver, or use --device cpu",
                          driver / 1000, driver % 1000 / 10, CUDART_VERSION / 1000);
     case cudaErrorNoDevice:
-        return lore_fail(err, LORE_ERR_DEVICE,
+        return lore_fail(err, LORE_ERR_NOT_FOUND,
                          "no NVIDIA GPU is visible here (see nvidia-smi and CUDA_VISIBLE_DEVICES); "
                          "without one use --device cpu");
     case cudaErrorDevicesUnavailable:
@@ -144,6 +145,27 @@ static lore_status refuse_device(cudaError_t error, lore_error *err)
         return lore_fail(err, LORE_ERR_DEVICE, "the GPU cannot be used: %s (see nvidia-smi)",
                          cudaGetErrorString(error));
     }
+}
+
+__global__ void presence_kernel()
+{
+}
+
+/* A build holds code for some GPUs only. That this is none of them would else come out with the
+ * first kernel, in words that nobody understands. */
+static lore_status check_code(const cudaDeviceProp *facts, lore_error *err)
+{
+    cudaFuncAttributes found;
+    const cudaError_t error = cudaFuncGetAttributes(&found, (const void *)presence_kernel);
+    if (error == cudaErrorNoKernelImageForDevice || error == cudaErrorInvalidDeviceFunction) {
+        (void)cudaGetLastError();
+        return lore_fail(err, LORE_ERR_UNSUPPORTED,
+                         "this lore was built for other GPUs than %s: build it with "
+                         "-DCMAKE_CUDA_ARCHITECTURES=%d%d%s, or use --device cpu",
+                         facts->name, facts->major, facts->minor,
+                         facts->major == 9 && facts->minor == 0 ? "a" : "");
+    }
+    return error == cudaSuccess ? LORE_OK : refuse_device(error, err);
 }
 
 static lore_status choose_dtype(const lore_backend_options *options, lore_dtype *dtype,
@@ -184,8 +206,12 @@ static lore_status cuda_open(const lore_backend_options *options, lore_backend *
                          "%s has compute capability %d.%d; lore needs 8.0 (Ampere) or later",
                          facts.name, facts.major, facts.minor);
     }
-    if (choose_dtype(options, &dtype, err) != LORE_OK) {
-        return LORE_ERR_UNSUPPORTED;
+    lore_status status = check_code(&facts, err);
+    if (status == LORE_OK) {
+        status = choose_dtype(options, &dtype, err);
+    }
+    if (status != LORE_OK) {
+        return status;
     }
     lore_cuda_backend *opened = (lore_cuda_backend *)lore_alloc_zero(1, sizeof *opened);
     if (opened == NULL) {
@@ -237,6 +263,7 @@ static void cuda_queue_close(lore_queue *queue)
         (void)cudaFree(opened->outgrown[i]);
     }
     (void)cudaFree(opened->scratch);
+    (void)cudaFree(opened->arrived);
     lore_free(opened);
 }
 
@@ -249,6 +276,13 @@ static lore_status cuda_queue_open(lore_backend *backend, lore_queue **queue, lo
     cudaError_t error = cudaSetDevice(((const lore_cuda_backend *)backend)->device);
     if (error == cudaSuccess) {
         error = cudaStreamCreateWithFlags(&opened->stream, cudaStreamNonBlocking);
+    }
+    const size_t arrived_bytes = LORE_CUDA_ARRIVED * sizeof *opened->arrived;
+    if (error == cudaSuccess) {
+        error = cudaMalloc((void **)&opened->arrived, arrived_bytes);
+    }
+    if (error == cudaSuccess) {
+        error = cudaMemsetAsync(opened->arrived, 0, arrived_bytes, opened->stream);
     }
     if (error != cudaSuccess) {
         cuda_queue_close(&opened->base);
@@ -411,4 +445,5 @@ extern "C" const lore_backend_driver lore_cuda_driver = {
     lore_cuda_record_end,
     lore_cuda_replay,
     lore_cuda_recording_free,
+    lore_cuda_tune,
 };

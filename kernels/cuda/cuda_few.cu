@@ -1,7 +1,10 @@
 /* Matrix products of few rows (decoding). Weights are read once and are nearly all the bytes:
- * memory bandwidth is the bound, and it is reached by bytes under way. 4.25 TB/s at about a
- * microsecond of latency are 4 MB, 32 KB a multiprocessor; two blocks of 48 KB each have them there
- * from before the kernel may begin (cuda_int.h) to its last tile.
+ * memory bandwidth is the bound, and it is reached by bytes under way. 4.5 TB/s at about a
+ * microsecond of latency are 4.5 MB, 34 KB a multiprocessor; two blocks of 48 KB each have them
+ * there from before the kernel may begin (cuda_int.h) to its last tile. The next kernel may begin
+ * when all lines have been asked for: one product after another with 28,672 outputs of one row took
+ * 75 us when each let the next begin at once, since that one's blocks stand where there happens to
+ * be room, and multiprocessors with three of them end last; so it takes 57.
  *
  * A block takes tiles of sixteen rows of w, every gridDim-th; all blocks take the same number, so
  * that they end together. Its warps take turns at lines (128 bytes) of those rows. A lane copies 16
@@ -50,26 +53,6 @@ typedef struct few {
     float eps;
 } few;
 
-/* 16 bytes of weights to shared memory, zeros where is_there is false. PTX ISA, cp.async. */
-static __device__ __forceinline__ void copy_async(uint4 *to, const char *from, bool is_there)
-{
-    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(
-                     (uint32_t)__cvta_generic_to_shared(to)),
-                 "l"(from), "r"(is_there ? 16 : 0)
-                 : "memory");
-}
-
-static __device__ __forceinline__ void copy_commit()
-{
-    asm volatile("cp.async.commit_group;" ::: "memory");
-}
-
-/* Until at most `left` of the groups committed are under way. */
-template <int left> static __device__ __forceinline__ void copy_wait()
-{
-    asm volatile("cp.async.wait_group %0;" ::"n"(left) : "memory");
-}
-
 static __device__ __forceinline__ void prefetch(const void *at)
 {
     asm volatile("prefetch.global.L2 [%0];" ::"l"(at));
@@ -112,15 +95,15 @@ static __device__ __forceinline__ void fetch(const few &f, reader *r, int32_t st
         for (int i = 0; i < PIECES; i++) {
             const bool is_inside = at + i / 2 * 64 + 16 * q < f.row_bytes;
             const bool is_there = is_inside && r->is_there[i % 2];
-            copy_async(slot + i * THREADS, is_there ? r->from[i % 2] + at + i / 2 * 64 : f.w,
-                       is_there);
+            lore_copy_async_line(slot + i * THREADS,
+                                 is_there ? r->from[i % 2] + at + i / 2 * 64 : f.w, is_there);
         }
         r->line += WARPS;
         if (r->line >= steps * WARPS) {
             aim<is_gated>(f, r, r->tile + (int32_t)gridDim.x);
         }
     }
-    copy_commit(); /* an empty group too: the waits count */
+    lore_copy_commit(); /* an empty group too: the waits count */
 }
 
 /* ---- rows ---- */
@@ -313,7 +296,10 @@ static __global__ void __launch_bounds__(THREADS, sizeof(W) == 1 ? 2 : 4) few_ke
     for (int i = 0; i < STAGES; i++) {
         fetch<is_gated>(f, &r, steps, slot + i * PIECES * THREADS);
     }
-    lore_cuda_release();
+    bool is_released = r.tile >= f.tiles;
+    if (is_released) {
+        lore_cuda_release();
+    }
     for (int32_t c = 32 * threadIdx.x; f.norm != NULL && c < f.depth; c += 32 * THREADS) {
         prefetch(f.norm + c);
     }
@@ -333,15 +319,19 @@ static __global__ void __launch_bounds__(THREADS, sizeof(W) == 1 ? 2 : 4) few_ke
         for (int32_t step = 1; step <= steps; step++) {
             const operand<W, EIGHTS> now = next;
             load_x(x, stride, f.rows - g, f.depth, (step < steps ? step * WARPS : 0) + warp, &next);
-            copy_wait<STAGES - 1>();
+            lore_copy_wait<STAGES - 1>();
             multiply(d, now, slot + stage * PIECES * THREADS);
             fetch<is_gated>(f, &r, steps, slot + stage * PIECES * THREADS);
+            if (!is_released && r.tile >= f.tiles) {
+                lore_cuda_release();
+                is_released = true;
+            }
             stage = stage + 1 == STAGES ? 0 : stage + 1;
         }
         put_tile<is_gated>(f, d, tile, sums + turn * WARPS * WIDE * f.rows, parts);
         turn ^= 1;
     }
-    copy_wait<0>();
+    lore_copy_wait<0>();
 }
 
 /* ---- launching ---- */

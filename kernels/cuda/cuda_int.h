@@ -24,7 +24,9 @@ typedef struct lore_cuda_ring lore_cuda_ring; /* cuda_upload.cu */
  * rules:
  *
  *   1. Nothing that another kernel writes is read, and nothing at all is written to global memory,
- *      before lore_cuda_wait().
+ *      before lore_cuda_wait(). A copy is no kernel, and ends this: it waits for all before it, and
+ *      the kernels behind it for it. So the arrays of a batch, copied before its step, may be read
+ *      at once, and so may keys and values of the steps before that.
  *   2. Every thread of every block calls lore_cuda_wait() before it leaves, also where it has
  *      nothing to do. So a kernel ends behind the one before it, and waiting for one kernel means
  *      all the earlier ones: neither a buffer read two kernels ago nor one written ten ago needs
@@ -33,7 +35,8 @@ typedef struct lore_cuda_ring lore_cuda_ring; /* cuda_upload.cu */
  *      early by all: the next kernel's blocks only take what this one's leave free, since it begins
  *      when the last block of this one has called.
  *   4. Before lore_cuda_wait() no load may come through a cache that is not kept coherent for what
- *      others write: __ldg and const __restrict__ are for what no kernel ever writes.
+ *      others write: __ldg and const __restrict__ are for what no kernel ever writes, __ldcg and
+ *      cp.async.cg for what a copy or a step before it wrote.
  *
  * A kernel launched the usual way, a copy or an event waits for the end of all before it, as ever:
  * the two kinds mix. Below sm_90 both calls are nothing and launches are the usual ones. */
@@ -57,6 +60,9 @@ typedef struct lore_cuda_staging {
     cudaEvent_t is_read;
 } lore_cuda_staging;
 
+/* Counters of a queue: rows of a draw, heads of keys of the sequences of a batch. */
+enum { LORE_CUDA_ARRIVED = 1024 };
+
 /* Scratch grows by a quarter at least, from a megabyte: after so many times it is a terabyte. */
 enum { LORE_CUDA_OUTGROWN = 64 };
 
@@ -71,7 +77,10 @@ typedef struct lore_cuda_queue {
     cudaEvent_t marks[LORE_MARKS]; /* each made when it is first set */
     lore_cuda_staging staging[2];  /* in turn */
     int32_t stage;
-    bool is_recording;                  /* then scratch cannot grow */
+    unsigned *arrived; /* [LORE_CUDA_ARRIVED], 0 between kernels, for those whose last block goes on
+                          alone: they count who is done, and clear what they counted */
+    bool is_tuning;    /* products of new sizes try several algorithms */
+    bool is_recording; /* then scratch cannot grow */
     bool has_recordings;                /* which know the scratch of their time by its address */
     void *outgrown[LORE_CUDA_OUTGROWN]; /* so that it is kept until the end */
     int32_t outgrown_count;
@@ -173,6 +182,8 @@ typedef struct lore_cuda_product {
     bool is_accumulating;
 } lore_cuda_product;
 bool lore_cuda_blas_multiply(lore_cuda_blas *blas, lore_queue *queue, const lore_cuda_product *p);
+/* lore_queue_tune: its products that are the library's. */
+void lore_cuda_tune(lore_queue *queue, bool is_on);
 
 /* The driver's cuTensorMapEncodeTiled where this build has kernels for sm_90a, else NULL
  * (cuda_attention_hopper.cu). */
@@ -183,7 +194,7 @@ cudaError_t lore_cuda_round_rows(__nv_bfloat16 *out, lore_view x, cudaStream_t s
 
 /* ---- ops ---- */
 void lore_cuda_embed(lore_queue *, lore_view out, const lore_weight *table, const int32_t *ids,
-                     float scale, bool is_accumulating);
+                     const int32_t *drawn, float scale, bool is_accumulating);
 void lore_cuda_rmsnorm(lore_queue *, lore_view out, lore_view x, const float *w, float eps);
 void lore_cuda_layernorm(lore_queue *, lore_view out, lore_view x, const float *w, const float *b,
                          float eps);
@@ -193,6 +204,8 @@ void lore_cuda_matmul(lore_queue *, lore_view out, lore_view x, const lore_weigh
                       lore_epilogue epilogue);
 bool lore_cuda_matmul_fused(lore_queue *, lore_view out, lore_view x, const lore_weight *w,
                             lore_epilogue epilogue, const lore_fusion *);
+bool lore_cuda_layers(lore_queue *, lore_view x, const lore_layers *,
+                      const lore_batch *); /* cuda_layers.cu */
 void lore_cuda_glu(lore_queue *, lore_view out, lore_view gate_up, lore_activation);
 void lore_cuda_add(lore_queue *, lore_view out, lore_view x);
 void lore_cuda_softcap(lore_queue *, lore_view x, float cap);
@@ -209,10 +222,9 @@ void lore_cuda_pool(lore_queue *, lore_view out, lore_view x, const int32_t *row
                     lore_pooling, bool is_normalised);
 void lore_cuda_gather(lore_queue *, lore_view out, lore_view x, const int32_t *rows);
 void lore_cuda_penalise(lore_queue *, lore_view logits, const lore_penalty *penalties);
-void lore_cuda_take_drawn(lore_queue *, int32_t *ids, const int32_t *drawn, int32_t count);
 void lore_cuda_tops(lore_queue *, lore_likely *tops, lore_view logits, const lore_sample *samples);
 void lore_cuda_sample(lore_queue *, int32_t *ids, float *logprobs, lore_view logits,
-                      const lore_sample *samples);
+                      const lore_sample *samples, lore_drawing widest);
 void lore_cuda_scan(lore_queue *, float *scores, const int8_t *query, float query_scale,
                     const int8_t *vectors, const float *scales, int64_t count, int32_t dim);
 void lore_cuda_search(lore_queue *, int32_t *rows, float *scores, int32_t hits,
@@ -305,6 +317,74 @@ __device__ __forceinline__ float lore_activate(float x, lore_activation activati
     default:
         return x;
     }
+}
+
+/* 16 bytes from memory to shared memory, zeros where is_there is false; a thread's copies since the
+ * last commit are a group. Not through the first cache. PTX ISA, cp.async. */
+__device__ __forceinline__ void lore_copy_async(void *to, const void *from, bool is_there)
+{
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(
+                     (uint32_t)__cvta_generic_to_shared(to)),
+                 "l"(from), "r"(is_there ? 16 : 0)
+                 : "memory");
+}
+
+/* The same, and the second cache gets the 128 bytes around them: the next copies want them. */
+__device__ __forceinline__ void lore_copy_async_line(void *to, const void *from, bool is_there)
+{
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(
+                     (uint32_t)__cvta_generic_to_shared(to)),
+                 "l"(from), "r"(is_there ? 16 : 0)
+                 : "memory");
+}
+
+__device__ __forceinline__ void lore_copy_commit()
+{
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+/* Until at most `left` of the groups committed are under way. */
+template <int left> __device__ __forceinline__ void lore_copy_wait()
+{
+    asm volatile("cp.async.wait_group %0;" ::"n"(left) : "memory");
+}
+
+/* Whether this block is the last of `blocks` to come here: what the others wrote before can be read
+ * then. The counter is left as it was found, at zero. Every thread must come. (CUDA C++ Programming
+ * Guide, "Memory Fence Functions") */
+__device__ __forceinline__ bool lore_is_last_block(unsigned *arrived, unsigned blocks)
+{
+    bool is_last = false;
+    __syncthreads(); /* all of the block have written; the fence stands for them all */
+    if (threadIdx.x == 0) {
+        __threadfence();
+        is_last = atomicAdd(arrived, 1u) == blocks - 1;
+        __threadfence();
+        if (is_last) {
+            *arrived = 0;
+        }
+    }
+    return __syncthreads_or(is_last) != 0;
+}
+
+/* Largest first, by a block of `threads`; `size` is a power of two. (Batcher 1968) */
+template <int threads> __device__ __forceinline__ void lore_sort_falling(uint64_t *keys, int size)
+{
+    for (int run = 2; run <= size; run *= 2) {
+        for (int distance = run / 2; distance > 0; distance /= 2) {
+            __syncthreads();
+            for (int pair = threadIdx.x; pair < size / 2; pair += threads) {
+                const int i = 2 * pair - (pair & (distance - 1));
+                const uint64_t a = keys[i], b = keys[i + distance];
+                const bool is_falling = (i & run) == 0;
+                if ((a < b) == is_falling) {
+                    keys[i] = b;
+                    keys[i + distance] = a;
+                }
+            }
+        }
+    }
+    __syncthreads();
 }
 
 /* Two values, rounded, as one operand of the tensor cores. */

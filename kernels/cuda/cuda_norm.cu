@@ -40,10 +40,9 @@ static __device__ __forceinline__ float squares_of(float4 v, float mean, int32_t
 
 template <typename X, typename T>
 static __device__ __forceinline__ void put_normed(const norm_task &t, T *to, int32_t c, float4 v,
-                                                  float mean, float inverse)
+                                                  float4 w, float mean, float inverse)
 {
     const int32_t cols = t.x.cols;
-    const float4 w = lore_load_four(t.w, c, cols, t.is_wide);
     const float4 b = t.b != NULL ? lore_load_four(t.b, c, cols, t.is_wide) : float4{};
     lore_put_four(
         to, c, cols, t.is_wide,
@@ -56,9 +55,14 @@ template <typename X, typename T, bool is_layernorm> static __global__ void norm
     const int32_t cols = t.x.cols, first = 4 * (int32_t)threadIdx.x, step = 4 * (int32_t)blockDim.x;
     const X *from = (const X *)t.x.data + blockIdx.x * t.x.stride;
     T *to = (T *)t.out.data + blockIdx.x * t.out.stride;
-    float4 kept[KEPT];
+    float4 kept[KEPT], weights[KEPT];
     float sum = 0.0f;
     lore_cuda_release();
+#pragma unroll
+    for (int i = 0; i < KEPT; i++) { /* nobody writes them: under way before x is there */
+        const int32_t c = first + i * step;
+        weights[i] = c < cols ? lore_load_four(t.w, c, cols, t.is_wide) : float4{};
+    }
     lore_cuda_wait();
 #pragma unroll
     for (int i = 0; i < KEPT; i++) {
@@ -92,11 +96,12 @@ template <typename X, typename T, bool is_layernorm> static __global__ void norm
     for (int i = 0; i < KEPT; i++) {
         const int32_t c = first + i * step;
         if (c < cols) {
-            put_normed<X>(t, to, c, kept[i], mean, inverse);
+            put_normed<X>(t, to, c, kept[i], weights[i], mean, inverse);
         }
     }
     for (int32_t c = first + KEPT * step; c < cols; c += step) {
-        put_normed<X>(t, to, c, lore_load_four(from, c, cols, t.is_wide), mean, inverse);
+        put_normed<X>(t, to, c, lore_load_four(from, c, cols, t.is_wide),
+                      lore_load_four(t.w, c, cols, t.is_wide), mean, inverse);
     }
 }
 

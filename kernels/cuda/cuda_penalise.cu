@@ -40,6 +40,8 @@ static __global__ void __launch_bounds__(THREADS)
     const int32_t repeated = row.repetition != 1.0f ? row.count : 0;
     const int32_t counted = row.frequency != 0.0f ? row.count : 0;
     const int32_t present = row.presence != 0.0f ? row.count : 0;
+    lore_cuda_release();
+    lore_cuda_wait();
     for (int32_t i = first; i < row.bias_count; i += THREADS) {
         row.logits[row.biases[i].id] += row.biases[i].bias; /* each of another token */
     }
@@ -117,8 +119,8 @@ static penalised place_row(lore_queue *queue, layout *at, float *logits,
 
 static void launch(lore_queue *queue, const penalised_rows *batch, int32_t rows)
 {
-    penalise_kernel<<<(unsigned)rows, THREADS, 0, lore_cuda_queue_of(queue)->stream>>>(*batch);
-    LORE_CUDA_NOTE(queue, cudaGetLastError());
+    LORE_CUDA_NOTE(queue, lore_cuda_launch(queue, penalise_kernel, dim3((unsigned)rows),
+                                           dim3(THREADS), 0, *batch));
 }
 
 void lore_cuda_penalise(lore_queue *queue, lore_view logits, const lore_penalty *penalties)

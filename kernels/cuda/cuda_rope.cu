@@ -58,19 +58,40 @@ static __device__ float head_scale(const X *head, int32_t head_dim, const float 
     return 1.0f / sqrtf(lore_warp_sum(sum) / (float)head_dim + eps);
 }
 
-/* to[] = rotate(norm(head)) by row `angle` of the tables. A lane owns both elements of its pairs,
- * so to may be head. */
+/* Cosines and sines of the pairs from i on. */
+struct turn {
+    float2 cosine, sine;
+};
+
+static __device__ __forceinline__ turn load_turn(const lore_rope &rope, int32_t angle, int32_t i,
+                                                 bool is_wide)
+{
+    const int64_t at = (int64_t)angle * (rope.dim / 2) + i;
+    return {load_two(rope.cosine + at, is_wide), load_two(rope.sine + at, is_wide)};
+}
+
+/* The first of a lane; no kernel writes the tables, so it need not wait. */
+static __device__ __forceinline__ turn load_first_turn(const lore_rope &rope, int32_t angle,
+                                                       bool is_wide)
+{
+    const int32_t i = (int32_t)(threadIdx.x % 32) * (is_wide ? 2 : 1);
+    return i < rope.dim / 2 ? load_turn(rope, angle, i, is_wide) : turn{};
+}
+
+/* to[] = rotate(norm(head)) by row `angle` of the tables, of which `t` is the lane's first turn. A
+ * lane owns both elements of its pairs, so to may be head. */
 template <typename T, typename X>
 static __device__ void rotate(T *to, const X *head, int32_t head_dim, const float *w,
-                              const lore_rope &rope, int32_t angle, bool is_wide)
+                              const lore_rope &rope, int32_t angle, turn t, bool is_wide)
 {
     const int32_t half = rope.dim / 2, each = is_wide ? 2 : 1;
     const float scale = head_scale(head, head_dim, w, rope.eps);
-    const float *cosine = rope.cosine + (int64_t)angle * half;
-    const float *sine = rope.sine + (int64_t)angle * half;
     const float2 ones = make_float2(1.0f, 1.0f);
     for (int32_t i = (int32_t)(threadIdx.x % 32) * each; i < half; i += 32 * each) {
-        const float2 c = load_two(cosine + i, is_wide), s = load_two(sine + i, is_wide);
+        if (i >= 32 * each) {
+            t = load_turn(rope, angle, i, is_wide);
+        }
+        const float2 c = t.cosine, s = t.sine;
         const float2 a =
             times(load_two(head + i, is_wide), w != NULL ? load_two(w + i, is_wide) : ones, scale);
         const float2 b = times(load_two(head + i + half, is_wide),
@@ -91,11 +112,38 @@ static bool is_wide(lore_view qkv, const lore_rope *rope, int32_t head_dim)
     return rope->dim % 4 == 0 && head_dim % 2 == 0 && lore_is_aligned(qkv, 2);
 }
 
-static __device__ int64_t page_offset(const lore_pages &pages, const lore_batch &batch,
-                                      int32_t sequence, int32_t position, int32_t kv_head)
+/* Where a row is in its text. The arrays of a batch are copied to the device before the step: they
+ * are read while the kernel before this one still runs, past the first cache. */
+struct place {
+    int32_t sequence, position;
+};
+
+static __device__ place find_place(const lore_batch &batch, int32_t row)
 {
-    const int64_t page = batch.pages[batch.page_start[sequence] + position / pages.page_tokens];
-    return ((page * pages.kv_heads + kv_head) * pages.page_tokens + position % pages.page_tokens) *
+    int32_t low = 0, high = batch.sequences; /* row_start[low] <= row < row_start[high] */
+    if (row < high && __ldcg(batch.row_start + row) == row &&
+        __ldcg(batch.row_start + row + 1) > row) {
+        low = row; /* as it is where every sequence has one row */
+        high = row + 1;
+    }
+    while (high - low > 1) {
+        const int32_t middle = (low + high) / 2;
+        if (__ldcg(batch.row_start + middle) <= row) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    return {low, __ldcg(batch.past + low) + row - __ldcg(batch.row_start + low)};
+}
+
+static __device__ int64_t page_offset(const lore_pages &pages, const lore_batch &batch,
+                                      const place &p, int32_t kv_head)
+{
+    const int64_t page = __ldcg(batch.pages + __ldcg(batch.page_start + p.sequence) +
+                                p.position / pages.page_tokens);
+    return ((page * pages.kv_heads + kv_head) * pages.page_tokens +
+            p.position % pages.page_tokens) *
            pages.head_dim;
 }
 
@@ -107,22 +155,23 @@ static __global__ void append_kernel(lore_view qkv, lore_rope rope, lore_pages p
     const int32_t j = (int32_t)(blockIdx.y * WARPS + threadIdx.x / 32), row = (int32_t)blockIdx.x;
     const int32_t e = pages.head_dim, each = is_wide ? 2 : 1;
     lore_cuda_release();
-    lore_cuda_wait();
     if (j >= rope.heads + 2 * pages.kv_heads) {
+        lore_cuda_wait();
         return;
     }
-    const int32_t sequence = lore_find_sequence(batch.row_start, batch.sequences, row);
-    const int32_t position = batch.past[sequence] + row - batch.row_start[sequence];
-    const int32_t angle = position + (rope.starts != NULL ? rope.starts[sequence] : 0);
+    const place p = find_place(batch, row);
+    const int32_t angle = p.position + (rope.starts != NULL ? __ldcg(rope.starts + p.sequence) : 0);
+    const int32_t kv_head = j < rope.heads ? 0 : (j - rope.heads) % pages.kv_heads;
+    const int64_t at = j < rope.heads ? 0 : page_offset(pages, batch, p, kv_head);
+    const turn first = load_first_turn(rope, angle, is_wide);
     X *head = (X *)qkv.data + row * qkv.stride + (int64_t)j * e;
+    lore_cuda_wait();
     if (j < rope.heads) {
-        rotate(head, head, e, rope.q_norm, rope, angle, is_wide);
+        rotate(head, head, e, rope.q_norm, rope, angle, first, is_wide);
         return;
     }
-    const int32_t kv_head = (j - rope.heads) % pages.kv_heads;
-    const int64_t at = page_offset(pages, batch, sequence, position, kv_head);
     if (j < rope.heads + pages.kv_heads) {
-        rotate((T *)pages.keys + at, head, e, rope.k_norm, rope, angle, is_wide);
+        rotate((T *)pages.keys + at, head, e, rope.k_norm, rope, angle, first, is_wide);
         return;
     }
     for (int32_t i = (int32_t)(threadIdx.x % 32) * each; i < e; i += 32 * each) {
@@ -166,7 +215,7 @@ static __global__ void packed_kernel(lore_view qkv, lore_rope rope, int32_t kv_h
     const int32_t position = row - row_start[lore_find_sequence(row_start, sequences, row)];
     X *head = (X *)qkv.data + row * qkv.stride + (int64_t)j * head_dim;
     rotate(head, head, head_dim, j < rope.heads ? rope.q_norm : rope.k_norm, rope, position,
-           is_wide);
+           load_first_turn(rope, position, is_wide), is_wide);
 }
 
 void lore_cuda_rope_packed(lore_queue *queue, lore_view qkv, const lore_rope *rope,

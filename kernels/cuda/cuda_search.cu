@@ -21,6 +21,7 @@
  * not begin at multiples of 16 bytes, or are too long for that, go the plain way: eight queries at
  * a time, straight from the cache, byte by byte. */
 #include "kernels/cuda/cuda_select_int.h"
+#include "kernels/search.h"
 
 enum {
     GROUP = 32, /* rows: two tiles of the tensor cores, and a word of the bitmap */
@@ -366,7 +367,7 @@ static __global__ void __launch_bounds__(SELECT_THREADS)
         size *= 2;
     }
     __syncthreads();
-    sort_keys(best, size);
+    lore_sort_falling<SELECT_THREADS>(best, size);
     if (i < t.hits) {
         const int64_t at = (int64_t)blockIdx.x * t.hits + i;
         own[GROUP * t.hits + i] = best[i];

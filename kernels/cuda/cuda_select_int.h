@@ -1,6 +1,6 @@
-/* Selection by a whole block: which of many keys of 64 bits are the largest, and in what order. No
- * two keys but 0, which counts for nothing, are equal; so the result does not depend on which
- * thread comes first. Every thread of a block of SELECT_THREADS must come to each of these. */
+/* Selection by a whole block: which of many keys of 64 bits are the largest. No two keys but 0,
+ * which counts for nothing, are equal; so the result does not depend on which thread comes first.
+ * Every thread of a block of SELECT_THREADS must come to each of these. */
 #ifndef LORE_KERNELS_CUDA_SELECT_INT_H
 #define LORE_KERNELS_CUDA_SELECT_INT_H
 
@@ -78,26 +78,6 @@ static __device__ uint64_t find_least(const uint64_t *keys, int32_t count, int32
         }
     }
     return found;
-}
-
-/* Descending; size is a power of two, at most SELECT_THREADS. (Batcher's bitonic sort.) */
-static __device__ void sort_keys(uint64_t *keys, int32_t size)
-{
-    const int32_t i = (int32_t)threadIdx.x;
-    for (int32_t length = 2; length <= size; length *= 2) {
-        for (int32_t distance = length / 2; distance > 0; distance /= 2) {
-            const int32_t j = i ^ distance;
-            __syncthreads();
-            if (j > i && j < size) {
-                const uint64_t a = keys[i], b = keys[j];
-                if ((i & length) == 0 ? a < b : a > b) {
-                    keys[i] = b;
-                    keys[j] = a;
-                }
-            }
-        }
-    }
-    __syncthreads();
 }
 
 #endif

@@ -55,7 +55,7 @@ typedef struct embed_task {
     lore_view out;
     const void *table;
     const float *scales;
-    const int32_t *ids;
+    const int32_t *ids, *drawn; /* drawn NULL: no id is below 0 */
     float scale;
     bool is_accumulating, is_wide;
 } embed_task;
@@ -72,7 +72,8 @@ template <typename T> static __global__ void embed_kernel(embed_task t)
     lore_cuda_wait();
     if (c < cols) {
         float *to = row_here<float>(t.out);
-        const int32_t id = t.ids[blockIdx.x];
+        int32_t id = t.ids[blockIdx.x];
+        id = id < 0 && t.drawn != NULL ? t.drawn[-1 - id] : id;
         const float own = t.scales != NULL ? t.scale * t.scales[id] : t.scale;
         const float4 v =
             lore_load_four((const T *)t.table + (int64_t)id * cols, c, cols, t.is_wide);
@@ -85,10 +86,11 @@ template <typename T> static __global__ void embed_kernel(embed_task t)
 }
 
 void lore_cuda_embed(lore_queue *queue, lore_view out, const lore_weight *table, const int32_t *ids,
-                     float scale, bool is_accumulating)
+                     const int32_t *drawn, float scale, bool is_accumulating)
 {
     const lore_cuda_weight *own = (const lore_cuda_weight *)table;
-    const embed_task t = {out, own->values, own->scales, ids, scale, is_accumulating, is_wide(out)};
+    const embed_task t = {out,   own->values, own->scales,     ids,
+                          drawn, scale,       is_accumulating, is_wide(out)};
     LORE_ASSERT(out.cols == table->cols);
     if (out.rows > 0) {
         LORE_CUDA_NOTE(queue,

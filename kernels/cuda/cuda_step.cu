@@ -1,5 +1,5 @@
-/* Steps that follow one another without waiting: marks in the stream, recordings of it, copies that
- * go on by themselves, and ids that are taken from the last draw.
+/* Steps that follow one another without waiting: marks in the stream, recordings of it, and copies
+ * that go on by themselves.
  *
  * A recording is a graph captured from the stream (CUDA C++ Programming Guide, "CUDA Graphs"): one
  * launch instead of some three hundred. While it is captured nothing runs, so nothing may be
@@ -168,23 +168,4 @@ void lore_cuda_recording_free(lore_recording *recording)
     (void)cudaSetDevice(((const lore_cuda_backend *)recording->backend)->device);
     (void)cudaGraphExecDestroy(own->graph);
     lore_free(own);
-}
-
-/* ---- drawn ids ---- */
-
-static __global__ void take_drawn_kernel(int32_t *ids, const int32_t *drawn, int32_t count)
-{
-    const int32_t i = (int32_t)(blockIdx.x * blockDim.x + threadIdx.x);
-    if (i < count && ids[i] < 0) {
-        ids[i] = drawn[-1 - ids[i]];
-    }
-}
-
-void lore_cuda_take_drawn(lore_queue *queue, int32_t *ids, const int32_t *drawn, int32_t count)
-{
-    if (count > 0) {
-        take_drawn_kernel<<<(unsigned)(count + 255) / 256, 256, 0,
-                            lore_cuda_queue_of(queue)->stream>>>(ids, drawn, count);
-        LORE_CUDA_NOTE(queue, cudaGetLastError());
-    }
 }

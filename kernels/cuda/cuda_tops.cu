@@ -10,6 +10,8 @@
 static __global__ void __launch_bounds__(ROW_THREADS)
     tops_kernel(lore_likely *tops, lore_view logits, const lore_sample *samples)
 {
+    lore_cuda_release();
+    lore_cuda_wait();
     const int32_t asked = samples[blockIdx.x].tops;
     const int32_t wanted = asked < logits.cols ? asked : logits.cols;
     if (wanted <= 0) {
@@ -52,8 +54,7 @@ void lore_cuda_tops(lore_queue *queue, lore_likely *tops, lore_view logits,
                     const lore_sample *samples)
 {
     if (logits.rows > 0) {
-        tops_kernel<<<(unsigned)logits.rows, ROW_THREADS, 0, lore_cuda_queue_of(queue)->stream>>>(
-            tops, logits, samples);
-        LORE_CUDA_NOTE(queue, cudaGetLastError());
+        LORE_CUDA_NOTE(queue, lore_cuda_launch(queue, tops_kernel, dim3((unsigned)logits.rows),
+                                               dim3(ROW_THREADS), 0, tops, logits, samples));
     }
 }

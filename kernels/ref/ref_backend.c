@@ -26,7 +26,6 @@ static const lore_ops ref_ops = {
     .pool = lore_ref_pool,
     .gather = lore_ref_gather,
     .penalise = lore_host_penalise,
-    .take_drawn = lore_host_take_drawn,
     .tops = lore_ref_tops,
     .sample = lore_ref_sample,
     .scan = lore_ref_scan,

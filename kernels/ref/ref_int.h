@@ -18,7 +18,7 @@ void lore_ref_weight_free(lore_weight *weight);
 double lore_ref_activate(double x, lore_activation activation);
 
 void lore_ref_embed(lore_queue *queue, lore_view out, const lore_weight *table, const int32_t *ids,
-                    float scale, bool is_accumulating);
+                    const int32_t *drawn, float scale, bool is_accumulating);
 void lore_ref_matmul(lore_queue *queue, lore_view out, lore_view x, const lore_weight *w,
                      lore_epilogue epilogue);
 
@@ -44,7 +44,7 @@ void lore_ref_pool(lore_queue *queue, lore_view out, lore_view x, const int32_t 
 void lore_ref_gather(lore_queue *queue, lore_view out, lore_view x, const int32_t *rows);
 void lore_ref_tops(lore_queue *, lore_likely *tops, lore_view logits, const lore_sample *samples);
 void lore_ref_sample(lore_queue *queue, int32_t *ids, float *logprobs, lore_view logits,
-                     const lore_sample *samples);
+                     const lore_sample *samples, lore_drawing widest);
 void lore_ref_scan(lore_queue *queue, float *scores, const int8_t *query, float query_scale,
                    const int8_t *vectors, const float *scales, int64_t count, int32_t dim);
 

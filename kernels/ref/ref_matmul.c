@@ -49,14 +49,15 @@ void lore_ref_weight_free(lore_weight *weight)
 }
 
 void lore_ref_embed(lore_queue *queue, lore_view out, const lore_weight *table, const int32_t *ids,
-                    float scale, bool is_accumulating)
+                    const int32_t *drawn, float scale, bool is_accumulating)
 {
     (void)queue;
     LORE_ASSERT(out.cols == table->cols);
     const float *values = ((const lore_ref_weight *)table)->values;
     for (int32_t r = 0; r < out.rows; r++) {
-        LORE_ASSERT(ids[r] >= 0 && ids[r] < table->rows);
-        const float *from = values + (int64_t)ids[r] * table->cols;
+        const int32_t id = lore_host_id(ids, drawn, r);
+        LORE_ASSERT(id >= 0 && id < table->rows);
+        const float *from = values + (int64_t)id * table->cols;
         float *to = out.data + r * out.stride;
         for (int32_t c = 0; c < out.cols; c++) {
             to[c] = is_accumulating ? to[c] + scale * from[c] : scale * from[c];

@@ -165,8 +165,9 @@ void lore_ref_tops(lore_queue *queue, lore_likely *tops, lore_view logits,
 }
 
 void lore_ref_sample(lore_queue *queue, int32_t *ids, float *logprobs, lore_view logits,
-                     const lore_sample *samples)
+                     const lore_sample *samples, lore_drawing widest)
 {
+    (void)widest; /* a row is looked at by itself */
     lore_candidate *candidates = lore_host_scratch(queue, (size_t)logits.cols * sizeof *candidates);
     if (candidates == NULL) {
         return;

@@ -9,59 +9,6 @@
 enum { MANY_MAX = 3 };
 static const uint16_t BF16_NAN = 0x7fc0;
 
-/* ---- views of either dtype, NaN wherever no value is ---- */
-
-typedef struct sheet {
-    char *memory;
-    lore_view view;
-    size_t size_bytes;
-} sheet;
-
-static sheet sheet_new(const side *at, lore_dtype dtype, const float *values, int32_t rows,
-                       int32_t cols, int32_t gap)
-{
-    const size_t element = lore_dtype_size(dtype), stride = (size_t)(cols + gap);
-    sheet made = {.size_bytes = element * (2 * SENTINELS + (size_t)rows * stride)};
-    char *host = host_new(made.size_bytes);
-    memset(host, 0xff, made.size_bytes);
-    for (int32_t r = 0; r < rows && values != NULL; r++) {
-        void *row = store_as(dtype, values + (size_t)r * (size_t)cols, (size_t)cols);
-        memcpy(host + element * (SENTINELS + (size_t)r * stride), row, element * (size_t)cols);
-        lore_free(row);
-    }
-    made.memory = upload(at, host, made.size_bytes);
-    made.view = lore_view_as(dtype, made.memory + element * SENTINELS, rows, cols);
-    made.view.stride = (int64_t)stride;
-    lore_free(host);
-    return made;
-}
-
-/* The values, row behind row; checks that nothing else was written. Frees the sheet. */
-static float *sheet_take(const side *at, sheet *from)
-{
-    const lore_view view = from->view;
-    const size_t element = lore_dtype_size(view.dtype);
-    char *host = host_new(from->size_bytes);
-    lore_queue_download(at->queue, host, from->memory, from->size_bytes);
-    sync(at);
-    lore_backend_free(at->backend, from->memory);
-    float *values = host_new((size_t)view.rows * (size_t)view.cols * sizeof *values);
-    for (size_t i = 0; i < from->size_bytes / element; i++) {
-        const int64_t place = (int64_t)i - SENTINELS;
-        const int64_t row = place < 0 ? -1 : place / view.stride;
-        const int64_t col = place < 0 ? -1 : place % view.stride;
-        if (row >= 0 && row < view.rows && col < view.cols) {
-            values[row * view.cols + col] = read_as(view.dtype, host, i);
-        } else {
-            for (size_t b = 0; b < element; b++) {
-                CHECK_INT((unsigned char)host[i * element + b], 0xff);
-            }
-        }
-    }
-    lore_free(host);
-    return values;
-}
-
 /* ---- many rows over pages ---- */
 
 typedef struct many_shape {
@@ -140,17 +87,43 @@ static float *attend_many(const side *at, const many_shape *shape, const plan *h
     const lore_dtype dtype = dtype_for(at, shape->dtype);
     plan_copy copy = plan_upload(at, host);
     cache pages = cache_new(at, host, keys, values, LORE_BF16, shape->kv_heads, dim);
-    sheet in = sheet_new(at, dtype, queries, rows, cols, shape->gap),
-          out = sheet_new(at, dtype, NULL, rows, heads * dim, shape->gap);
+    grid in = grid_typed(at, dtype, NAN, queries, rows, cols, shape->gap),
+         out = grid_typed(at, dtype, NAN, NULL, rows, heads * dim, shape->gap);
     copy.batch.context_max += 100; /* a bound */
     lore_op_attend_paged(at->queue, out.view, lore_view_columns(in.view, 0, heads * dim),
                          &pages.pages, &copy.batch,
                          &(lore_attention){.scale = ATTENTION_SCALE, .window = shape->window});
-    float *result = sheet_take(at, &out);
-    lore_free(sheet_take(at, &in));
+    float *result = grid_take(at, &out);
+    lore_free(grid_take(at, &in));
     lore_free(cache_take(at, &pages));
     lore_backend_free(at->backend, copy.memory);
     return result;
+}
+
+/* Results that are stored in bf16 may be off by a unit of it, 2^-8 of themselves: rows that see few
+ * keys are some twenty times as large as the root mean square, which alone is .04 to .09 of it (as
+ * the same sums in f64 have it, weights and results rounded). What is left is bound as everywhere,
+ * and the root mean square of all differences by some times what those roundings make of it, which
+ * is .0022 at most. Frees both. */
+static void compare_stored(const subject *on, const char *what, lore_dtype dtype, float *got,
+                           float *want, size_t count)
+{
+    static const double RMS_MAX = 5e-3;
+    double squares = 0.0, wanted = 0.0;
+    for (size_t i = 0; i < count; i++) {
+        const double difference = (double)got[i] - (double)want[i];
+        squares += difference * difference;
+        wanted += (double)want[i] * (double)want[i];
+        if (dtype == LORE_BF16) { /* a NaN stays one */
+            const double unit = ldexp(fabs((double)want[i]), -8), off = fabs(difference);
+            got[i] = off <= unit ? want[i] : got[i] - (float)copysign(unit, difference);
+        }
+    }
+    if (!(sqrt(squares) <= RMS_MAX * sqrt(wanted))) {
+        CHECK_STOP("%s on %s: RMS error %.3g, allowed %.3g", what, on->name, sqrt(squares / wanted),
+                   RMS_MAX);
+    }
+    compare(on, what, got, want, count, TOLERANCE_BF16_ATTEND);
 }
 
 static void check_many(const subject *on, const many_shape *shape)
@@ -174,8 +147,8 @@ static void check_many(const subject *on, const many_shape *shape)
              shape->rows[0], shape->rows[1], shape->rows[2], shape->past[0], shape->past[1],
              shape->past[2], shape->group, shape->kv_heads, shape->head_dim, shape->page_tokens,
              shape->window, shape->gap, lore_dtype_name(shape->dtype));
-    compare(on, what, got, want, (size_t)rows * (size_t)(heads * shape->head_dim),
-            TOLERANCE_BF16_ATTEND);
+    compare_stored(on, what, dtype_for(&on->test, shape->dtype), got, want,
+                   (size_t)rows * (size_t)(heads * shape->head_dim));
 }
 
 static void cases_many_rows(const subject *on)
@@ -211,6 +184,46 @@ static void cases_many_rows(const subject *on)
     };
     for (size_t i = 0; i < sizeof large / sizeof large[0]; i++) {
         check_many(on, &large[i]);
+    }
+}
+
+/* Single rows behind contexts around tiles, parts and pages. The keys of a sequence are shared out
+ * among blocks, and whichever ends last merges: a second run has the same bits, and so has a row
+ * whose neighbours have other contexts, where the bounds of the launch are the same. */
+static void cases_decode(const subject *on)
+{
+    for (int i = 0; i < 24; i++) {
+        many_shape shape = {
+            .sequences = MANY_MAX,
+            .rows = {1, 1, 1},
+            .past = {3000, PICK(0, 1, 62, 63, 64, 511, 1023), PICK(127, 128, 700, 2047, 2048)},
+            .group = PICK(1, 4, 8, 16),
+            .kv_heads = PICK(1, 2),
+            .head_dim = i % 4 == 3 ? PICK(32, 80, 96, 256) : PICK(64, 128),
+            .page_tokens = PICK(32, 64),
+            .window = i % 6 == 5 ? 600 : 0,
+            .gap = 8,
+            .dtype = i % 2 == 0 ? LORE_BF16 : LORE_F32,
+        };
+        check_many(on, &shape);
+        plan host = plan_of(&shape);
+        const int32_t heads = shape.group * shape.kv_heads, cols = heads * shape.head_dim;
+        float *queries =
+                  random_floats((size_t)(MANY_MAX * (heads + 2 * shape.kv_heads) * shape.head_dim)),
+              *results[3];
+        uint16_t *keys = random_pages(&shape, &host), *values = random_pages(&shape, &host);
+        for (int pass = 0; pass < 3; pass++) {
+            host.past[2] -= pass == 2 ? 100 : 0;
+            results[pass] = attend_many(&on->test, &shape, &host, queries, keys, values);
+        }
+        CHECK(memcmp(results[0], results[1], (size_t)(MANY_MAX * cols) * sizeof(float)) == 0);
+        CHECK(memcmp(results[0], results[2], (size_t)(2 * cols) * sizeof(float)) == 0);
+        for (int pass = 0; pass < 3; pass++) {
+            lore_free(results[pass]);
+        }
+        lore_free(queries);
+        lore_free(keys);
+        lore_free(values);
     }
 }
 
@@ -260,21 +273,21 @@ static void check_packed_dtype(const subject *on, int32_t group, int32_t dim, in
     ON_BOTH(on, at)
     {
         const lore_dtype dtype = dtype_for(at, LORE_BF16);
-        sheet in = sheet_new(at, dtype, x, rows, cols, gap),
-              out = sheet_new(at, dtype, NULL, rows, heads * dim, gap);
+        grid in = grid_typed(at, dtype, NAN, x, rows, cols, gap),
+             out = grid_typed(at, dtype, NAN, NULL, rows, heads * dim, gap);
         int32_t *own = upload(at, starts, sizeof starts);
         lore_op_attend_packed(at->queue, out.view, in.view, heads, 2, PACKED, own, rows_max,
                               is_causal, &(lore_attention){.scale = ATTENTION_SCALE});
-        results[which++] = sheet_take(at, &out);
-        lore_free(sheet_take(at, &in));
+        results[which++] = grid_take(at, &out);
+        lore_free(grid_take(at, &in));
         lore_backend_free(at->backend, own);
     }
     lore_free(x);
     char what[100];
     snprintf(what, sizeof what, "attend_packed %d rows, %d heads of %d, gap %d%s", rows, heads, dim,
              gap, is_causal ? ", causal" : "");
-    compare(on, what, results[1], results[0], (size_t)rows * (size_t)(heads * dim),
-            TOLERANCE_BF16_ATTEND);
+    compare_stored(on, what, dtype_for(&on->test, LORE_BF16), results[1], results[0],
+                   (size_t)rows * (size_t)(heads * dim));
 }
 
 static void cases_packed_dtype(const subject *on)
@@ -388,7 +401,7 @@ static void print_packed(const subject *on, lore_dtype wanted)
 
 static void cases_speed(const subject *on)
 {
-    if (lore_backend_get_kind(on->test.backend) != LORE_BACKEND_CUDA) {
+    if (!is_on_device(on)) {
         CHECK_SKIP("speed is the GPU's");
     }
     static const many_shape shapes[] = {
@@ -411,18 +424,8 @@ static void cases_speed(const subject *on)
 
 static void run(void (*cases)(const subject *on))
 {
-    const char *name = getenv("LORE_TEST_BACKEND");
-    lore_backend_options options = {.kind = LORE_BACKEND_CUDA, .precision = LORE_PRECISION_BF16};
-    if (name != NULL && strcmp(name, "ref") == 0) {
-        options = (lore_backend_options){.kind = LORE_BACKEND_REF};
-    } else if (name != NULL && strcmp(name, "cpu") == 0) {
-        options.kind = LORE_BACKEND_CPU;
-    }
-    if (options.kind == LORE_BACKEND_CUDA && lore_backend_cuda_count() == 0) {
-        CHECK_SKIP("no CUDA device here, or built without CUDA");
-    }
     subject on;
-    subject_open(&on, options, 0, name != NULL ? name : "cuda");
+    subject_of_run(&on, LORE_PRECISION_BF16);
     cases(&on);
     subject_close(&on);
 }
@@ -434,8 +437,10 @@ static void run(void (*cases)(const subject *on))
     }
 
 GPU_TEST(gpu_many_rows, cases_many_rows)
+GPU_TEST(gpu_decode, cases_decode)
 GPU_TEST(gpu_many_rows_not_finite, cases_many_not_finite)
 GPU_TEST(gpu_packed_dtype, cases_packed_dtype)
 GPU_TEST(gpu_attention_speed, cases_speed)
 
-CHECK_MAIN(gpu_many_rows, gpu_many_rows_not_finite, gpu_packed_dtype, gpu_attention_speed)
+CHECK_MAIN(gpu_many_rows, gpu_decode, gpu_many_rows_not_finite, gpu_packed_dtype,
+           gpu_attention_speed)

@@ -32,7 +32,7 @@ CHECK_UNUSED static void cases_small(const subject *on)
     cases_rope_packed(on);
     cases_attention_not_finite(on);
     cases_penalise(on);
-    cases_take_drawn(on);
+    cases_embed_drawn(on);
     cases_sample(on);
     cases_sample_extremes(on);
     cases_sample_neighbours(on);

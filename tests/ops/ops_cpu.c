@@ -109,7 +109,8 @@ static bool run_scratch_op(lore_queue *queue, int which, const lore_weight *tabl
         lore_op_attend_paged(queue, out, queries, &held, &batch, &attention);
         return true;
     case 2:
-        lore_op_sample(queue, &id, &logprob, columns(lore_view_of(x.data, 1, 12), 0, 4), &sample);
+        lore_op_sample(queue, &id, &logprob, columns(lore_view_of(x.data, 1, 12), 0, 4), &sample,
+                       lore_drawing_of(&sample, 1));
         return true;
     case 3:
         lore_op_embed(queue, out, table, ids, 2.0f, false);

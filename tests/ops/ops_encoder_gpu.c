@@ -4,94 +4,12 @@
  * between two ops is f32. */
 #include "tests/ops/matmul_cases.h"
 
-static lore_backend_kind kind_of_run(void)
-{
-    const char *name = getenv("LORE_TEST_BACKEND");
-    if (name != NULL && strcmp(name, "ref") == 0) {
-        return LORE_BACKEND_REF;
-    }
-    return name != NULL && strcmp(name, "cpu") == 0 ? LORE_BACKEND_CPU : LORE_BACKEND_CUDA;
-}
-
 static void run(void (*cases)(const subject *on))
 {
-    const lore_backend_kind kind = kind_of_run();
-    if (kind == LORE_BACKEND_CUDA && lore_backend_cuda_count() == 0) {
-        CHECK_SKIP("no CUDA device here, or built without CUDA");
-    }
     subject on;
-    const lore_precision precision =
-        kind == LORE_BACKEND_CUDA ? LORE_PRECISION_BF16 : LORE_PRECISION_F32;
-    subject_open(&on, (lore_backend_options){.kind = kind, .precision = precision}, 0,
-                 kind == LORE_BACKEND_CUDA ? "cuda bf16" : getenv("LORE_TEST_BACKEND"));
+    subject_of_run(&on, LORE_PRECISION_BF16);
     cases(&on);
     subject_close(&on);
-}
-
-/* ---- views of either dtype, with sentinels before, behind and between their rows ---- */
-
-static const uint16_t SENTINEL_BF16 = 0xC5A7;
-
-typedef struct typed_grid {
-    char *memory;
-    lore_view view;
-    size_t count; /* elements allocated */
-} typed_grid;
-
-static void put(void *memory, lore_dtype dtype, size_t at, float value)
-{
-    if (dtype == LORE_BF16) {
-        ((uint16_t *)memory)[at] = lore_f32_to_bf16(value);
-    } else {
-        ((float *)memory)[at] = value;
-    }
-}
-
-/* values NULL: nothing but sentinels, which an output has to replace. */
-static typed_grid typed_new(const side *on, lore_dtype dtype, const float *values, int32_t rows,
-                            int32_t cols, int32_t gap)
-{
-    const size_t stride = (size_t)(cols + gap), size = lore_dtype_size(dtype);
-    typed_grid made = {.count = 2 * SENTINELS + (size_t)rows * stride};
-    char *host = host_new(made.count * size);
-    for (size_t i = 0; i < made.count; i++) {
-        put(host, dtype, i, dtype == LORE_BF16 ? lore_bf16_to_f32(SENTINEL_BF16) : SENTINEL);
-    }
-    for (int32_t r = 0; r < rows && values != NULL; r++) {
-        for (int32_t c = 0; c < cols; c++) {
-            put(host, dtype, SENTINELS + (size_t)r * stride + (size_t)c, values[r * cols + c]);
-        }
-    }
-    made.memory = upload(on, host, made.count * size);
-    made.view = lore_view_as(dtype, made.memory + SENTINELS * size, rows, cols);
-    made.view.stride = (int64_t)stride;
-    lore_free(host);
-    return made;
-}
-
-/* The values of the view as f32; checks all sentinels. Frees the grid. */
-static float *typed_take(const side *on, typed_grid *from)
-{
-    const lore_view view = from->view;
-    char *host = host_new(from->count * lore_dtype_size(view.dtype));
-    lore_queue_download(on->queue, host, from->memory, from->count * lore_dtype_size(view.dtype));
-    sync(on);
-    lore_backend_free(on->backend, from->memory);
-    float *values = host_new((size_t)view.rows * (size_t)view.cols * sizeof *values);
-    for (size_t i = 0; i < from->count; i++) {
-        const int64_t at = (int64_t)i - SENTINELS;
-        const int64_t row = at < 0 ? -1 : at / view.stride, col = at < 0 ? -1 : at % view.stride;
-        const float value = read_as(view.dtype, host, i);
-        if (row >= 0 && row < view.rows && col < view.cols) {
-            values[row * view.cols + col] = value;
-        } else if (value !=
-                   (view.dtype == LORE_BF16 ? lore_bf16_to_f32(SENTINEL_BF16) : SENTINEL)) {
-            CHECK_STOP("wrote %g outside the output, at row %" PRId64 " column %" PRId64,
-                       (double)value, row, col);
-        }
-    }
-    lore_free(host);
-    return values;
 }
 
 static lore_dtype between(const subject *on)
@@ -124,16 +42,16 @@ static float *run_norm(const side *at, const norm_case *k, lore_dtype y_dtype,
 {
     const float eps = 1e-5f;
     const size_t cols = (size_t)k->cols;
-    typed_grid x_grid = typed_new(at, LORE_F32, x, k->rows, k->cols, k->gap);
-    typed_grid y_grid = typed_new(at, y_dtype, y, k->rows, k->cols, k->gap);
-    typed_grid rounded = typed_new(at, rounded_dtype, NULL, k->rows, k->cols, k->gap);
+    grid x_grid = grid_typed(at, LORE_F32, SENTINEL, x, k->rows, k->cols, k->gap);
+    grid y_grid = grid_typed(at, y_dtype, SENTINEL, y, k->rows, k->cols, k->gap);
+    grid rounded = grid_typed(at, rounded_dtype, SENTINEL, NULL, k->rows, k->cols, k->gap);
     float *device_w = upload(at, w, cols * sizeof *w), *device_b = upload(at, b, cols * sizeof *b);
     lore_op_add_layernorm(at->queue, x_grid.view, k->has_rounded ? rounded.view : (lore_view){0},
                           k->has_y ? y_grid.view : (lore_view){0}, device_w,
                           k->has_b ? device_b : NULL, eps);
-    float *out = typed_take(at, &x_grid);
-    *rounded_out = typed_take(at, &rounded);
-    lore_free(typed_take(at, &y_grid)); /* y is only read */
+    float *out = grid_take(at, &x_grid);
+    *rounded_out = grid_take(at, &rounded);
+    lore_free(grid_take(at, &y_grid)); /* y is only read */
     lore_backend_free(at->backend, device_w);
     lore_backend_free(at->backend, device_b);
     return out;
@@ -222,14 +140,14 @@ static float *run_product(const side *at, const product_case *k, lore_dtype dtyp
 {
     lore_error err = {0};
     lore_weight *weight = NULL;
-    typed_grid in = typed_new(at, dtype, x, k->rows, k->depth, k->gap);
-    typed_grid out = typed_new(at, dtype, NULL, k->rows, k->outs, k->gap);
+    grid in = grid_typed(at, dtype, SENTINEL, x, k->rows, k->depth, k->gap);
+    grid out = grid_typed(at, dtype, SENTINEL, NULL, k->rows, k->outs, k->gap);
     float *device_bias = upload(at, bias, (size_t)k->outs * sizeof *bias);
     CHECK_OK(lore_weight_pack(at->backend, matrix, 1, LORE_USE_MATMUL, &weight, &err), &err);
     lore_op_matmul(at->queue, out.view, in.view, weight,
                    (lore_epilogue){k->has_bias ? device_bias : NULL, k->activation, false});
-    float *values = typed_take(at, &out);
-    lore_free(typed_take(at, &in));
+    float *values = grid_take(at, &out);
+    lore_free(grid_take(at, &in));
     lore_backend_free(at->backend, device_bias);
     lore_weight_free(weight);
     return values;

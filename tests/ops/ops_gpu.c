@@ -2,30 +2,10 @@
  * (ref, cpu, cuda). */
 #include "tests/ops/ops_cases.h"
 
-static lore_backend_kind kind_of_run(void)
-{
-    const char *name = getenv("LORE_TEST_BACKEND");
-    if (name != NULL && strcmp(name, "ref") == 0) {
-        return LORE_BACKEND_REF;
-    }
-    return name != NULL && strcmp(name, "cpu") == 0 ? LORE_BACKEND_CPU : LORE_BACKEND_CUDA;
-}
-
 static void run(lore_precision precision, void (*cases)(const subject *on))
 {
-    const lore_backend_kind kind = kind_of_run();
-    if (kind == LORE_BACKEND_CUDA && lore_backend_cuda_count() == 0) {
-        CHECK_SKIP("no CUDA device here, or built without CUDA");
-    }
-    if (kind == LORE_BACKEND_REF && precision != LORE_PRECISION_F32) {
-        CHECK_SKIP("ref computes in f32 only");
-    }
     subject on;
-    char name[64];
-    snprintf(name, sizeof name, "%s %s",
-             kind == LORE_BACKEND_CUDA ? "cuda" : getenv("LORE_TEST_BACKEND"),
-             lore_precision_name(precision));
-    subject_open(&on, (lore_backend_options){.kind = kind, .precision = precision}, 0, name);
+    subject_of_run(&on, precision);
     cases(&on);
     subject_close(&on);
 }
@@ -56,7 +36,7 @@ GPU_TEST(gpu_attention_not_finite_bf16, LORE_PRECISION_BF16, cases_attention_not
 GPU_TEST(gpu_not_finite_f32, LORE_PRECISION_F32, cases_matmul_not_finite)
 GPU_TEST(gpu_not_finite_bf16, LORE_PRECISION_BF16, cases_matmul_not_finite)
 GPU_TEST(gpu_penalise, LORE_PRECISION_F32, cases_penalise)
-GPU_TEST(gpu_take_drawn, LORE_PRECISION_F32, cases_take_drawn)
+GPU_TEST(gpu_embed_drawn, LORE_PRECISION_F32, cases_embed_drawn)
 GPU_TEST(gpu_sample, LORE_PRECISION_F32, cases_sample)
 GPU_TEST(gpu_sample_extremes, LORE_PRECISION_F32, cases_sample_extremes)
 GPU_TEST(gpu_sample_neighbours, LORE_PRECISION_F32, cases_sample_neighbours)
@@ -68,5 +48,5 @@ CHECK_MAIN(gpu_matmul_f32, gpu_matmul_bf16, gpu_embed, gpu_gather, gpu_norms, gp
            gpu_activations, gpu_add_and_softcap, gpu_pool, gpu_decoder_f32, gpu_decoder_bf16,
            gpu_packed_attention_f32, gpu_packed_attention_bf16, gpu_rope_packed,
            gpu_attention_not_finite_f32, gpu_attention_not_finite_bf16, gpu_not_finite_f32,
-           gpu_not_finite_bf16, gpu_penalise, gpu_take_drawn, gpu_sample, gpu_sample_extremes,
+           gpu_not_finite_bf16, gpu_penalise, gpu_embed_drawn, gpu_sample, gpu_sample_extremes,
            gpu_sample_neighbours, gpu_tops, gpu_golden_draws, gpu_scan)

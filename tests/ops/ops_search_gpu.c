@@ -5,15 +5,8 @@
 
 static void run(void (*cases)(const subject *on))
 {
-    const char *name = getenv("LORE_TEST_BACKEND");
-    lore_backend_options options = {.kind = LORE_BACKEND_CUDA};
-    if (name != NULL && strcmp(name, "cuda") != 0) {
-        options.kind = strcmp(name, "cpu") == 0 ? LORE_BACKEND_CPU : LORE_BACKEND_REF;
-    } else if (lore_backend_cuda_count() == 0) {
-        CHECK_SKIP("no CUDA device here, or built without CUDA");
-    }
     subject on;
-    subject_open(&on, options, 0, name != NULL ? name : "cuda");
+    subject_of_run(&on, LORE_PRECISION_F32);
     cases(&on);
     subject_close(&on);
 }

@@ -75,7 +75,7 @@ static float random_value(void)
     return random_below(50) == 0 ? 6.0f * sum : sum;
 }
 
-static int32_t pick(const int32_t *values, size_t count)
+CHECK_UNUSED static int32_t pick(const int32_t *values, size_t count)
 {
     return values[random_below((int32_t)count)];
 }
@@ -89,7 +89,7 @@ static void *host_new(size_t size_bytes)
     return memory;
 }
 
-static float *random_floats(size_t count)
+CHECK_UNUSED static float *random_floats(size_t count)
 {
     float *values = host_new(count * sizeof *values);
     for (size_t i = 0; i < count; i++) {
@@ -108,7 +108,7 @@ static void shuffle(int32_t *out, int32_t count)
     }
 }
 
-static void *store_as(lore_dtype dtype, const float *values, size_t count)
+CHECK_UNUSED static void *store_as(lore_dtype dtype, const float *values, size_t count)
 {
     void *data = host_new(count * lore_dtype_size(dtype));
     for (size_t i = 0; i < count; i++) {
@@ -129,7 +129,7 @@ static void *store_as(lore_dtype dtype, const float *values, size_t count)
     return data;
 }
 
-static float read_as(lore_dtype dtype, const void *data, size_t i)
+CHECK_UNUSED static float read_as(lore_dtype dtype, const void *data, size_t i)
 {
     return dtype == LORE_F16    ? lore_f16_to_f32(((const uint16_t *)data)[i])
            : dtype == LORE_BF16 ? lore_bf16_to_f32(((const uint16_t *)data)[i])
@@ -154,26 +154,48 @@ static void sync(const side *on)
 
 /* A view in a side's memory with sentinels before, behind and between its rows. */
 typedef struct grid {
-    float *memory;
+    char *memory;
     lore_view view;
-    size_t count; /* floats allocated */
+    size_t count; /* elements allocated */
+    float sentinel;
 } grid;
 
-static grid grid_new(const side *on, const float *values, int32_t rows, int32_t cols, int32_t gap)
+static void put_as(lore_dtype dtype, void *to, size_t i, float value)
 {
-    grid made = {.count = 2 * SENTINELS + (size_t)rows * (size_t)(cols + gap)};
-    float *host = host_new(made.count * sizeof *host);
+    if (dtype == LORE_BF16) {
+        ((uint16_t *)to)[i] = lore_f32_to_bf16(value);
+    } else {
+        ((float *)to)[i] = value;
+    }
+}
+
+/* values NULL: NaN, which an output has to replace. */
+static grid grid_typed(const side *on, lore_dtype dtype, float sentinel, const float *values,
+                       int32_t rows, int32_t cols, int32_t gap)
+{
+    const size_t stride = (size_t)(cols + gap), size = lore_dtype_size(dtype);
+    grid made = {.count = 2 * SENTINELS + (size_t)rows * stride, .sentinel = sentinel};
+    char *host = host_new(made.count * size);
     for (size_t i = 0; i < made.count; i++) {
-        host[i] = SENTINEL;
+        put_as(dtype, host, i, sentinel);
     }
-    for (int32_t r = 0; r < rows && values != NULL; r++) {
-        memcpy(host + SENTINELS + (size_t)r * (size_t)(cols + gap),
-               values + (size_t)r * (size_t)cols, (size_t)cols * sizeof *host);
+    for (int32_t r = 0; r < rows; r++) {
+        for (int32_t c = 0; c < cols; c++) {
+            put_as(dtype, host, SENTINELS + (size_t)r * stride + (size_t)c,
+                   values != NULL ? values[(int64_t)r * cols + c] : NAN);
+        }
     }
-    made.memory = upload(on, host, made.count * sizeof *host);
-    made.view = (lore_view){made.memory + SENTINELS, rows, cols, cols + gap, LORE_F32};
+    made.memory = upload(on, host, made.count * size);
+    made.view = lore_view_as(dtype, made.memory + SENTINELS * size, rows, cols);
+    made.view.stride = (int64_t)stride;
     lore_free(host);
     return made;
+}
+
+CHECK_UNUSED static grid grid_new(const side *on, const float *values, int32_t rows, int32_t cols,
+                                  int32_t gap)
+{
+    return grid_typed(on, LORE_F32, SENTINEL, values, rows, cols, gap);
 }
 
 /* The columns first .. first+cols-1 of a view. */
@@ -185,22 +207,24 @@ CHECK_UNUSED static lore_view columns(lore_view view, int32_t first, int32_t col
 }
 
 /* The values of the view, row after row; checks all sentinels. Frees the grid. */
-static float *grid_take(const side *on, grid *from)
+CHECK_UNUSED static float *grid_take(const side *on, grid *from)
 {
-    float *host = host_new(from->count * sizeof *host);
-    lore_queue_download(on->queue, host, from->memory, from->count * sizeof *host);
+    const lore_view view = from->view;
+    const size_t size = lore_dtype_size(view.dtype);
+    char *host = host_new(from->count * size), sentinel[sizeof(float)];
+    put_as(view.dtype, sentinel, 0, from->sentinel);
+    lore_queue_download(on->queue, host, from->memory, from->count * size);
     sync(on);
     lore_backend_free(on->backend, from->memory);
-    const lore_view view = from->view;
     float *values = host_new((size_t)view.rows * (size_t)view.cols * sizeof *values);
     for (size_t i = 0; i < from->count; i++) {
         const int64_t at = (int64_t)i - SENTINELS;
         const int64_t row = at < 0 ? -1 : at / view.stride, col = at < 0 ? -1 : at % view.stride;
         if (row >= 0 && row < view.rows && col < view.cols) {
-            values[row * view.cols + col] = host[i];
-        } else if (memcmp(&host[i], &SENTINEL, sizeof SENTINEL) != 0) {
+            values[row * view.cols + col] = read_as(view.dtype, host, i);
+        } else if (memcmp(host + i * size, sentinel, size) != 0) {
             CHECK_STOP("wrote %g outside the output, at row %" PRId64 " column %" PRId64,
-                       (double)host[i], row, col);
+                       (double)read_as(view.dtype, host, i), row, col);
         }
     }
     lore_free(host);
@@ -270,6 +294,31 @@ CHECK_UNUSED static void subject_open(subject *on, lore_backend_options options,
     options.pool = on->pool;
     side_open(&on->test, &options);
     side_open(&on->ref, &(lore_backend_options){.kind = LORE_BACKEND_REF});
+}
+
+/* A subject of a run on an accelerator: cuda, or the backend that LORE_TEST_BACKEND names (ref,
+ * cpu, cuda), to try the cases themselves. ref computes in f32 alone. Without a device the test
+ * ends. */
+CHECK_UNUSED static void subject_of_run(subject *on, lore_precision precision)
+{
+    static char named[64];
+    const char *name = getenv("LORE_TEST_BACKEND");
+    lore_backend_options options = {.kind = LORE_BACKEND_CUDA, .precision = precision};
+    if (name != NULL && strcmp(name, "cpu") == 0) {
+        options.kind = LORE_BACKEND_CPU;
+    } else if (name != NULL && strcmp(name, "ref") == 0) {
+        options = (lore_backend_options){.kind = LORE_BACKEND_REF, .precision = LORE_PRECISION_F32};
+    } else if (lore_backend_cuda_count() == 0) {
+        CHECK_SKIP("no CUDA device here, or built without CUDA");
+    }
+    snprintf(named, sizeof named, "%s %s", name != NULL ? name : "cuda",
+             lore_precision_name(options.precision));
+    subject_open(on, options, 0, named);
+}
+
+CHECK_UNUSED static bool is_on_device(const subject *on)
+{
+    return lore_backend_get_kind(on->test.backend) == LORE_BACKEND_CUDA;
 }
 
 CHECK_UNUSED static void subject_close(subject *on)

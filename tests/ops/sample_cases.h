@@ -11,7 +11,7 @@
 static void run_sample(const side *at, const float *logits, int32_t rows, int32_t cols,
                        const lore_sample *samples, int32_t *ids, float *logprobs)
 {
-    grid in = grid_new(at, logits, rows, cols, 9);
+    grid in = grid_new(at, logits, rows, cols, cols % 4 == 0 ? 8 : 9); /* aligned, or not at all */
     const size_t count = (size_t)rows + 2; /* one sentinel on each side */
     int32_t marks[64];
     CHECK(count <= 64);
@@ -21,7 +21,8 @@ static void run_sample(const side *at, const float *logits, int32_t rows, int32_
     int32_t *own_ids = upload(at, marks, count * sizeof *marks);
     float *own_logprobs = upload(at, marks, count * sizeof *marks);
     lore_sample *own_samples = upload(at, samples, (size_t)rows * sizeof *samples);
-    lore_op_sample(at->queue, own_ids + 1, own_logprobs + 1, in.view, own_samples);
+    lore_op_sample(at->queue, own_ids + 1, own_logprobs + 1, in.view, own_samples,
+                   lore_drawing_of(samples, rows));
     int32_t taken[64];
     lore_queue_download(at->queue, taken, own_ids, count * sizeof *taken);
     sync(at);

@@ -4,6 +4,7 @@
 #ifndef LORE_TESTS_OPS_SEARCH_CASES_H
 #define LORE_TESTS_OPS_SEARCH_CASES_H
 
+#include "kernels/search.h"
 #include "tests/ops/ops_subject.h"
 
 typedef struct search_case {

@@ -3,6 +3,7 @@
 #ifndef LORE_TESTS_SMALL_CASES_H
 #define LORE_TESTS_SMALL_CASES_H
 
+#include "kernels/search.h"
 #include "tests/ops/matmul_cases.h"
 
 /* ---- embed and gather ---- */
@@ -45,6 +46,46 @@ CHECK_UNUSED static void cases_embed(const subject *on)
         lore_free(old);
         compare(on, "embed", results[1], results[0], (size_t)rows * (size_t)cols,
                 6e-7); /* two roundings, one of them fused */
+    }
+}
+
+/* Ids below 0 are taken from the draws: the rows are those of the ids that they stand for. */
+CHECK_UNUSED static void cases_embed_drawn(const subject *on)
+{
+    enum { MOST = 300, DRAWS = 40, TABLE = 13 };
+    for (int i = 0; i < 8; i++) {
+        const int32_t rows = PICK(0, 1, 8, 255, 256, 257, MOST), cols = PICK(1, 8, 33);
+        source from = source_new(LORE_F32, LORE_PRECISION_F32, TABLE, cols);
+        int32_t ids[MOST], drawn[DRAWS], meant[MOST];
+        for (int32_t k = 0; k < DRAWS; k++) {
+            drawn[k] = random_below(TABLE);
+        }
+        for (int32_t r = 0; r < rows; r++) {
+            ids[r] = random_below(2) == 0 ? -1 - random_below(DRAWS) : random_below(TABLE);
+            meant[r] = ids[r] < 0 ? drawn[-1 - ids[r]] : ids[r];
+        }
+        ON_BOTH(on, at)
+        {
+            lore_weight *table = NULL;
+            lore_error err = {0};
+            CHECK_OK(lore_weight_pack(at->backend, &from.matrix, 1, LORE_USE_EMBED, &table, &err),
+                     &err);
+            grid out = grid_new(at, NULL, rows, cols, 3), want = grid_new(at, NULL, rows, cols, 0);
+            int32_t *own = upload(at, ids, (size_t)rows * sizeof *ids);
+            int32_t *own_drawn = upload(at, drawn, sizeof drawn);
+            int32_t *own_meant = upload(at, meant, (size_t)rows * sizeof *meant);
+            lore_op_embed_drawn(at->queue, out.view, table, own, own_drawn, 2.5f);
+            lore_op_embed(at->queue, want.view, table, own_meant, 2.5f, false);
+            float *got = grid_take(at, &out), *wanted = grid_take(at, &want);
+            CHECK(memcmp(got, wanted, (size_t)rows * (size_t)cols * sizeof *got) == 0);
+            lore_free(got);
+            lore_free(wanted);
+            lore_backend_free(at->backend, own);
+            lore_backend_free(at->backend, own_drawn);
+            lore_backend_free(at->backend, own_meant);
+            lore_weight_free(table);
+        }
+        source_free(&from);
     }
 }
 
@@ -238,37 +279,6 @@ CHECK_UNUSED static void cases_pool(const subject *on)
         lore_free(x);
         compare(on, "pool", results[1], results[0], (size_t)sequences * (size_t)cols,
                 TOLERANCE_SUM);
-    }
-}
-
-/* ---- steps ---- */
-
-/* Ids below 0 are taken from the draws, the others stay, and so does what lies behind them. */
-CHECK_UNUSED static void cases_take_drawn(const subject *on)
-{
-    enum { MOST = 700, DRAWS = 300 };
-    for (int i = 0; i < 8; i++) {
-        const int32_t count = PICK(0, 1, 8, 255, 256, 257, 699);
-        int32_t ids[MOST], drawn[DRAWS], wanted[MOST];
-        for (int32_t k = 0; k < DRAWS; k++) {
-            drawn[k] = random_below(100000);
-        }
-        for (int32_t r = 0; r < MOST; r++) {
-            ids[r] = random_below(2) == 0 ? -1 - random_below(DRAWS) : random_below(100000);
-            wanted[r] = ids[r] < 0 && r < count ? drawn[-1 - ids[r]] : ids[r];
-        }
-        ON_BOTH(on, at)
-        {
-            int32_t *own = upload(at, ids, sizeof ids), got[MOST];
-            int32_t *own_drawn = upload(at, drawn, sizeof drawn);
-            lore_op_take_drawn(at->queue, own, own_drawn, count);
-            lore_queue_download(at->queue, got, own, sizeof got);
-            lore_error err = {0};
-            CHECK_OK(lore_queue_sync(at->queue, &err), &err);
-            CHECK(memcmp(got, wanted, sizeof got) == 0);
-            lore_backend_free(at->backend, own);
-            lore_backend_free(at->backend, own_drawn);
-        }
     }
 }
 

@@ -24,7 +24,6 @@ typedef enum deferred_kind {
     CALL_PENALISE,
     CALL_TOPS,
     CALL_SAMPLE,
-    CALL_DRAWN,
     CALL_COPY,
     CALL_LAYERNORM,
     CALL_PACKED,
@@ -49,6 +48,7 @@ typedef struct deferred_call {
     lore_attention attention;
     int32_t heads, kv_heads, longest;
     lore_pooling pooling;
+    lore_drawing drawing;
 } deferred_call;
 
 typedef struct deferred_backend {
@@ -79,7 +79,7 @@ static void deferred_run(lore_queue *q, const deferred_call *c)
 {
     switch (c->kind) {
     case CALL_EMBED:
-        lore_op_embed(q, c->out, c->weight, c->from, c->number, c->flag);
+        q->ops->embed(q, c->out, c->weight, c->from, c->more, c->number, c->flag);
         return;
     case CALL_RMSNORM:
         lore_op_rmsnorm(q, c->out, c->x, c->from, c->number);
@@ -112,10 +112,7 @@ static void deferred_run(lore_queue *q, const deferred_call *c)
         lore_op_tops(q, c->to, c->x, c->from);
         return;
     case CALL_SAMPLE:
-        lore_op_sample(q, c->to, c->more, c->x, c->from);
-        return;
-    case CALL_DRAWN:
-        lore_op_take_drawn(q, c->to, c->from, c->count);
+        lore_op_sample(q, c->to, c->more, c->x, c->from, c->drawing);
         return;
     case CALL_COPY:
         memcpy(c->to, c->from, c->bytes);
@@ -164,12 +161,14 @@ static void deferred_flush(deferred_queue *own, int32_t until)
 /* ---- ops ---- */
 
 static void deferred_embed(lore_queue *q, lore_view out, const lore_weight *table,
-                           const int32_t *ids, float scale, bool is_accumulating)
+                           const int32_t *ids, const int32_t *drawn, float scale,
+                           bool is_accumulating)
 {
     deferred_add(q, (deferred_call){.kind = CALL_EMBED,
                                     .out = out,
                                     .weight = table,
                                     .from = ids,
+                                    .more = (void *)(uintptr_t)drawn,
                                     .number = scale,
                                     .flag = is_accumulating});
 }
@@ -264,16 +263,14 @@ static void deferred_tops(lore_queue *q, lore_likely *tops, lore_view logits,
 }
 
 static void deferred_sample(lore_queue *q, int32_t *ids, float *logprobs, lore_view logits,
-                            const lore_sample *samples)
+                            const lore_sample *samples, lore_drawing widest)
 {
-    deferred_add(
-        q, (deferred_call){
-               .kind = CALL_SAMPLE, .to = ids, .more = logprobs, .x = logits, .from = samples});
-}
-
-static void deferred_drawn(lore_queue *q, int32_t *ids, const int32_t *drawn, int32_t count)
-{
-    deferred_add(q, (deferred_call){.kind = CALL_DRAWN, .to = ids, .from = drawn, .count = count});
+    deferred_add(q, (deferred_call){.kind = CALL_SAMPLE,
+                                    .to = ids,
+                                    .more = logprobs,
+                                    .x = logits,
+                                    .from = samples,
+                                    .drawing = widest});
 }
 
 /* ---- an encoder's ---- */
@@ -329,7 +326,6 @@ static const lore_ops deferred_ops = {.name = "deferred",
                                       .penalise = deferred_penalise,
                                       .tops = deferred_tops,
                                       .sample = deferred_sample,
-                                      .take_drawn = deferred_drawn,
                                       .layernorm = deferred_layernorm,
                                       .attend_packed = deferred_packed,
                                       .pool = deferred_pool};

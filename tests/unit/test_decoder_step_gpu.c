@@ -25,7 +25,7 @@ static void prepare_all(lore_decoder *d)
     int32_t calls = 0;
     while (!is_done) {
         CHECK_OK(lore_decoder_prepare(d, &is_done, &err), &err);
-        CHECK(calls++ <= d->row_buckets * d->context_buckets);
+        CHECK(calls++ <= 2 * d->row_buckets * d->context_buckets); /* run, and recorded */
     }
     for (int32_t i = 0; i < d->row_buckets * d->context_buckets; i++) {
         CHECK(d->recorded[i].recording != NULL && !d->recorded[i].is_refused);

@@ -37,6 +37,7 @@ typedef struct fake {
     } flights[2];
     int32_t flight_count;
     atomic_int flights_most;
+    atomic_int parts_left; /* of what is prepared; the last one fails */
     bool is_closed;
     lore_decoder_info info;
     lore_tokenizer *tokenizer;
@@ -120,6 +121,16 @@ static lore_status fake_collect(void *self, int32_t *ids, float *logprobs, lore_
     }
     nanosleep(&(struct timespec){us / 1000000, us % 1000000 * 1000}, NULL);
     return LORE_OK;
+}
+
+static lore_status fake_prepare(void *self, bool *is_done, lore_error *err)
+{
+    fake *model = self;
+    CHECK_INT(model->flight_count, 0);
+    *is_done = false;
+    return atomic_fetch_sub(&model->parts_left, 1) > 1
+               ? LORE_OK
+               : lore_fail(err, LORE_ERR_DEVICE, "the test's device has failed");
 }
 
 static void fake_close(void *self)
@@ -499,6 +510,30 @@ TEST(survives_a_failing_device)
     lore_engine_stop(engine, 0);
     lore_log_set_sink(NULL, NULL);
     CHECK_INT(lines, 1);
+    fake_destroy(&model);
+}
+
+/* Part after part while nobody asks, answers in between, and no more of it behind a failure. */
+TEST(prepares_while_idle)
+{
+    fake model;
+    fake_init(&model);
+    atomic_store(&model.parts_left, 3);
+    lore_engine_model parts = model_of(&model);
+    parts.prepare = fake_prepare;
+    const lore_limits limits = limits_of_test();
+    lore_engine *engine = NULL;
+    lore_error err;
+    CHECK_OK(lore_engine_start_model(&parts, &limits, &engine, &err), &err);
+    lore_generation generation = generation_of(5, 0);
+    for (int before = 3; before >= 0; before--) {
+        while (atomic_load(&model.parts_left) > before) {
+            lore_clock_sleep_ms(1);
+        }
+        CHECK_INT(listen_to(submit(engine, &generation), model.tokenizer).count, 5);
+    }
+    CHECK_INT(atomic_load(&model.parts_left), 0);
+    lore_engine_stop(engine, 0);
     fake_destroy(&model);
 }
 
@@ -1060,7 +1095,7 @@ TEST(does_the_same_with_two_steps_in_flight)
 
 CHECK_MAIN(answers_until_length_context_or_end_of_text, ends_at_stop_strings_across_tokens,
            refuses_bad_requests, runs_requests_together_and_refuses_one_too_many,
-           forgets_cancelled_and_abandoned_requests, survives_a_failing_device,
+           forgets_cancelled_and_abandoned_requests, survives_a_failing_device, prepares_while_idle,
            finishes_what_was_accepted_before_it_stops, cancels_what_is_left_at_the_deadline,
            refuses_work_while_it_stops, cuts_prompts_so_that_running_answers_do_not_wait,
            allocates_nothing_in_a_step, survives_every_failing_allocation,
