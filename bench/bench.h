@@ -59,11 +59,11 @@ LORE_MUST_USE lore_status lore_bench_encode(lore_bench *bench, lore_error *err);
 LORE_MUST_USE lore_status lore_bench_prefill(lore_bench *bench, lore_error *err);
 LORE_MUST_USE lore_status lore_bench_decode(lore_bench *bench, lore_error *err);
 LORE_MUST_USE lore_status lore_bench_search(lore_bench *bench, lore_error *err);
-/* The end of the one before: nothing where no GPU is configured. */
+/* The end of the one before, and search --vectors: nothing where no GPU is configured. */
 LORE_MUST_USE lore_status lore_bench_device_search(lore_bench *bench, lore_error *err);
 LORE_MUST_USE lore_status lore_bench_ingest(lore_bench *bench, lore_error *err);
 LORE_MUST_USE lore_status lore_bench_serve(lore_bench *bench, lore_error *err);
-/* search --vectors: the exact scan alone. */
+/* search --vectors without a GPU: the exact scan alone. */
 LORE_MUST_USE lore_status lore_bench_scan(lore_bench *bench, lore_error *err);
 /* serve --engine, and serve --soak: the engine alone. */
 LORE_MUST_USE lore_status lore_bench_rate(lore_bench *bench, lore_error *err);

@@ -4,8 +4,10 @@
  * A step reads every weight whatever the number of streams, and the keys and values of every
  * stream; the floor is that many bytes over the read bandwidth of a moment before, and the share
  * the same the other way round. (Of layers that see a window, all keys count, so their share comes
- * out too high where contexts are longer.) Steps run back to back; figures are medians of the time
- * from the end of one to the end of the next. */
+ * out too high where contexts are longer.) Steps run as the engine runs them, on a GPU two at a
+ * time with the tokens of one fed on before the host has seen them; figures are medians of the time
+ * from the end of one to the end of the next. What the host does to submit a step stands beside it
+ * where a GPU computes the step meanwhile. */
 #include "api/app.h"
 #include "base/clock.h"
 #include "bench/bench.h"
@@ -25,7 +27,8 @@ enum {
 /* ---- streams ---- */
 
 typedef struct stopwatch {
-    lore_bench_samples *times;
+    const lore_bench_model *model;
+    lore_bench_samples times, host; /* seconds of a step, and of those the host's */
     int64_t last_ns;
 } stopwatch;
 
@@ -34,18 +37,22 @@ static void note_step(void *self, int32_t step)
     stopwatch *watch = self;
     const int64_t now_ns = lore_clock_ns();
     if (step >= WARM_STEPS) {
-        lore_bench_sample(watch->times, (double)(now_ns - watch->last_ns) * 1e-9);
+        lore_bench_sample(&watch->times, (double)(now_ns - watch->last_ns) * 1e-9);
+        lore_bench_sample(&watch->host, (double)watch->model->submit_ns * 1e-9);
     }
     watch->last_ns = now_ns;
 }
 
-static lore_status time_streams(lore_bench_model *m, int32_t count, lore_bench_samples *times,
+static lore_status time_streams(lore_bench_model *m, int32_t count, stopwatch *watch,
                                 lore_error *err)
 {
     const int32_t steps = WARM_STEPS + (int32_t)lore_bench_budget(m->bench, STEPS);
-    stopwatch watch = {times, lore_clock_ns()};
-    const lore_status status = lore_bench_model_decode(m, count, steps, note_step, &watch, err);
-    return status == LORE_OK ? lore_bench_samples_check(times, "decoding", err) : status;
+    watch->last_ns = lore_clock_ns();
+    lore_status status = lore_bench_model_decode(m, count, steps, note_step, watch, err);
+    if (status == LORE_OK) {
+        status = lore_bench_samples_check(&watch->times, "decoding", err);
+    }
+    return status == LORE_OK ? lore_bench_samples_check(&watch->host, "decoding", err) : status;
 }
 
 /* Seconds that reading alone takes, in the middle of the timed steps. */
@@ -57,37 +64,47 @@ static double floor_of(const lore_bench_model *m, int32_t count, int32_t context
            read_rate;
 }
 
+static void report_step(const lore_bench_model *m, const char *name, const char *unit, double scale,
+                        lore_bench_samples *times, double floor)
+{
+    for (int32_t i = 0; i < times->count; i++) {
+        times->items[i] *= scale;
+    }
+    lore_bench_report_median(m->bench->report, name, unit, times, floor * scale);
+}
+
 static void report_streams(const lore_bench_model *m, int32_t count, int32_t context,
-                           lore_bench_samples *times, double floor)
+                           stopwatch *watch, double floor)
 {
     char name[64];
+    lore_bench_samples *times = &watch->times;
     const double seconds = lore_bench_percentile(times, 50.0);
     snprintf(name, sizeof name, "%d stream%s, past %d", count, count == 1 ? "" : "s", context);
     lore_bench_report_figure(m->bench->report,
                              &(lore_bench_figure){name, count / seconds, "tok/s", floor / seconds,
                                                   "of read bandwidth", times->count});
-    for (int32_t i = 0; i < times->count; i++) {
-        times->items[i] *= 1e3;
+    report_step(m, "  a step", "ms", 1e3, times, floor);
+    if (lore_bench_has_gpu(m->bench)) { /* a processor has computed the step by then */
+        report_step(m, "  of it the host's, to submit one", "us", 1e6, &watch->host, 0.0);
     }
-    lore_bench_report_median(m->bench->report, "  a step", "ms", times, floor * 1e3);
 }
 
 /* *rate: tokens a second of one stream, from the first call. */
 static lore_status bench_streams(lore_bench_model *m, int32_t count, int32_t context, double *rate,
                                  lore_error *err)
 {
-    lore_bench_samples times = {0};
+    stopwatch watch = {.model = m};
     double read_rate = 0.0;
     lore_status status = lore_bench_model_fill(m, count, context, err);
     if (status == LORE_OK) {
         status = lore_bench_read_now(m->bench, &read_rate, err);
     }
     if (status == LORE_OK) {
-        status = time_streams(m, count, &times, err);
+        status = time_streams(m, count, &watch, err);
     }
     if (status == LORE_OK) {
-        const double tokens = count / lore_bench_percentile(&times, 50.0);
-        report_streams(m, count, context, &times, floor_of(m, count, context, read_rate));
+        const double tokens = count / lore_bench_percentile(&watch.times, 50.0);
+        report_streams(m, count, context, &watch, floor_of(m, count, context, read_rate));
         *rate = count == 1 ? tokens : *rate;
         if (count > 1 && *rate > 0.0) {
             char name[64];
@@ -98,7 +115,8 @@ static lore_status bench_streams(lore_bench_model *m, int32_t count, int32_t con
         }
         status = lore_bench_check_cancelled(m->bench, err);
     }
-    lore_bench_samples_destroy(&times);
+    lore_bench_samples_destroy(&watch.times);
+    lore_bench_samples_destroy(&watch.host);
     return status;
 }
 

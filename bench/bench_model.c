@@ -186,8 +186,10 @@ lore_status lore_bench_model_decode(lore_bench_model *m, int32_t count, int32_t 
     }
     for (int32_t submitted = 0; collected < steps && status == LORE_OK;) {
         if (submitted < steps && submitted - collected < in_flight_max) {
+            const int64_t begin_ns = lore_clock_ns();
             const lore_step step = make_step(m, 0, count, 1);
             status = lore_decoder_submit(m->decoder, &step, err);
+            m->submit_ns = lore_clock_ns() - begin_ns;
             submitted++;
             for (int32_t s = 0; s < count; s++) { /* the next one begins before this one is read */
                 m->ids[s] = LORE_ID_DRAWN(s);

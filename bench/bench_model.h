@@ -19,6 +19,7 @@ typedef struct lore_bench_model {
     int32_t pages_each; /* of a stream */
     int32_t *filled;    /* [streams_max] tokens of each stream whose keys and values are there */
     uint64_t random;
+    int64_t submit_ns; /* what the last step of lore_bench_model_decode took to make and submit */
     /* One step's arrays. */
     int32_t *ids, *row_start, *past, *page_start, *pages, *logits_rows, *drawn;
     lore_sample *samples;

@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "bench/bench_peak.h"
+#include "kernels/search.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -336,8 +337,7 @@ static void attend_body(bench *on, void *self)
                               shape->kv_heads, shape->sequences, work->starts, shape->rows,
                               shape->is_causal, &attention);
     } else {
-        const lore_view queries =
-            lore_view_columns(lore_view_of(work->x, rows, wide), 0, cols);
+        const lore_view queries = lore_view_columns(lore_view_of(work->x, rows, wide), 0, cols);
         lore_op_attend_paged(on->queue, out, queries, &work->cache, &work->batch, &attention);
     }
 }
@@ -466,7 +466,8 @@ static void sample_greedy_body(bench *on, void *self)
     const lore_sample sample = {.top_p = 1.0f};
     int32_t id;
     float logprob;
-    lore_op_sample(on->queue, &id, &logprob, lore_view_of(work->x, 1, VOCABULARY), &sample);
+    lore_op_sample(on->queue, &id, &logprob, lore_view_of(work->x, 1, VOCABULARY), &sample,
+                   lore_drawing_of(&sample, 1));
 }
 
 static void sample_top_p_body(bench *on, void *self)
@@ -475,7 +476,8 @@ static void sample_top_p_body(bench *on, void *self)
     const lore_sample sample = {.temperature = 0.2f, .top_p = 0.9f, .top_k = 50};
     int32_t id;
     float logprob;
-    lore_op_sample(on->queue, &id, &logprob, lore_view_of(work->x, 1, VOCABULARY), &sample);
+    lore_op_sample(on->queue, &id, &logprob, lore_view_of(work->x, 1, VOCABULARY), &sample,
+                   lore_drawing_of(&sample, 1));
 }
 
 static void scan_body(bench *on, void *self)

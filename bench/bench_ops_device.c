@@ -1,5 +1,6 @@
 /* The op benchmark of a device: shapes of a 7B Mistral and a 1B Llama, many ops back to back and
- * one wait for all of them.
+ * one wait for all of them. They are called as models/decoder.c calls them: what passes between two
+ * is in the backend's dtype, and a product with a norm before it or a gate behind it is one op.
  *
  * A launch costs the host microseconds and a wait tens of them, so a single op cannot be timed; a
  * run here is as many as take some milliseconds. Weights of one shape rotate through more than the
@@ -11,6 +12,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "bench/bench_peak.h"
 #include "bench/bench_report.h"
 
 #include <math.h>
@@ -23,6 +25,7 @@ enum {
     OPS_MAX = 2000,
     ROTATED_MIB = 160, /* of weights of one shape */
     WEIGHTS_MAX = 64,
+    BLOCKS_MAX = 16,
     ROWS_MAX = 4096,
     WIDE = 28672,
     FLOATS = 2048 * WIDE, /* of the largest input or output */
@@ -32,8 +35,7 @@ enum {
     HEAD = 128,
     SEQUENCES_MAX = 128,
     VOCABULARY = 128256,
-    SAMPLED_MAX = 64,
-    SCAN_DIM = 384
+    SAMPLED_MAX = 64
 };
 
 typedef struct device_bench {
@@ -41,27 +43,18 @@ typedef struct device_bench {
     lore_backend *backend;
     lore_queue *queue;
     lore_weight *weights[WEIGHTS_MAX];
-    int32_t weight_count, turn;
-    float *x, *y; /* [FLOATS] of the backend, as all below */
+    void *blocks[BLOCKS_MAX]; /* all that was allocated */
+    int32_t weight_count, block_count, turn;
+    lore_dtype dtype; /* of what passes between ops */
+    float *x, *y;     /* [FLOATS] of the backend, as all below */
     void *keys, *values;
-    int8_t *vectors; /* [options->vectors, SCAN_DIM] */
-    float *norm;     /* [WIDE] */
-    int32_t *pages, *row_start, *past, *page_start, *ids, *rope_starts;
+    float *norm; /* [WIDE] */
+    int32_t *pages, *row_start, *past, *page_start, *ids;
     float *logprobs, *cosine;
     lore_sample *samples;
 } device_bench;
 
 /* ---- memory ---- */
-
-/* Random numbers of .125 to 2 and their negatives, as bf16 and two by two as f32. */
-static void draw_words(uint64_t *words, size_t count)
-{
-    uint64_t state = count;
-    for (size_t i = 0; i < count; i++) {
-        words[i] = (lore_random_next(&state) & UINT64_C(0x81ff81ff81ff81ff)) |
-                   UINT64_C(0x3e003e003e003e00);
-    }
-}
 
 /* *memory_out: so many bytes of them. */
 static lore_status take_random(device_bench *d, size_t bytes, void *memory_out, lore_error *err)
@@ -72,12 +65,14 @@ static lore_status take_random(device_bench *d, size_t bytes, void *memory_out, 
     if (status != LORE_OK) {
         return status;
     }
+    LORE_ASSERT(d->block_count < BLOCKS_MAX);
+    d->blocks[d->block_count++] = memory;
     memcpy(memory_out, &memory, sizeof memory);
     uint64_t *slab = lore_alloc(SLAB);
     if (slab == NULL) {
         return lore_fail(err, LORE_ERR_NOMEM, "out of memory for a benchmark");
     }
-    draw_words(slab, SLAB / sizeof *slab);
+    lore_bench_draw(slab, SLAB / sizeof *slab);
     for (size_t at = 0; at < bytes; at += SLAB) {
         lore_queue_upload(d->queue, (char *)memory + at, slab,
                           bytes - at < SLAB ? bytes - at : (size_t)SLAB);
@@ -90,7 +85,6 @@ static lore_status take_random(device_bench *d, size_t bytes, void *memory_out, 
 static lore_status take_all(device_bench *d, lore_error *err)
 {
     const size_t cache = (size_t)PAGES * PAGE_TOKENS * KV_HEADS * HEAD * sizeof(uint16_t);
-    const size_t tokens = (size_t)ROWS_MAX * sizeof(int32_t);
     const struct {
         void *to;
         size_t bytes;
@@ -98,16 +92,14 @@ static lore_status take_all(device_bench *d, lore_error *err)
                   {&d->y, (size_t)FLOATS * sizeof(float)},
                   {&d->keys, cache},
                   {&d->values, cache},
-                  {&d->vectors, (size_t)d->options->vectors * SCAN_DIM},
                   {&d->norm, WIDE * sizeof(float)},
                   {&d->cosine, (size_t)ROWS_MAX * HEAD / 2 * sizeof(float)},
                   {&d->pages, PAGES * sizeof(int32_t)},
                   {&d->row_start, (SEQUENCES_MAX + 1) * sizeof(int32_t)},
                   {&d->past, SEQUENCES_MAX * sizeof(int32_t)},
                   {&d->page_start, (SEQUENCES_MAX + 1) * sizeof(int32_t)},
-                  {&d->rope_starts, SEQUENCES_MAX * sizeof(int32_t)},
-                  {&d->ids, tokens},
-                  {&d->logprobs, tokens},
+                  {&d->ids, ROWS_MAX * sizeof(int32_t)},
+                  {&d->logprobs, ROWS_MAX * sizeof(float)},
                   {&d->samples, SAMPLED_MAX * sizeof(lore_sample)}};
     lore_status status = LORE_OK;
     for (size_t i = 0; i < sizeof BLOCKS / sizeof BLOCKS[0] && status == LORE_OK; i++) {
@@ -118,18 +110,15 @@ static lore_status take_all(device_bench *d, lore_error *err)
 
 static void free_all(device_bench *d)
 {
-    void *const blocks[] = {d->x,          d->y,           d->keys,  d->values,    d->vectors,
-                            d->norm,       d->cosine,      d->pages, d->row_start, d->past,
-                            d->page_start, d->rope_starts, d->ids,   d->logprobs,  d->samples};
-    for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++) {
-        lore_backend_free(d->backend, blocks[i]);
+    for (int32_t i = 0; i < d->block_count; i++) {
+        lore_backend_free(d->backend, d->blocks[i]);
     }
 }
 
 /* What passes between two ops. */
-static lore_view passed(float *data, int32_t rows, int32_t cols)
+static lore_view passed(const device_bench *d, float *data, int32_t rows, int32_t cols)
 {
-    return lore_view_of(data, rows, cols);
+    return lore_view_as(d->dtype, data, rows, cols);
 }
 
 static lore_pages pages_like(const device_bench *d, int32_t kv_heads, int32_t dim)
@@ -234,18 +223,20 @@ static lore_status time_case(device_bench *d, const device_case *one, lore_error
 
 /* ---- matmul ---- */
 
+typedef enum product_kind { NORMED, GATED, ADDED, LOGITS } product_kind;
+
 typedef struct product_shape {
     const char *name;
+    product_kind kind;
     int32_t depth, outs;
-    bool is_accumulating;
 } product_shape;
 
 static const product_shape product_shapes[] = {
-    {"7B qkv", 4096, 6144, false},      {"7B out", 4096, 4096, true},
-    {"7B gate_up", 4096, 28672, false}, {"7B down", 14336, 4096, true},
-    {"7B head", 4096, 32768, false},    {"1B qkv", 2048, 3072, false},
-    {"1B out", 2048, 2048, true},       {"1B gate_up", 2048, 16384, false},
-    {"1B down", 8192, 2048, true},      {"1B head", 2048, 128256, false},
+    {"7B qkv", NORMED, 4096, 6144},     {"7B out", ADDED, 4096, 4096},
+    {"7B gate_up", GATED, 4096, 28672}, {"7B down", ADDED, 14336, 4096},
+    {"7B head", LOGITS, 4096, 32768},   {"1B qkv", NORMED, 2048, 3072},
+    {"1B out", ADDED, 2048, 2048},      {"1B gate_up", GATED, 2048, 16384},
+    {"1B down", ADDED, 8192, 2048},     {"1B head", LOGITS, 2048, 128256},
 };
 static const int32_t product_rows[] = {1, 8, 16, 32, 128, 2048};
 
@@ -258,10 +249,28 @@ static void run_product(device_bench *d, const void *self)
 {
     const product_work *work = self;
     const product_shape *shape = work->shape;
-    const lore_epilogue epilogue = {.is_accumulating = shape->is_accumulating};
-    lore_op_matmul(d->queue, lore_view_of(d->y, work->rows, shape->outs),
-                   passed(d->x, work->rows, shape->depth), d->weights[d->turn++ % d->weight_count],
-                   epilogue);
+    const int32_t rows = work->rows, outs = shape->outs;
+    const lore_weight *weight = d->weights[d->turn++ % d->weight_count];
+    if (shape->kind == ADDED) {
+        lore_op_matmul(d->queue, lore_view_of(d->y, rows, outs),
+                       passed(d, d->x, rows, shape->depth), weight,
+                       (lore_epilogue){.is_accumulating = true});
+        return;
+    }
+    /* x takes less than a quarter of its memory here: the normed rows lie in the second one, what
+     * comes out of the gates in the other half. */
+    const bool is_gated = shape->kind == GATED;
+    const lore_view sums =
+        shape->kind == LOGITS ? lore_view_of(d->y, rows, outs) : passed(d, d->y, rows, outs);
+    const lore_fusion fusion = {.norm = d->norm,
+                                .eps = 1e-6f,
+                                .normed = passed(d, d->x + FLOATS / 4, rows, shape->depth),
+                                .is_gated = is_gated,
+                                .gate_up = sums};
+    lore_op_matmul_fused(d->queue, is_gated ? passed(d, d->x + FLOATS / 2, rows, outs / 2) : sums,
+                         lore_view_of(d->x, rows, shape->depth), weight,
+                         (lore_epilogue){.activation = is_gated ? LORE_ACT_SILU : LORE_ACT_NONE},
+                         &fusion);
 }
 
 /* Enough weights of a shape that the cache holds none when its turn comes again. All have the same
@@ -273,13 +282,11 @@ static lore_status pack_weights(device_bench *d, const product_shape *shape, lor
     if (numbers == NULL) {
         return lore_fail(err, LORE_ERR_NOMEM, "out of memory for a benchmark");
     }
-    draw_words(numbers, words);
-    const size_t mib = words * sizeof *numbers >> 20;
-    const size_t wanted = 1 + (size_t)ROTATED_MIB / (mib + 1);
+    lore_bench_draw(numbers, words);
+    const size_t wanted = 1 + (size_t)ROTATED_MIB / ((words * sizeof *numbers >> 20) + 1);
     const lore_matrix matrix = {
         .dtype = LORE_BF16, .rows = shape->outs, .cols = shape->depth, .data = numbers};
     lore_status status = LORE_OK;
-    d->weight_count = 0;
     while (status == LORE_OK && d->weight_count < WEIGHTS_MAX && (size_t)d->weight_count < wanted) {
         status = lore_weight_pack(d->backend, &matrix, 1, LORE_USE_MATMUL,
                                   &d->weights[d->weight_count], err);
@@ -364,15 +371,15 @@ static void run_attention(device_bench *d, const void *self)
     const int32_t cols = work->heads * work->dim, wide = cols + 2 * work->kv_heads * work->dim;
     const int32_t rows = work->sequences * work->rows;
     const lore_attention attention = {.scale = 0.01f};
-    const lore_view out = passed(d->y, rows, cols);
+    const lore_view out = passed(d, d->y, rows, cols);
     if (work->past < 0) {
-        lore_op_attend_packed(d->queue, out, passed(d->x, rows, wide), work->heads, work->kv_heads,
-                              work->sequences, d->row_start, work->rows, false, &attention);
+        lore_op_attend_packed(d->queue, out, passed(d, d->x, rows, wide), work->heads,
+                              work->kv_heads, work->sequences, d->row_start, work->rows, false,
+                              &attention);
         return;
     }
     const lore_pages pages = pages_like(d, work->kv_heads, work->dim);
-    lore_view queries = passed(d->x, rows, wide); /* of qkv */
-    queries.cols = cols;
+    const lore_view queries = lore_view_columns(passed(d, d->x, rows, wide), 0, cols); /* of qkv */
     const int32_t used = work->sequences * pages_of(work);
     lore_batch batch = work->batch; /* other pages each time, as each layer has its own */
     batch.pages += (int64_t)d->turn++ * used % (PAGES - used + 1);
@@ -412,6 +419,14 @@ static lore_status set_batch(device_bench *d, attention_work *work, lore_error *
     return lore_queue_sync(d->queue, err);
 }
 
+static lore_status time_batch(device_bench *d, attention_work *work, device_case *one,
+                              lore_error *err)
+{
+    snprintf(one->name, sizeof one->name, "%s", work->name);
+    const lore_status status = set_batch(d, work, err);
+    return status == LORE_OK ? time_case(d, one, err) : status;
+}
+
 static lore_status bench_attention(device_bench *d, lore_error *err)
 {
     lore_status status = LORE_OK;
@@ -426,11 +441,7 @@ static lore_status bench_attention(device_bench *d, lore_error *err)
         if (work.rows == 1) {
             one.bytes = 2.0 * pairs * work.sequences * work.kv_heads * work.dim * 2.0;
         }
-        snprintf(one.name, sizeof one.name, "%s", work.name);
-        status = set_batch(d, &work, err);
-        if (status == LORE_OK) {
-            status = time_case(d, &one, err);
-        }
+        status = time_batch(d, &work, &one, err);
     }
     return status;
 }
@@ -444,22 +455,23 @@ typedef struct row_work {
 static void run_rmsnorm(device_bench *d, const void *self)
 {
     const row_work *work = self;
-    lore_op_rmsnorm(d->queue, passed(d->y, work->rows, work->cols),
-                    passed(d->x, work->rows, work->cols), d->norm, 1e-6f);
+    lore_op_rmsnorm(d->queue, passed(d, d->y, work->rows, work->cols),
+                    lore_view_of(d->x, work->rows, work->cols), d->norm, 1e-6f);
 }
 
 static void run_layernorm(device_bench *d, const void *self)
 {
     const row_work *work = self;
-    lore_op_layernorm(d->queue, passed(d->y, work->rows, work->cols),
-                      passed(d->x, work->rows, work->cols), d->norm, d->norm, 1e-6f);
+    lore_op_add_layernorm(d->queue, lore_view_of(d->y, work->rows, work->cols),
+                          passed(d, d->y + FLOATS / 2, work->rows, work->cols),
+                          passed(d, d->x, work->rows, work->cols), d->norm, d->norm, 1e-6f);
 }
 
 static void run_glu(device_bench *d, const void *self)
 {
     const row_work *work = self;
-    lore_op_glu(d->queue, passed(d->y, work->rows, work->cols),
-                passed(d->x, work->rows, 2 * work->cols), LORE_ACT_SILU);
+    lore_op_glu(d->queue, passed(d, d->y, work->rows, work->cols),
+                passed(d, d->x, work->rows, 2 * work->cols), LORE_ACT_SILU);
 }
 
 static void run_rope(device_bench *d, const void *self)
@@ -472,22 +484,20 @@ static void run_rope(device_bench *d, const void *self)
                             .positions_max = ROWS_MAX,
                             .heads = work->heads,
                             .dim = work->dim};
-    lore_op_rope_append(d->queue, passed(d->y, work->batch.rows, wide), &rope, &pages,
+    lore_op_rope_append(d->queue, passed(d, d->y, work->batch.rows, wide), &rope, &pages,
                         &work->batch);
 }
 
+typedef struct draw_work {
+    int32_t rows;
+    lore_drawing drawing;
+} draw_work;
+
 static void run_sample(device_bench *d, const void *self)
 {
-    const row_work *work = self;
-    lore_op_sample(d->queue, d->ids, d->logprobs, lore_view_of(d->x, work->rows, work->cols),
-                   d->samples);
-}
-
-static void run_scan(device_bench *d, const void *self)
-{
-    (void)self;
-    lore_op_scan(d->queue, d->y, d->vectors, 0.01f, d->vectors, d->x, d->options->vectors,
-                 SCAN_DIM);
+    const draw_work *work = self;
+    lore_op_sample(d->queue, d->ids, d->logprobs, lore_view_of(d->x, work->rows, VOCABULARY),
+                   d->samples, work->drawing);
 }
 
 static lore_status bench_rows(device_bench *d, lore_error *err)
@@ -496,20 +506,21 @@ static lore_status bench_rows(device_bench *d, lore_error *err)
         const char *name;
         void (*run)(device_bench *d, const void *self);
         row_work work;
-        double floats; /* read or written, an element of a row */
-    } CASES[] = {{"rmsnorm 1x4096", run_rmsnorm, {1, 4096}, 2.0},
-                 {"rmsnorm 32x4096", run_rmsnorm, {32, 4096}, 2.0},
-                 {"rmsnorm 2048x4096", run_rmsnorm, {2048, 4096}, 2.0},
-                 {"layernorm 4096x384", run_layernorm, {4096, 384}, 2.0},
-                 {"glu 1x14336", run_glu, {1, 14336}, 3.0},
-                 {"glu 32x14336", run_glu, {32, 14336}, 3.0},
-                 {"glu 2048x14336", run_glu, {2048, 14336}, 3.0}};
+        double floats, passed; /* read or written, an element of a row */
+    } CASES[] = {{"rmsnorm 1x4096", run_rmsnorm, {1, 4096}, 1.0, 1.0},
+                 {"rmsnorm 32x4096", run_rmsnorm, {32, 4096}, 1.0, 1.0},
+                 {"rmsnorm 2048x4096", run_rmsnorm, {2048, 4096}, 1.0, 1.0},
+                 {"add and layernorm 8192x384", run_layernorm, {8192, 384}, 2.0, 2.0},
+                 {"glu 1x14336", run_glu, {1, 14336}, 0.0, 3.0},
+                 {"glu 32x14336", run_glu, {32, 14336}, 0.0, 3.0},
+                 {"glu 2048x14336", run_glu, {2048, 14336}, 0.0, 3.0}};
+    const double passed_size = (double)lore_dtype_size(d->dtype);
     lore_status status = LORE_OK;
     for (size_t i = 0; i < sizeof CASES / sizeof CASES[0] && status == LORE_OK; i++) {
         const row_work *work = &CASES[i].work;
-        device_case one = {.run = CASES[i].run,
-                           .self = work,
-                           .bytes = CASES[i].floats * 4.0 * work->rows * work->cols};
+        const double element = CASES[i].floats * sizeof(float) + CASES[i].passed * passed_size;
+        device_case one = {
+            .run = CASES[i].run, .self = work, .bytes = element * work->rows * work->cols};
         snprintf(one.name, sizeof one.name, "%s", CASES[i].name);
         status = time_case(d, &one, err);
     }
@@ -524,14 +535,14 @@ static lore_status bench_rope(device_bench *d, lore_error *err)
     lore_status status = LORE_OK;
     for (size_t i = 0; i < sizeof SHAPES / sizeof SHAPES[0] && status == LORE_OK; i++) {
         attention_work work = SHAPES[i];
-        const double rows = (double)work.rows * work.sequences;
-        device_case one = {
-            .run = run_rope, .self = &work, .bytes = rows * (48.0 + 40.0 + 8.0) * 128.0 * 4.0};
-        snprintf(one.name, sizeof one.name, "%s", work.name);
-        status = set_batch(d, &work, err);
-        if (status == LORE_OK) {
-            status = time_case(d, &one, err);
-        }
+        /* Of all heads what is passed is read, queries are written, keys and values go to pages. */
+        const double element =
+            (2.0 * work.heads + 2.0 * work.kv_heads) * (double)lore_dtype_size(d->dtype) +
+            2.0 * work.kv_heads * (double)lore_dtype_size(LORE_BF16);
+        device_case one = {.run = run_rope,
+                           .self = &work,
+                           .bytes = element * work.dim * work.rows * work.sequences};
+        status = time_batch(d, &work, &one, err);
     }
     return status;
 }
@@ -554,10 +565,10 @@ static lore_status bench_sampling(device_bench *d, lore_error *err)
         }
         lore_queue_upload(d->queue, d->samples, samples, sizeof samples);
         for (size_t n = 0; n < 2 && status == LORE_OK; n++) {
-            const row_work work = {ROWS[n], VOCABULARY};
+            const draw_work work = {ROWS[n], lore_drawing_of(samples, SAMPLED_MAX)};
             device_case one = {
-                .run = run_sample, .self = &work, .bytes = 4.0 * work.rows * work.cols};
-            snprintf(one.name, sizeof one.name, "sample %dx%d %s", work.rows, work.cols,
+                .run = run_sample, .self = &work, .bytes = 4.0 * work.rows * VOCABULARY};
+            snprintf(one.name, sizeof one.name, "sample %dx%d %s", work.rows, VOCABULARY,
                      KINDS[i].name);
             status = time_case(d, &one, err);
         }
@@ -565,22 +576,15 @@ static lore_status bench_sampling(device_bench *d, lore_error *err)
     return status;
 }
 
-static lore_status bench_scan(device_bench *d, lore_error *err)
-{
-    device_case one = {.run = run_scan, .bytes = (double)d->options->vectors * (SCAN_DIM + 4)};
-    snprintf(one.name, sizeof one.name, "scan %dx%d int8", d->options->vectors, SCAN_DIM);
-    return time_case(d, &one, err);
-}
-
 lore_status lore_bench_ops_device(const lore_bench_ops_device_options *options, lore_error *err)
 {
-    LORE_ASSERT(options->out != NULL && options->vectors > 0);
-    LORE_ASSERT(options->vectors <= FLOATS); /* scores go to y */
+    LORE_ASSERT(options->out != NULL);
     device_bench d = {.options = options};
     lore_status (*const parts[])(device_bench * d, lore_error * err) = {
-        bench_attention, bench_products, bench_sampling, bench_rope, bench_rows, bench_scan};
+        bench_attention, bench_products, bench_sampling, bench_rows, bench_rope};
     lore_status status = lore_backend_open(&options->device, &d.backend, err);
     if (status == LORE_OK) {
+        d.dtype = lore_backend_activation_dtype(d.backend);
         status = lore_queue_open(d.backend, &d.queue, err);
     }
     if (status == LORE_OK) {
@@ -589,9 +593,7 @@ lore_status lore_bench_ops_device(const lore_bench_ops_device_options *options, 
     for (size_t i = 0; i < sizeof parts / sizeof parts[0] && status == LORE_OK; i++) {
         status = parts[i](&d, err);
     }
-    if (d.queue != NULL) {
-        free_all(&d);
-    }
+    free_all(&d);
     lore_queue_close(d.queue);
     lore_backend_close(d.backend);
     return status;

@@ -11,7 +11,6 @@ typedef struct lore_bench_ops_device_options {
     lore_backend_options device;
     double read_rate, multiply_rate; /* of the device, measured before; multiply 0: not known */
     int32_t case_ms;                 /* time spent on one case; 0: 200 */
-    int32_t vectors;                 /* of the scan, at least 1 */
     const char *only;                /* cases whose name holds this; NULL: all */
     bool is_json;                    /* one JSON object a line instead of a table */
     FILE *out;

@@ -314,8 +314,7 @@ static void product_close(product *p)
     lore_queue_close(p->queue);
 }
 
-/* Bits that are numbers of 1/8 to 2, of both signs, as bf16 and, two by two, as f32. */
-static void fill_numbers(uint64_t *words, size_t count)
+void lore_bench_draw(uint64_t *words, size_t count)
 {
     uint64_t state = 20261122;
     for (size_t i = 0; i < count; i++) {
@@ -351,9 +350,11 @@ static lore_status product_open(product *p, const uint64_t *numbers, lore_error 
 
 static lore_status time_product(product *p, int which, double *seconds, lore_error *err)
 {
+    const lore_dtype dtype = lore_backend_activation_dtype(p->backend);
     const int64_t begin = lore_clock_ns();
-    lore_op_matmul(p->queue, lore_view_of(p->out, p->size, (which + 1) * p->size),
-                   lore_view_of(p->x, p->size, p->size), p->weights[which], (lore_epilogue){0});
+    lore_op_matmul(p->queue, lore_view_as(dtype, p->out, p->size, (which + 1) * p->size),
+                   lore_view_as(dtype, p->x, p->size, p->size), p->weights[which],
+                   (lore_epilogue){0});
     const lore_status status = lore_queue_sync(p->queue, err);
     *seconds = (double)(lore_clock_ns() - begin) * 1e-9;
     return status;
@@ -369,7 +370,7 @@ lore_status lore_bench_product_peak(lore_backend *backend, int32_t size, double 
     if (numbers == NULL) {
         return lore_fail(err, LORE_ERR_NOMEM, "out of memory for the matrix benchmark");
     }
-    fill_numbers(numbers, words);
+    lore_bench_draw(numbers, words);
     lore_status status = product_open(&p, numbers, err);
     for (int i = 0; i < PRODUCTS_WARM + PRODUCTS && status == LORE_OK; i++) {
         double once = 0.0, twice = 0.0;

@@ -18,6 +18,10 @@ double lore_bench_peak(lore_pool *pool, const char *description, lore_precision 
 LORE_MUST_USE lore_status lore_bench_read_peak(lore_pool *pool, double *best, double *median,
                                                lore_error *err);
 
+/* Random bits, always the same, that are numbers of 1/8 to 2, of both signs: as bf16 and, two by
+ * two, as f32. */
+void lore_bench_draw(uint64_t *words, size_t count);
+
 /* Operations a second of the matrix product of a backend: size rows of size columns, random, by a
  * weight of size more outputs than another one, so that what is done to the rows beforehand, and
  * waiting for the device, are not part of it. In the precision of the backend. */

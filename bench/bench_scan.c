@@ -1,5 +1,5 @@
-/* lore bench search --vectors: the exact scan alone, over so many random int8 vectors of 384 in the
- * memory of the device, for one question and for 64 at a time.
+/* lore bench search --vectors on a processor: the exact scan alone, over so many random int8
+ * vectors of 384, for one question and for 64 in a row. (A GPU's: bench_device_search.c.)
  *
  * The vectors are made here, so no data folder is needed. A call is timed until its scores are
  * complete; the floor is one reading of the vectors and their scales, whatever the number of
@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "bench/bench.h"
+#include "kernels/search.h"
 
 enum {
     DIM = 384,

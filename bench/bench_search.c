@@ -185,7 +185,8 @@ static lore_status run_searches(searching *s, lore_error *err)
 lore_status lore_bench_search(lore_bench *bench, lore_error *err)
 {
     if (bench->vectors > 0) {
-        return lore_bench_scan(bench, err);
+        return lore_bench_has_gpu(bench) ? lore_bench_device_search(bench, err)
+                                         : lore_bench_scan(bench, err);
     }
     searching s = {.bench = bench};
     const char *data = NULL;

@@ -5,22 +5,21 @@
 #   bench/device.sh BIN [SECTION ...]
 #
 # BIN is a build folder (lore, tests/), or a copy of one; libraries in BIN/lib are found. Without
-# sections all run, most important first, none longer than LIMIT seconds (90; tests three times as
-# long). Everything is printed as it comes, and appended to LOG where that is set. Model folders are made of random weights in a
-# RAM disk (MODELS says where else), once for all sections, and stay there. Exit status: how many
-# sections failed.
+# sections all run, most important first, none longer than is meant for it (seconds_of below), or
+# than LIMIT seconds where that is set. Everything is printed as it comes, and appended to LOG where
+# that is set. Model folders are made of random weights in a RAM disk (MODELS says where else), once
+# for all sections, and stay there. Exit status: how many sections failed.
 #
 #   DEVICE=cpu SHAPE=llama-10m SMALL=llama-10m bench/device.sh build decode    tries a section out
 set -u
 
 ROOT=$(cd "$(dirname "$0")/.." && pwd)
-[ $# -gt 0 ] || { sed -n '2,16s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# -gt 0 ] || { sed -n '2,14s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 BIN=$(cd "$1" && pwd) || exit 2
 shift
 DEVICE=${DEVICE:-cuda}
 SHAPE=${SHAPE:-mistral-7b}
 SMALL=${SMALL:-llama-1b}
-LIMIT=${LIMIT:-90}
 SOAK=${SOAK:-60}
 PYTHON=${PYTHON:-python3}
 PEERS=$ROOT/bench/peers
@@ -145,15 +144,22 @@ if [ "${LORE_SECTION:-}" != "" ]; then
     "section_$LORE_SECTION"
     exit $?
 fi
+# Seconds that a section may take, with the model folder that it may have to make. Those with other
+# programs take longest: these load slowly, and compile.
+seconds_of() {
+    case $1 in
+    tests) echo 270 ;;
+    encode | greedy* | peer_serve) echo 180 ;;
+    peer_decode_*) echo 150 ;;
+    soak) echo $((90 + SOAK)) ;;
+    *) echo 90 ;;
+    esac
+}
 say() { if [ -n "${LOG:-}" ]; then tee -a "$LOG"; else cat; fi; }
 [ $# -gt 0 ] || set -- $ALL
 failures=0
 for section in "$@"; do
-    limit=$LIMIT
-    case $section in
-    soak) limit=$((LIMIT + SOAK)) ;;
-    tests) limit=$((3 * LIMIT)) ;;
-    esac
+    limit=${LIMIT:-$(seconds_of "$section")}
     echo "==== $section ($(date +%T))" | say
     status=$(mktemp)
     {

@@ -18,7 +18,6 @@ enum {
     STREAMS_MAX = 256,
     RATE_MAX = 100000,
     SECONDS_MAX = 86400,
-    VECTORS = 1000000, /* of the scan among the ops of a GPU */
     VECTORS_MAX = 50000000,
     CHUNK_MIN = 16,
     CHUNK_MAX = 512,
@@ -55,7 +54,6 @@ static lore_status run_ops(bench_run *run, lore_error *err)
         .read_rate = bench->read_rate,
         .multiply_rate = bench->multiply_peak[is_f32 ? LORE_PRECISION_F32 : LORE_PRECISION_BF16],
         .case_ms = run->ops.case_ms,
-        .vectors = bench->vectors > 0 ? bench->vectors : VECTORS,
         .only = run->ops.only,
         .is_json = run->ops.is_json,
         .out = run->ops.out};
@@ -126,6 +124,7 @@ enum { BENCH_COUNT = sizeof BENCHES / sizeof BENCHES[0] };
 static lore_status run_benches(bench_run *run, const char *only, lore_error *err)
 {
     lore_status status = lore_bench_open(&run->bench, err);
+    lore_limits_settle(&run->cli->config.limits, lore_bench_has_gpu(&run->bench));
     for (int i = 0; i < BENCH_COUNT && status == LORE_OK; i++) {
         if (only == NULL || strcmp(only, BENCHES[i].name) == 0) {
             status =
@@ -290,7 +289,7 @@ static int parse_flags(bench_run *run, bench_flags *to, int argc, char **argv,
         {"batch", 0, LORE_FLAG_TEXT, &to->batches, "LIST",
          "decode: streams at a time (1, 2, 4 and so on)", 0, 0},
         {"vectors", 0, LORE_FLAG_INTEGER, &to->vectors, "N",
-         "search: only a scan of so many random vectors", 1, VECTORS_MAX},
+         "search: only the exact search of so many random vectors", 1, VECTORS_MAX},
         {"while-ingesting", 0, LORE_FLAG_TEXT, &run->bench.load, "PATH",
          "serve: measure again while this is ingested", 0, 0},
         {"engine", 0, LORE_FLAG_SWITCH, &run->bench.has_engine, NULL,

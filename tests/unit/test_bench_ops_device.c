@@ -19,7 +19,6 @@ static int32_t run(const char *only, bool is_json)
         .read_rate = 1e10,
         .multiply_rate = 1e11,
         .case_ms = 1,
-        .vectors = 64,
         .only = only,
         .is_json = is_json,
         .out = out};
@@ -34,9 +33,14 @@ static int32_t run(const char *only, bool is_json)
 /* "32:8x64" names an attention over pages of one step and one of a prompt. */
 TEST(each_kind)
 {
-    static const char *const ONE[] = {"1B out 1x", "decode 1 at 512, 32:8x64", "rmsnorm 1x4096",
-                                      "glu 1x",    "sample 1x128256 greedy",   "scan 64x384",
-                                      "rope 1,"};
+    static const char *const ONE[] = {"1B out 1x",
+                                      "decode 1 at 512, 32:8x64",
+                                      "rmsnorm 1x4096",
+                                      "glu 1x",
+                                      "sample 1x128256 greedy",
+                                      "1B gate_up 1x",
+                                      "rope 1,",
+                                      "1B qkv 1x"};
     for (size_t i = 0; i < sizeof ONE / sizeof ONE[0]; i++) {
         lore_error err;
         lore_json *root = NULL;
