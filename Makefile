@@ -10,7 +10,7 @@ configure = test -f $(1)/build.ninja || test -f $(1)/Makefile || \
 SOURCES = git ls-files -co --exclude-standard '*.c' '*.h' '*.cpp' '*.cu'
 CTEST = ctest --output-on-failure -j $(JOBS)
 
-.PHONY: all setup build demo test serve bench check format install clean
+.PHONY: all setup build cuda demo test serve bench check format install clean
 
 all: build
 
@@ -19,6 +19,12 @@ setup:
 
 build: setup
 	@$(call configure,$(BUILD))
+	@cmake --build $(BUILD) --parallel $(JOBS)
+
+# The same, and an error where the kernels for GPUs cannot be built.
+cuda: setup
+	@$(call configure,$(BUILD),-DLORE_CUDA=ON)
+	@cmake $(BUILD) -DLORE_CUDA=ON > /dev/null
 	@cmake --build $(BUILD) --parallel $(JOBS)
 
 demo: build

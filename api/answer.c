@@ -469,6 +469,10 @@ static lore_status write_answer(writing *w, lore_error *err)
     if (status != LORE_OK) {
         return status;
     }
+    if (w->answerer->is_failing != NULL) { /* relaxed: for people, nothing is published with it */
+        atomic_store_explicit(w->answerer->is_failing, finish == LORE_FINISH_ERROR,
+                              memory_order_relaxed);
+    }
     if (finish == LORE_FINISH_ERROR) {
         lore_log(LORE_LOG_WARN, "event=answer_decoder_failed id=%s", w->answer->id);
     }

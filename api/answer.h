@@ -12,6 +12,8 @@
 #include "generation/prompt.h"
 #include "retrieval/evidence.h"
 
+#include <stdatomic.h>
+
 typedef enum lore_mode {
     LORE_MODE_ANSWER = 0,
     LORE_MODE_EXTRACT,
@@ -75,6 +77,7 @@ typedef struct lore_answerer { /* const after start; shared by all threads; ever
     const lore_prompt_template *const *prompts;
     int32_t prompt_count;
     const lore_config *config;
+    atomic_bool *is_failing; /* set to whether the last answer failed in the decoder; may be NULL */
 } lore_answerer;
 
 typedef struct lore_answer_events { /* all may be NULL; on the caller's thread, in this order:

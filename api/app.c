@@ -6,6 +6,7 @@
  * where searches are the processor's all the same but for copies of the vectors. */
 #include "api/app.h"
 
+#include "api/app_int.h"
 #include "base/clock.h"
 #include "base/file.h"
 
@@ -22,87 +23,31 @@ enum {
     BACKGROUND_THREADS = 2
 };
 
-static lore_status parse_precision(const char *name, lore_precision *precision, lore_error *err)
-{
-    static const char *const NAMES[] = {"auto", "f32", "bf16", "int8"};
-    for (size_t i = 0; i < sizeof NAMES / sizeof NAMES[0]; i++) {
-        if (strcmp(name, NAMES[i]) == 0) {
-            *precision = (lore_precision)i; /* the enum is in this order */
-            return LORE_OK;
-        }
-    }
-    return lore_fail(err, LORE_ERR_INVALID, "precision '%s' must be auto, f32, bf16 or int8", name);
-}
-
-/* "cuda" is device 0, "cuda:N" device N. */
-static lore_status parse_cuda(const char *name, lore_backend_options *options, lore_error *err)
-{
-    int64_t device = 0;
-    if (name[4] == ':' && (!lore_str_to_int64(lore_str_from(name + 5), &device) || device < 0)) {
-        return lore_fail(err, LORE_ERR_INVALID, "device '%s' must be cuda or cuda:N", name);
-    }
-    if (device > INT32_MAX) {
-        return lore_fail(err, LORE_ERR_INVALID, "device '%s' does not exist", name);
-    }
-    options->kind = LORE_BACKEND_CUDA;
-    options->device = (int32_t)device;
-    return LORE_OK;
-}
-
-lore_status lore_app_device(const lore_config *config, lore_backend_options *options,
-                            lore_error *err)
-{
-    const char *name = config->device;
-    lore_status status = parse_precision(config->precision, &options->precision, err);
-    if (status != LORE_OK) {
-        return status;
-    }
-    options->device = 0;
-    if (strcmp(name, "auto") == 0) {
-        options->kind = LORE_BACKEND_CPU; /* a GPU is asked for by name until it is tuned */
-        return LORE_OK;
-    }
-    if (strcmp(name, "cpu") == 0 || strcmp(name, "ref") == 0) {
-        options->kind = strcmp(name, "cpu") == 0 ? LORE_BACKEND_CPU : LORE_BACKEND_REF;
-        return LORE_OK;
-    }
-    if (strncmp(name, "cuda", 4) == 0 && (name[4] == '\0' || name[4] == ':')) {
-        return parse_cuda(name, options, err);
-    }
-    return lore_fail(err, LORE_ERR_INVALID, "device '%s' must be auto, ref, cpu, cuda or cuda:N",
-                     name);
-}
-
-lore_status lore_app_open_device(const lore_config *config, lore_pool *pool, lore_backend **backend,
-                                 lore_error *err)
-{
-    lore_backend_options options = {0};
-    lore_status status = lore_app_device(config, &options, err);
-    if (status != LORE_OK) {
-        return status;
-    }
-    options.pool = pool;
-    status = lore_backend_open(&options, backend, err);
-    return status == LORE_OK ? LORE_OK : lore_error_prefix(err, "device %s", config->device);
-}
-
 static lore_status open_embed_backend(lore_app *app, lore_error *err)
 {
-    lore_backend_options decode = {0};
-    lore_status status = lore_app_device(app->config, &decode, err);
+    lore_backend_options options = {0};
+    lore_status status = lore_app_parse_device(app->config, &options, err);
     if (status == LORE_OK) {
         status = lore_pool_new((int32_t)app->config->threads, &app->pool, err);
     }
     if (status != LORE_OK) {
         return status;
     }
-    decode.pool = app->pool;
+    options.pool = app->pool;
     /* The processor also where there is a GPU: the index scans what lies in main memory. */
-    lore_backend_options embed = decode;
-    embed.kind = decode.kind == LORE_BACKEND_REF ? LORE_BACKEND_REF : LORE_BACKEND_CPU;
-    embed.device = 0;
-    embed.priority = LORE_PRIORITY_HIGH;
-    return lore_backend_open(&embed, &app->embed_backend, err);
+    options.kind = options.kind == LORE_BACKEND_REF ? LORE_BACKEND_REF : LORE_BACKEND_CPU;
+    options.device = 0;
+    options.priority = LORE_PRIORITY_HIGH;
+    return lore_backend_open(&options, &app->embed_backend, err);
+}
+
+/* The first to be opened of those on the device: what it finds there holds for all. */
+static lore_status open_decode_backend(lore_app *app, lore_error *err)
+{
+    lore_status status = lore_app_open_device(app->config, app->pool, &app->decode_backend, err);
+    app->is_on_gpu =
+        status == LORE_OK && lore_backend_get_kind(app->decode_backend) == LORE_BACKEND_CUDA;
+    return status;
 }
 
 static void tell_off(const char *what, const lore_error *why)
@@ -111,15 +56,21 @@ static void tell_off(const char *what, const lore_error *why)
              LORE_LOG_STR(lore_str_from(why->message)));
 }
 
-/* A backend of its own on the GPU, if one is configured: the decoder's is being opened beside this.
- */
+/* A backend of its own for other work on the GPU, if there is one. */
 static lore_status open_beside(lore_app *app, lore_backend **backend, lore_error *err)
 {
     lore_backend_options options = {0};
-    lore_status status = lore_app_device(app->config, &options, err);
-    return status == LORE_OK && options.kind == LORE_BACKEND_CUDA
-               ? lore_app_open_device(app->config, app->pool, backend, err)
-               : status;
+    lore_status status = lore_app_parse_device(app->config, &options, err);
+    options.pool = app->pool;
+    return status == LORE_OK && app->is_on_gpu ? lore_backend_open(&options, backend, err) : status;
+}
+
+/* May what did not open on the GPU go to the processor? A GPU asked for by name that fails is to be
+ * seen to; a small one that is full after the decoder still serves. */
+static bool may_go_on(const lore_app *app, lore_status status)
+{
+    return app->is_on_gpu && (status == LORE_ERR_NOMEM ||
+                              (status == LORE_ERR_DEVICE && lore_app_is_auto(app->config)));
 }
 
 /* Where encoder and reranker compute. */
@@ -138,12 +89,15 @@ static lore_status open_embedder(lore_app *app, lore_error *err)
     }
     lore_status status = lore_embedder_open(config->encoder, encode_backend(app), &config->limits,
                                             &app->embedder, err);
-    if (status == LORE_ERR_NOMEM && app->encode_backend != NULL) {
+    if (may_go_on(app, status)) {
         tell_off("encode", err);
         lore_backend_close(app->encode_backend);
         app->encode_backend = NULL;
         status = lore_embedder_open(config->encoder, app->embed_backend, &config->limits,
                                     &app->embedder, err);
+    }
+    if (status == LORE_OK && app->encode_backend != NULL) {
+        lore_embedder_stand_by(app->embedder, app->embed_backend);
     }
     return status;
 }
@@ -159,8 +113,14 @@ static lore_status open_reranker(lore_app *app, lore_error *err)
                          "no reranker at '%s': set --set reranker=FOLDER, or reranker=none",
                          config->reranker);
     }
-    return lore_reranker_open(config->reranker, encode_backend(app), &config->limits,
-                              &app->reranker, err);
+    lore_status status = lore_reranker_open(config->reranker, encode_backend(app), &config->limits,
+                                            &app->reranker, err);
+    if (may_go_on(app, status)) {
+        tell_off("rerank", err);
+        status = lore_reranker_open(config->reranker, app->embed_backend, &config->limits,
+                                    &app->reranker, err);
+    }
+    return status;
 }
 
 /* Does the system refuse to let us write there? */
@@ -248,6 +208,30 @@ static lore_status open_chat_template(lore_app *app, lore_error *err)
     return status;
 }
 
+/* auto goes on where the decoder does not fit the GPU. */
+static lore_status start_decoder(lore_app *app, lore_error *err)
+{
+    const lore_config *config = app->config;
+    lore_backend_options options = {0};
+    lore_status status =
+        lore_engine_start(config->decoder, app->decode_backend, config, &app->engine, err);
+    if (!may_go_on(app, status) || !lore_app_is_auto(config)) {
+        return status;
+    }
+    tell_off("decode", err);
+    lore_backend_close(app->decode_backend);
+    app->decode_backend = NULL;
+    status = lore_app_parse_device(config, &options, err);
+    options.kind = LORE_BACKEND_CPU;
+    options.pool = app->pool;
+    if (status == LORE_OK) {
+        status = lore_backend_open(&options, &app->decode_backend, err);
+    }
+    return status == LORE_OK
+               ? lore_engine_start(config->decoder, app->decode_backend, config, &app->engine, err)
+               : status;
+}
+
 /* The default decoder may be absent (a small installation): then answers are extractive. One that
  * the user named must be there. */
 static lore_status open_engine(lore_app *app, lore_error *err)
@@ -274,8 +258,7 @@ static lore_status open_engine(lore_app *app, lore_error *err)
                  LORE_LOG_STR(lore_str_from(config->decoder)));
         return LORE_OK;
     }
-    lore_status status =
-        lore_engine_start(config->decoder, app->decode_backend, config, &app->engine, err);
+    lore_status status = start_decoder(app, err);
     if (status != LORE_OK) {
         return status;
     }
@@ -333,10 +316,11 @@ static lore_status open_prompts(lore_app *app, lore_error *err)
     return status;
 }
 
-/* The engine and its device are opened on a thread of their own: that takes as long as reading the
- * encoder and opening the index together. Nobody else looks at app->engine until it is joined. */
+/* The decoder is read on a thread of its own: that takes as long as reading the encoder and opening
+ * the index together. Nobody else looks at app->engine until it is joined. */
 typedef struct engine_start {
     lore_app *app;
+    lore_thread thread;
     lore_status status;
     lore_error error;
 } engine_start;
@@ -344,24 +328,36 @@ typedef struct engine_start {
 static void *start_engine(void *self)
 {
     engine_start *start = self;
-    lore_app *app = start->app;
-    start->status =
-        lore_app_open_device(app->config, app->pool, &app->decode_backend, &start->error);
-    if (start->status == LORE_OK) {
-        start->status = open_engine(app, &start->error);
-    }
+    start->status = open_engine(start->app, &start->error);
     return NULL;
 }
 
-static lore_status open_parts(lore_app *app, lore_app_needs needs, lore_error *err)
+static lore_status join_engine(engine_start *start, lore_error *err)
 {
-    engine_start start = {.app = app};
-    lore_thread thread = {0};
-    lore_status status = open_embed_backend(app, err);
-    if (status == LORE_OK && needs.engine) {
-        status = lore_thread_start(&thread, "lore-open", start_engine, &start, err);
+    lore_thread_join(&start->thread);
+    if (start->status != LORE_OK) {
+        *err = start->error;
     }
-    if (status == LORE_OK && (needs.embedder || needs.reranker)) {
+    return start->status;
+}
+
+static lore_status open_devices(lore_app *app, lore_app_needs needs, lore_error *err)
+{
+    const bool computes =
+        needs.engine || needs.embedder || needs.reranker || needs.service || needs.device_search;
+    lore_status status = open_embed_backend(app, err);
+    if (status == LORE_OK && computes) {
+        status = open_decode_backend(app, err);
+    }
+    return status;
+}
+
+/* All but the engine, which opens meanwhile. */
+static lore_status open_others(lore_app *app, lore_app_needs needs, engine_start *start,
+                               lore_error *err)
+{
+    lore_status status = LORE_OK;
+    if (needs.embedder || needs.reranker) {
         status = open_beside(app, &app->encode_backend, err);
     }
     if (status == LORE_OK && needs.embedder) {
@@ -370,16 +366,34 @@ static lore_status open_parts(lore_app *app, lore_app_needs needs, lore_error *e
     if (status == LORE_OK && needs.reranker) {
         status = open_reranker(app, err);
     }
+    /* On a GPU the index takes for its vectors what the decoder has left. */
+    if (status == LORE_OK && app->is_on_gpu) {
+        status = join_engine(start, err);
+    }
     if (status == LORE_OK && (needs.index || needs.index_writer)) {
         status = open_index(app, needs, err);
     }
     if (status == LORE_OK && needs.service) {
         open_log(app);
     }
-    lore_thread_join(&thread);
-    if (status == LORE_OK && start.status != LORE_OK) {
-        *err = start.error;
-        status = start.status;
+    return status;
+}
+
+static lore_status open_parts(lore_app *app, lore_app_needs needs, lore_error *err)
+{
+    engine_start start = {.app = app};
+    lore_error engine_err;
+    lore_status status = open_devices(app, needs, err);
+    if (status == LORE_OK && needs.engine) {
+        status = lore_thread_start(&start.thread, "lore-open", start_engine, &start, err);
+    }
+    if (status == LORE_OK) {
+        status = open_others(app, needs, &start, err);
+    }
+    lore_status engine_status = join_engine(&start, &engine_err);
+    if (status == LORE_OK && engine_status != LORE_OK) {
+        *err = engine_err;
+        status = engine_status;
     }
     if (status == LORE_OK && (needs.engine || needs.prompts)) {
         status = open_prompts(app, err);
@@ -409,6 +423,7 @@ lore_status lore_app_open(const lore_config *config, lore_app_needs needs, lore_
         .prompts = (const lore_prompt_template *const *)app->prompts,
         .prompt_count = app->prompt_count,
         .config = config,
+        .is_failing = &app->is_failing,
     };
     return LORE_OK;
 }

@@ -15,7 +15,8 @@ typedef struct lore_app {
     lore_pool *pool;
     lore_backend *embed_backend;  /* high priority: questions and searches */
     lore_backend *encode_backend; /* the GPU, where encoder and reranker are on it; else NULL */
-    lore_backend *decode_backend;
+    lore_backend *decode_backend; /* NULL where nothing computes */
+    bool is_on_gpu;               /* the device of the configuration is one that can be used */
     lore_backend *search_backend; /* the GPU, where vectors are copied to it; else NULL */
     lore_embedder *embedder;      /* NULL unless asked */
     lore_reranker *reranker;      /* NULL unless asked, or reranker "none" */
@@ -28,6 +29,7 @@ typedef struct lore_app {
     lore_prompt_template **prompts;
     int32_t prompt_count;
     lore_answerer answerer; /* points at the above */
+    atomic_bool is_failing; /* the decoder failed at the last answer that it was asked for */
 
     lore_lock room;     /* guards large_bytes */
     size_t large_bytes; /* of the large documents that are being prepared */
@@ -61,7 +63,9 @@ LORE_MUST_USE lore_status lore_app_begin_document(lore_app *app, size_t bytes,
                                                   bool (*is_cancelled)(void *self), void *self,
                                                   lore_error *err);
 void lore_app_end_document(lore_app *app, size_t bytes); /* the same number */
-/* What config->device means on this machine; LORE_ERR_INVALID for a word it does not know. */
+/* What config->device means on this machine; LORE_ERR_INVALID for a word it does not know. auto is
+ * the first GPU where this lore is built for them and the GPU can be opened, else the processor,
+ * and the log says why. */
 LORE_MUST_USE lore_status lore_app_device(const lore_config *config, lore_backend_options *options,
                                           lore_error *err);
 /* That device opened. Where it cannot be used, the message says why and what to do. */

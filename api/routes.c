@@ -36,8 +36,10 @@ static lore_status get_ready(lore_service *service, lore_http_request *request,
     (void)request;
     (void)err;
     bool is_draining = service->is_draining(service->fence);
+    /* Without its decoder the service still answers, in quotations. */
+    bool is_degraded = atomic_load_explicit(&service->app->is_failing, memory_order_relaxed);
     reply->status = is_draining ? 503 : 200;
-    reply_state(reply, is_draining ? "draining" : "ready");
+    reply_state(reply, is_draining ? "draining" : is_degraded ? "degraded" : "ready");
     return LORE_OK;
 }
 

@@ -64,8 +64,10 @@ enum { PATH_CAP = 1024 };
     INTEGER(row_budget, 30000, 1, 1000000000, "rows that one full-text query may touch")           \
     INTEGER(row_budget_min_chunks, 20000, 0, 1000000000,                                           \
             "chunks of a collection below which no term of a question is dropped")                 \
-    INTEGER(batch_sequences_max, 32, 1, 1024, "answers that are decoded together")                 \
-    INTEGER(step_tokens_max, 512, 16, 65536, "rows of one step of the decoder")                    \
+    INTEGER(batch_sequences_max, 0, 0, 1024,                                                       \
+            "answers that are decoded together; 0: 32, on a GPU 128")                              \
+    INTEGER(step_tokens_max, 0, 0, 65536,                                                          \
+            "rows of one step of the decoder; 0: 512, on a GPU 1024")                              \
     INTEGER(step_ms_max, 30, 0, 60000,                                                             \
             "milliseconds of a step that running answers wait for: prompts are read in pieces of " \
             "about so long; 0: whole prompts")                                                     \
@@ -91,7 +93,7 @@ enum { PATH_CAP = 1024 };
  * INTEGER as above    NUMBER(name, default, min, max, sentence)    FLAG(name, default, sentence) */
 #define SETTINGS(TEXT, INSTALLED, INTEGER, NUMBER, FLAG)                                           \
     TEXT(data, "./lore-data", NULL, "folder of the database and all files made from it")           \
-    TEXT(device, "auto", "auto|ref|cpu|cuda|cuda:N", "where the networks run; auto is cpu")        \
+    TEXT(device, "auto", "auto|ref|cpu|cuda|cuda:N", "where the networks run; auto: a GPU if any") \
     TEXT(precision, "auto", "auto|f32|bf16|int8", "numbers in which the CPU multiplies matrices")  \
     TEXT(kv_dtype, "auto", "auto|f32|bf16", "numbers in which keys and values are kept")           \
     INSTALLED(encoder, "weights/encoder", "folder of the model that turns text into vectors")      \
@@ -313,9 +315,25 @@ void lore_config_default(lore_config *config)
 
 /* ---- relations ---- */
 
+/* Where one of the two is named, the other keeps to it: a row for each answer, at least. */
+void lore_limits_settle(lore_limits *limits, bool is_gpu)
+{
+    const int64_t rows = is_gpu ? 1024 : 512, answers = is_gpu ? 128 : 32;
+    if (limits->batch_sequences_max == 0) {
+        const int64_t most = limits->step_tokens_max;
+        limits->batch_sequences_max = most > 0 && most < answers ? most : answers;
+    }
+    if (limits->step_tokens_max == 0) {
+        const int64_t least = limits->batch_sequences_max;
+        limits->step_tokens_max = least > rows ? least : rows;
+    }
+}
+
 lore_status lore_config_check(const lore_config *config, lore_error *err)
 {
     const lore_limits *limits = &config->limits;
+    lore_limits settled = *limits;
+    lore_limits_settle(&settled, false);
     const struct {
         const char *smaller_key, *larger_key;
         int64_t smaller, larger;
@@ -325,8 +343,8 @@ lore_status lore_config_check(const lore_config *config, lore_error *err)
         {"max_tokens", "limits.answer_tokens_max", config->max_tokens, limits->answer_tokens_max},
         {"limits.question_bytes_max", "limits.body_bytes_max", limits->question_bytes_max,
          limits->body_bytes_max},
-        {"limits.batch_sequences_max", "limits.step_tokens_max", limits->batch_sequences_max,
-         limits->step_tokens_max},
+        {"limits.batch_sequences_max", "limits.step_tokens_max", settled.batch_sequences_max,
+         settled.step_tokens_max},
         {"limits.document_bytes_max", "limits.arena_bytes_max", limits->document_bytes_max,
          limits->arena_bytes_max},
         {"limits.metadata_bytes_max", "limits.body_bytes_max", limits->metadata_bytes_max,

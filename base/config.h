@@ -51,8 +51,8 @@ typedef struct lore_limits {
     int64_t row_budget;            /* 30,000 rows that one full-text query may touch */
     int64_t row_budget_min_chunks; /* 20,000: below this collection size no term is dropped */
     /* generation */
-    int64_t batch_sequences_max; /* 32 decoding together */
-    int64_t step_tokens_max;     /* 512 rows in one step */
+    int64_t batch_sequences_max; /* decoding together; 0: 32, on a GPU 128 */
+    int64_t step_tokens_max;     /* rows in one step; 0: 512, on a GPU 1,024 */
     int64_t step_ms_max;         /* 30: of a step while answers run; prompts come in such pieces */
     int64_t queue_requests_max;  /* 256 waiting for the engine; beyond: 429 */
     int64_t answer_tokens_max;   /* 1,024: upper bound of max_tokens */
@@ -72,7 +72,7 @@ typedef struct lore_limits {
 typedef struct lore_config {
     lore_limits limits;
     char data[1024];     /* folder; --data, LORE_DATA, default ./lore-data */
-    char device[32];     /* auto, ref, cpu, cuda, cuda:N */
+    char device[32];     /* auto (a GPU where one can be used, else cpu), ref, cpu, cuda, cuda:N */
     char precision[8];   /* auto, f32, bf16, int8: matmul on the CPU */
     char kv_dtype[8];    /* auto, f32, bf16 */
     char encoder[1024];  /* model folder; default weights/encoder beside the binary or its install
@@ -114,6 +114,8 @@ typedef struct lore_config {
 } lore_config;
 
 void lore_config_default(lore_config *config);
+/* Put in place of the zeros what suits the decoder's device. */
+void lore_limits_settle(lore_limits *limits, bool is_gpu);
 /* Read a JSON file over config. Unknown keys and wrong types are errors that name the key and leave
  * config unchanged. */
 LORE_MUST_USE lore_status lore_config_load(lore_config *config, const char *path, lore_error *err);

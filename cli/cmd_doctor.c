@@ -110,8 +110,9 @@ static void check_gpu(doctor *d)
             report(d, VERDICT_OK, "gpu", "%s, %.1f GiB free", lore_backend_describe(backend),
                    (double)unused / GIB);
         } else {
-            report(d, count > 0 ? VERDICT_WARN : VERDICT_OK, "gpu", "%s%s",
-                   count > 0 ? "" : "none: ", err.message);
+            const bool is_absent = err.status == LORE_ERR_NOT_FOUND;
+            report(d, is_absent ? VERDICT_OK : VERDICT_WARN, "gpu", "%s%s",
+                   is_absent ? "none: " : "", err.message);
         }
         lore_backend_close(backend);
     } while (++i < count);

@@ -10,6 +10,9 @@
  * of the same segment, up to a pack, searches for all of them in one pass over the vectors, hands
  * out what was found and wakes everybody. A search with a filter is a pack of its own.
  *
+ * The decoder plans its memory first; copies take of what it leaves, but for a reserve: products
+ * keep workspaces, recordings of steps take room.
+ *
  * Whatever fails on the device during a search ends its use for good, with one line in the log; a
  * copy that finds no room is tried again now and then, since what holds the memory may go.
  *
@@ -20,14 +23,16 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "kernels/search.h"
 
 #include <string.h>
 
 enum {
-    PACK = 64,             /* queries of one pass: what cuda takes at once */
-    ALLOWED_MIN = 2048,    /* fewer rows are scored on the processor before a device is asked */
-    PIECE_BYTES = 1 << 26, /* of an upload: in between it looks whether it is to stop */
-    RETRY_MS = 10000       /* after a copy failed */
+    PACK = 64,              /* queries of one pass: what cuda takes at once */
+    ALLOWED_MIN = 2048,     /* fewer rows are scored on the processor before a device is asked */
+    PIECE_BYTES = 1 << 26,  /* of an upload: in between it looks whether it is to stop */
+    RETRY_MS = 10000,       /* after a copy failed */
+    RESERVE_BYTES = 1 << 30 /* of the device stay free, or a sixteenth of it */
 };
 
 /* A copy. */
@@ -283,10 +288,10 @@ static uint64_t *passing_rows(const lore_part *part, const int64_t *allowed, int
     return words;
 }
 
-static bool is_usable(lore_device *device)
+static bool read_flag(lore_device *device, const bool *flag)
 {
     lore_lock_acquire(&device->turn);
-    const bool is = !device->is_off;
+    const bool is = *flag;
     lore_lock_release(&device->turn);
     return is;
 }
@@ -298,32 +303,21 @@ bool lore_device_search(lore_device *device, const lore_part *part, const lore_s
     lore_resident *copy = atomic_load_explicit(&part->segment->resident, memory_order_acquire);
     const bool is_few = allowed != NULL && allowed_count < ALLOWED_MIN;
     if (device == NULL || copy == NULL || is_few || top->cap == 0 || top->cap > HITS ||
-        !is_usable(device)) {
+        read_flag(device, &device->is_off)) {
         return false;
     }
     request own = {.part = part, .copy = copy, .query = query, .top = top};
-    uint64_t *passing = NULL;
-    if (allowed != NULL) {
-        passing = passing_rows(part, allowed, allowed_count);
-        if (passing == NULL) {
-            return false; /* the scan needs no memory */
-        }
-        own.passing = passing;
+    uint64_t *passing = allowed != NULL ? passing_rows(part, allowed, allowed_count) : NULL;
+    if (allowed != NULL && passing == NULL) {
+        return false; /* the scan needs no memory */
     }
+    own.passing = passing;
     bool is_found = stand_in_line(device, &own);
     lore_free(passing);
     return is_found;
 }
 
 /* ---- copies ---- */
-
-static bool is_stopping(lore_device *device)
-{
-    lore_lock_acquire(&device->turn);
-    bool is = device->is_stopping;
-    lore_lock_release(&device->turn);
-    return is;
-}
 
 void lore_resident_free(lore_resident *copy)
 {
@@ -342,7 +336,7 @@ static lore_status upload(lore_device *device, lore_queue *queue, void *to, cons
 {
     for (size_t at = 0; at < size_bytes; at += PIECE_BYTES) {
         const size_t left = size_bytes - at;
-        if (is_stopping(device)) {
+        if (read_flag(device, &device->is_stopping)) {
             return lore_fail(err, LORE_ERR_CANCELLED, "cancelled");
         }
         lore_queue_upload(queue, (char *)to + at, (const char *)from + at,
@@ -376,6 +370,19 @@ static lore_status fill_copy(lore_device *device, lore_queue *queue, const lore_
     return status == LORE_OK
                ? upload(device, queue, copy->scales, segment->scales, count * sizeof(float), err)
                : status;
+}
+
+static int64_t copy_bytes(const lore_segment *segment)
+{
+    return segment->count * (segment->dim + (int64_t)sizeof(float));
+}
+
+static bool has_room(const lore_backend *backend, int64_t size_bytes)
+{
+    int64_t unused = 0, total = 0;
+    lore_backend_memory(backend, &unused, &total);
+    const int64_t share = total / 16, reserve = share < RESERVE_BYTES ? share : RESERVE_BYTES;
+    return total == 0 || size_bytes <= unused - reserve;
 }
 
 static lore_status make_copy(lore_device *device, lore_queue *queue, lore_segment *segment,
@@ -434,7 +441,7 @@ static lore_segment *next_segment(const lore_snapshot *snapshot, int32_t *view)
 static void log_copy(const lore_vectors *view, lore_status status, const char *reason)
 {
     const lore_segment *base = view->parts[0].segment;
-    const long long bytes = (long long)base->count * (base->dim + (int)sizeof(float));
+    const long long bytes = copy_bytes(base);
     if (status == LORE_OK) {
         lore_log(LORE_LOG_INFO, "event=vectors_on_device collection=%s vectors=%lld bytes=%lld",
                  view->name, (long long)base->count, bytes);
@@ -455,7 +462,10 @@ static bool make_copies(lore_device *device, const lore_snapshot *snapshot, lore
     int32_t view = 0;
     for (lore_segment *segment = next_segment(snapshot, &view); segment != NULL;
          view++, segment = next_segment(snapshot, &view)) {
-        lore_status status = open_packs(device, segment->dim, &err);
+        lore_status status =
+            has_room(device->backend, copy_bytes(segment))
+                ? open_packs(device, segment->dim, &err)
+                : lore_fail(&err, LORE_ERR_NOMEM, "the device has no room, but for its reserve");
         if (status == LORE_OK) {
             status = make_copy(device, queue, segment, &err);
         }

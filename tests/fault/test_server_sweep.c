@@ -145,6 +145,7 @@ static void open_app(server_life *life)
     lore_error err;
     lore_config *config = &life->config;
     lore_config_default(config);
+    snprintf(config->device, sizeof config->device, "cpu");
     config->threads = 1; /* nobody starts OpenMP's threads, whose failure ends a process */
     snprintf(config->data, sizeof config->data, "%s/served", check_temp_dir());
     snprintf(config->encoder, sizeof config->encoder, "%s/weights/encoder", LORE_SOURCE_DIR);

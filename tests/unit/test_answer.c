@@ -5,6 +5,7 @@
 #include "api/answer.h"
 
 #include "base/clock.h"
+#include "generation/engine_int.h"
 #include "tests/unit/answer_fixture.h"
 
 static const char reset_question[] = "How long must I hold the reset button?";
@@ -470,6 +471,75 @@ TEST(clients_that_leave_and_deadlines)
     desk_close(&d);
 }
 
+/* ---- with a decoder whose device is lost ---- */
+
+#define SMALL_DECODER LORE_SOURCE_DIR "/tests/golden/families/llama"
+static atomic_bool is_lost, is_failing;
+
+static lore_status submit_until_lost(void *self, const lore_step *step, lore_error *err)
+{
+    return atomic_load(&is_lost) ? lore_fail(err, LORE_ERR_DEVICE, "the GPU failed")
+                                 : lore_decoder_submit(self, step, err);
+}
+
+static lore_status collect_until_lost(void *self, int32_t *ids, float *logprobs, lore_error *err)
+{
+    return lore_decoder_collect(self, ids, logprobs, err);
+}
+
+static void close_small(void *self)
+{
+    lore_decoder_close(self);
+}
+
+static void open_small_engine(desk *d)
+{
+    lore_error err = {0};
+    lore_decoder *decoder = NULL;
+    const lore_backend_options options = {.kind = LORE_BACKEND_REF};
+    CHECK_OK(lore_backend_open(&options, &d->decode_backend, &err), &err);
+    lore_limits_settle(&d->b.config.limits, false);
+    CHECK_OK(lore_decoder_open(SMALL_DECODER, d->decode_backend, &d->b.config.limits, NULL,
+                               &decoder, &err),
+             &err);
+    const lore_engine_model model = {.self = decoder,
+                                     .submit = submit_until_lost,
+                                     .collect = collect_until_lost,
+                                     .close = close_small,
+                                     .info = lore_decoder_get_info(decoder),
+                                     .tokenizer = lore_decoder_tokenizer(decoder)};
+    CHECK_OK(lore_engine_start_model(&model, &d->b.config.limits, &d->engine, &err), &err);
+    CHECK_OK(lore_template_open(SMALL_DECODER, "llama2", lore_engine_tokenizer(d->engine), -1, -1,
+                                &d->b.config.limits, &d->chat, &err),
+             &err);
+    d->answerer.engine = d->engine;
+    d->answerer.chat_template = d->chat;
+    d->answerer.is_failing = &is_failing;
+}
+
+/* Its answers are quotations, as often as it is asked, and what reads readiness knows; nothing is
+ * left of them, and when the decoder works again it is asked as before. */
+TEST(a_lost_device_is_quoted_around)
+{
+    desk d;
+    desk_open(&d, "lost", false);
+    open_small_engine(&d);
+    for (int round = 0; round < 3; round++) {
+        atomic_store(&is_lost, round != 1);
+        lore_query query = query_of(reset_question, LORE_MODE_ANSWER);
+        query.max_tokens = 4;
+        run(&d, &query);
+        CHECK(d.answer.prompt_tokens > 0); /* the decoder was asked */
+        CHECK((d.answer.completion_tokens > 0) == (round == 1));
+        CHECK(atomic_load(&is_failing) == (round != 1));
+        CHECK_INT(d.answer.mode_used, LORE_MODE_EXTRACT);
+        CHECK(holds(d.answer.text, "ten seconds"));
+    }
+    wait_for_pages(&d);
+    desk_close(&d);
+}
+
 CHECK_MAIN(quotations, passages_alone, refusals, what_does_not_exist, follow_ups,
            allocations_may_fail, allocations_may_fail_while_writing, written_answers,
-           the_prompt_alone, literal_role_markers, stop_strings, clients_that_leave_and_deadlines)
+           the_prompt_alone, literal_role_markers, stop_strings, clients_that_leave_and_deadlines,
+           a_lost_device_is_quoted_around)

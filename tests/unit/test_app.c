@@ -10,6 +10,11 @@
 
 static lore_config config;
 
+static void set_text(char *field, size_t cap, const char *text)
+{
+    snprintf(field, cap, "%s", text);
+}
+
 static void use_defaults(void)
 {
     lore_config_default(&config);
@@ -17,12 +22,8 @@ static void use_defaults(void)
     snprintf(config.encoder, sizeof config.encoder, "%s/weights/encoder", LORE_SOURCE_DIR);
     snprintf(config.decoder, sizeof config.decoder, "none");
     snprintf(config.prompts, sizeof config.prompts, "%s/prompts", LORE_SOURCE_DIR);
+    set_text(config.device, sizeof config.device, "cpu"); /* also where there is a GPU */
     config.threads = 1;
-}
-
-static void set_text(char *field, size_t cap, const char *text)
-{
-    snprintf(field, cap, "%s", text);
 }
 
 TEST(devices)
@@ -50,7 +51,47 @@ TEST(devices)
     CHECK_FAILS(lore_app_device(&config, &options, &err), LORE_ERR_INVALID, &err, "precision");
 }
 
-/* A GPU that was asked for and cannot be used is an error that names it; auto does not ask. */
+static int lines; /* of the log, about a GPU that is not there */
+
+static void count_lines(void *self, const char *line)
+{
+    (void)self;
+    lines += strstr(line, "event=no_gpu") != NULL;
+}
+
+/* auto takes a GPU if there is one; else the processor, and one line says why where this lore could
+ * have used one. int8 is the processor's. */
+TEST(auto_takes_what_there_is)
+{
+    lore_error err;
+    lore_app app;
+    lore_backend_options options = {0};
+    const lore_backend_kind found =
+        lore_backend_cuda_count() > 0 ? LORE_BACKEND_CUDA : LORE_BACKEND_CPU;
+    const int lines_for_none = lore_backend_has_cuda() ? 1 : 0;
+    use_defaults();
+    set_text(config.device, sizeof config.device, "auto");
+    lore_log_set_level(LORE_LOG_INFO);
+    lore_log_set_sink(count_lines, NULL);
+    CHECK_OK(lore_app_device(&config, &options, &err), &err);
+    CHECK_INT(options.kind, found);
+    CHECK_INT(lines, found == LORE_BACKEND_CUDA ? 0 : lines_for_none);
+    lines = 0;
+    const lore_app_needs needs = {.engine = true, .embedder = true};
+    CHECK_OK(lore_app_open(&config, needs, &app, &err), &err);
+    CHECK(app.is_on_gpu == (found == LORE_BACKEND_CUDA));
+    CHECK((app.encode_backend != NULL) == app.is_on_gpu);
+    CHECK_INT(lines, found == LORE_BACKEND_CUDA ? 0 : lines_for_none);
+    lore_app_close(&app);
+    lines = 0;
+    set_text(config.precision, sizeof config.precision, "int8");
+    CHECK_OK(lore_app_device(&config, &options, &err), &err);
+    CHECK_INT(options.kind, LORE_BACKEND_CPU);
+    CHECK_INT(lines, lines_for_none);
+    lore_log_set_sink(NULL, NULL);
+}
+
+/* A GPU that was asked for and cannot be used is an error that names it. */
 TEST(no_such_gpu)
 {
     lore_error err;
@@ -65,10 +106,6 @@ TEST(no_such_gpu)
     CHECK(strncmp(err.message, "device cuda:99: ", 16) == 0);
     CHECK(lore_app_open(&config, (lore_app_needs){.embedder = true}, &app, &err) != LORE_OK);
     CHECK(strncmp(err.message, "device cuda:99: ", 16) == 0);
-    set_text(config.device, sizeof config.device, "auto");
-    CHECK_OK(lore_app_open_device(&config, NULL, &backend, &err), &err);
-    CHECK_INT(lore_backend_get_kind(backend), LORE_BACKEND_CPU);
-    lore_backend_close(backend);
 }
 
 TEST(what_is_missing_is_named)
@@ -202,5 +239,5 @@ TEST(every_allocation_may_fail)
     check_alloc_sweep(open_once, NULL);
 }
 
-CHECK_MAIN(devices, no_such_gpu, what_is_missing_is_named, one_writer, read_only_folder,
-           large_documents_share_room, every_allocation_may_fail)
+CHECK_MAIN(devices, auto_takes_what_there_is, no_such_gpu, what_is_missing_is_named, one_writer,
+           read_only_folder, large_documents_share_room, every_allocation_may_fail)

@@ -323,6 +323,39 @@ TEST(out_of_memory_is_an_error)
     fixture_close(&f);
 }
 
+/* After the device is lost in the middle of calls, all go on at the standby, those that it failed
+ * too; without a standby its failure is theirs. The vectors are the same: both compute as ref. */
+TEST(a_lost_device_is_left)
+{
+    fixture f = fixture_open(LORE_BACKEND_REF, LORE_PRECISION_F32);
+    deferred_backend device = deferred_open(f.backend, INT64_C(1) << 40);
+    static float vectors[MANY][DIM];
+    static caller callers[CALLERS];
+    pthread_t threads[CALLERS];
+    lore_error err = {0};
+    fill_expected(&f);
+    lore_embedder *embedder = open_embedder(&device.base, NULL);
+    CHECK_OK(lore_embedder_encode(embedder, texts, 40, vectors[0], &err), &err);
+    device.is_lost = true;
+    CHECK_FAILS(lore_embedder_encode(embedder, texts, 40, vectors[0], &err), LORE_ERR_DEVICE, &err,
+                "lost");
+    lore_embedder_stand_by(embedder, f.backend);
+    for (int32_t i = 0; i < CALLERS; i++) {
+        callers[i] = (caller){embedder, i, false};
+        CHECK(pthread_create(&threads[i], NULL, call_often, &callers[i]) == 0);
+    }
+    for (int32_t i = 0; i < CALLERS; i++) {
+        CHECK(pthread_join(threads[i], NULL) == 0);
+        CHECK(callers[i].is_right);
+    }
+    CHECK_INT(lore_embedder_bulk_calls(embedder), 1); /* as on a processor */
+    memset(vectors, 0xff, sizeof vectors);
+    CHECK_OK(lore_embedder_encode_bulk(embedder, texts, MANY, vectors[0], &err), &err);
+    CHECK(memcmp(vectors, expected, sizeof expected) == 0);
+    lore_embedder_close(embedder);
+    fixture_close(&f);
+}
+
 CHECK_MAIN(two_packs_leave_before_one_is_waited_for, requests_share_packs,
            a_failed_pack_fails_its_own, windows_overlap, callers_share_the_seats,
-           a_device_gets_large_packs, out_of_memory_is_an_error)
+           a_device_gets_large_packs, a_lost_device_is_left, out_of_memory_is_an_error)

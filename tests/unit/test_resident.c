@@ -6,12 +6,14 @@
 #undef lore_candidate
 
 #include "base/log.h"
+#include "kernels/search.h"
 #include "tests/unit/resident_fixture.h"
+
+#include <stdatomic.h>
 
 enum { ASKERS = 6 };
 
-static int lines_off, lines_on,
-    lines_not; /* of the log; read when its writers are joined or idle */
+static atomic_int lines_off, lines_on, lines_not; /* of the log, which several threads write */
 
 static void count_lines(void *self, const char *line)
 {
@@ -387,4 +389,44 @@ TEST(no_room)
     close_all(&with, &without);
 }
 
-CHECK_MAIN(same_answers, joined_while_copies_change, failing_device, no_room)
+static int64_t unused_bytes; /* guarded by watch */
+
+static void small_memory(const lore_backend *backend, int64_t *unused, int64_t *total)
+{
+    (void)backend;
+    lore_lock_acquire(&watch);
+    *unused = unused_bytes;
+    lore_lock_release(&watch);
+    *total = 16 * 1000;
+}
+
+/* A copy leaves a sixteenth of the memory free. */
+TEST(reserve)
+{
+    lore_error err;
+    fixture f;
+    fix_init(&f, "reserve");
+    open_device(&f);
+    watched_driver.memory_facts = small_memory;
+    unused_bytes = 0;
+    fix_open(&f, true);
+    put_many(f.index, 0, DOCUMENTS);
+    CHECK_OK(lore_index_publish(f.index, &err), &err);
+    settle(&f);
+    CHECK(!is_resident(&f));
+    const lore_segment *base = f.index->current->views[0]->parts[0].segment;
+    const int64_t wanted = base->count * (base->dim + (int64_t)sizeof(float));
+    for (int64_t spare = 999; spare <= 1000; spare++) {
+        lore_lock_acquire(&watch);
+        unused_bytes = wanted + spare;
+        lore_lock_release(&watch);
+        lore_device_wake(f.index->device);
+        settle(&f);
+        CHECK(is_resident(&f) == (spare == 1000));
+    }
+    CHECK_INT(lines_not, 1);
+    CHECK_INT(lines_on, 1);
+    close_all(&f, NULL);
+}
+
+CHECK_MAIN(same_answers, joined_while_copies_change, failing_device, no_room, reserve)

@@ -1,0 +1,13 @@
+/* The device of the configuration, for api/app*.c only. */
+#ifndef LORE_API_APP_INT_H
+#define LORE_API_APP_INT_H
+
+#include "api/app.h"
+
+bool lore_app_is_auto(const lore_config *config);
+/* The device and the precision from words to options; auto is the GPU that is to be tried, where
+ * lore is built for one. LORE_ERR_INVALID. */
+LORE_MUST_USE lore_status lore_app_parse_device(const lore_config *config,
+                                                lore_backend_options *options, lore_error *err);
+
+#endif
