@@ -7,9 +7,9 @@
  * on it belongs to the engine thread, which alone touches decoder and scheduler and allocates
  * nothing.
  *
- * What crosses threads: the request pointer (channel), tokens and the cancel flag (stream), the
- * count of unfinished requests and the order to stop (atomics below), the statistics (under
- * stats_lock).
+ * What crosses threads: the request pointer (channel), tokens and the cancel flag (stream), those
+ * to be woken (waker), the count of unfinished requests and the order to stop (atomics below), the
+ * statistics (under stats_lock).
  *
  * Invariants
  * 1. unfinished >= requests in the channel + live requests, and never above request_cap once a
@@ -26,6 +26,7 @@
 #include "base/thread.h"
 #include "generation/engine_int.h"
 #include "generation/request_int.h"
+#include "generation/waker.h"
 
 #include <stdatomic.h>
 
@@ -57,6 +58,7 @@ struct lore_engine {
 
     /* The engine thread's alone. */
     lore_sched *sched;
+    lore_waker waker;    /* started where two steps are in flight */
     lore_request **live; /* [request_cap] */
     int32_t live_count;
     /* Submitted and not collected: the first so many, oldest first. */
@@ -124,7 +126,8 @@ lore_status lore_engine_submit(lore_engine *engine, const lore_generation *gener
 
 /* Push the drawn tokens up to `until`. Where the answer ends, the last of them says so, or an event
  * of its own when there is none to carry it. */
-static void send_tokens(lore_request *req, int32_t until, lore_finish finish, int32_t cut_bytes)
+static void send_tokens(lore_engine *engine, lore_request *req, int32_t until, lore_finish finish,
+                        int32_t cut_bytes)
 {
     while (req->sent < until) {
         int32_t at = req->sent++;
@@ -134,15 +137,14 @@ static void send_tokens(lore_request *req, int32_t until, lore_finish finish, in
                                   .finish = is_last ? finish : LORE_FINISH_NONE,
                                   .cut_bytes = is_last ? cut_bytes : 0,
                                   .cached_tokens = req->cached_tokens};
-        lore_stream_push(req->stream, event);
+        lore_waker_push(&engine->waker, req->stream, event);
         if (is_last) {
             return;
         }
     }
     if (finish != LORE_FINISH_NONE) {
-        lore_stream_push(
-            req->stream,
-            (lore_token_event){.id = -1, .finish = finish, .cached_tokens = req->cached_tokens});
+        lore_token_event end = {.id = -1, .finish = finish, .cached_tokens = req->cached_tokens};
+        lore_waker_push(&engine->waker, req->stream, end);
     }
 }
 
@@ -155,7 +157,7 @@ static void finish_request(lore_engine *engine, lore_request *req, int32_t until
     engine->live[req->live_index] = moved;
     moved->live_index = req->live_index;
     atomic_fetch_sub_explicit(&engine->unfinished, 1, memory_order_relaxed);
-    send_tokens(req, until, finish, cut_bytes);
+    send_tokens(engine, req, until, finish, cut_bytes);
     lore_stream_release(req->stream);
     lore_request_free(req);
 }
@@ -183,7 +185,7 @@ static bool take_token(void *self, void *owner, int32_t ticket, int32_t id, floa
         finish_request(engine, req, req->drawn, finish, 0);
         return true;
     }
-    send_tokens(req, verdict.sendable, LORE_FINISH_NONE, 0);
+    send_tokens(engine, req, verdict.sendable, LORE_FINISH_NONE, 0);
     return false;
 }
 
@@ -228,6 +230,7 @@ static bool take_arrivals(lore_engine *engine)
 {
     void *item = NULL;
     if (engine->live_count == 0 && engine->flight_count == 0) {
+        lore_waker_send(&engine->waker);
         if (wait_for_arrival(engine, &item) != LORE_OK) {
             return false;
         }
@@ -245,9 +248,7 @@ static lore_status collect_step(lore_engine *engine, lore_error *err)
     lore_status status =
         engine->model.collect(engine->model.self, engine->ids, engine->logprobs, err);
     engine->flight_count--;
-    for (int32_t i = 0; i < engine->flight_count; i++) {
-        engine->flights[i] = engine->flights[i + 1];
-    }
+    engine->flights[0] = engine->flights[1];
     return status;
 }
 
@@ -345,6 +346,7 @@ static void run_step(lore_engine *engine)
         }
         engine->flight_count++;
     }
+    lore_waker_send(&engine->waker); /* now that the device has work */
     if (engine->flight_count == engine->steps_max || (!has_rows && engine->flight_count > 0)) {
         finish_step(engine);
     } else if (engine->flight_count == 0) {
@@ -355,11 +357,15 @@ static void run_step(lore_engine *engine)
 static void *run_engine(void *self)
 {
     lore_engine *engine = self;
+    if (engine->steps_max > 1) {
+        lore_waker_start(&engine->waker);
+    }
     while (take_arrivals(engine)) {
         take_cancels(engine);
         run_step(engine);
         publish_stats(engine);
     }
+    lore_waker_stop(&engine->waker);
     return NULL;
 }
 

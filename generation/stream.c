@@ -3,14 +3,16 @@
  * Because the stream holds the whole answer, the ring never wraps: it is an array that the engine
  * fills from the front and the consumer reads behind it. `pushed` is the only word both sides look
  * at for data. The lock serves sleeping alone and guards no field: a consumer that finds events
- * never takes it, and the engine takes it only while a consumer sleeps.
+ * never takes it, and who wakes takes it only while a consumer sleeps.
  *
  * Invariants
  * 1. taken <= pushed <= cap. Events below `pushed` never change, nor do the tops beside them.
  * 2. The engine writes events[pushed], then pushed; the consumer reads pushed, then events. Tops
  *    are written before the event that they belong to.
  * 3. At most one event has a finish, and it is the last one pushed.
- * 4. `holders` counts 2, 1, 0; whoever takes it to 0 frees. */
+ * 4. `holders` counts 2, 1, 0, and LISTED for each list that holds the stream beside; whoever takes
+ *    it to 0 frees.
+ * 5. A stream that is_listed is in one list, or about to leave one for being woken. */
 #include "generation/stream.h"
 
 #include "base/mem.h"
@@ -18,8 +20,10 @@
 
 #include <stdatomic.h>
 
+enum { LISTED = 1 << 8 }; /* a list's share of `holders` */
+
 struct lore_stream {
-    /* Stored with seq_cst by the engine, see lore_stream_push for why release is not enough. */
+    /* Stored with seq_cst by the engine, see put_event for why release is not enough. */
     atomic_int_least32_t pushed;
     /* Written by the consumer under the lock, read by the engine without it (Dekker's pattern). */
     atomic_bool is_waiting;
@@ -28,6 +32,10 @@ struct lore_stream {
     atomic_bool is_cancelled;
     /* acq_rel on release: the last holder must see all that the other wrote before it frees. */
     atomic_int_least32_t holders;
+    /* Set by the engine, which then owns `next` with the list, cleared by whoever wakes, who has
+     * read `next` before. With seq_cst, see lore_stream_push_later. */
+    atomic_bool is_listed;
+    lore_stream *next;
     int32_t taken; /* the consumer's alone */
     int32_t cap;
     int32_t top_count; /* beside each token */
@@ -77,6 +85,7 @@ lore_stream *lore_stream_new(int32_t tokens_max, int32_t tops)
     atomic_init(&stream->is_waiting, false);
     atomic_init(&stream->is_cancelled, false);
     atomic_init(&stream->holders, 2);
+    atomic_init(&stream->is_listed, false);
     lore_lock_init(&stream->lock);
     return stream;
 }
@@ -90,8 +99,8 @@ lore_likely *lore_stream_tops(lore_stream *stream)
  * sets pushed, then looks at is_waiting. With sequentially consistent accesses at least one of the
  * two sees the other's store, so either the consumer finds the event or the engine wakes it.
  * Release and acquire alone would let both loads run ahead of both stores, and the wake-up would be
- * lost. */
-void lore_stream_push(lore_stream *stream, lore_token_event event)
+ * lost. True: the consumer may sleep, and must be woken. */
+static bool put_event(lore_stream *stream, lore_token_event event)
 {
     int32_t at = atomic_load_explicit(&stream->pushed, memory_order_relaxed); /* our own word */
     LORE_ASSERT(!stream->is_ended);
@@ -104,20 +113,56 @@ void lore_stream_push(lore_stream *stream, lore_token_event event)
     }
     stream->events[at] = event;
     atomic_store_explicit(&stream->pushed, at + 1, memory_order_seq_cst);
-    if (atomic_load_explicit(&stream->is_waiting, memory_order_seq_cst)) {
-        /* The consumer holds the lock from setting is_waiting until it sleeps, so that once the
-         * lock was in hand the wake-up cannot come too early. It is given back first, or the
-         * consumer would wake up only to wait for it. */
-        lore_lock_acquire(&stream->lock);
-        lore_lock_release(&stream->lock);
-        lore_lock_wake_one(&stream->lock);
+    return atomic_load_explicit(&stream->is_waiting, memory_order_seq_cst);
+}
+
+/* The consumer holds the lock from setting is_waiting until it sleeps, so that once the lock was in
+ * hand the wake-up cannot come too early. It is given back first, or the consumer would wake up
+ * only to wait for it. */
+static void wake_consumer(lore_stream *stream)
+{
+    lore_lock_acquire(&stream->lock);
+    lore_lock_release(&stream->lock);
+    lore_lock_wake_one(&stream->lock);
+}
+
+void lore_stream_push(lore_stream *stream, lore_token_event event)
+{
+    if (put_event(stream, event)) {
+        wake_consumer(stream);
     }
+}
+
+/* A stream that is listed already is left alone: `pushed` was stored before is_listed is looked at,
+ * and whoever wakes clears is_listed before it looks at is_waiting. It therefore stands for an
+ * engine that has pushed this event too, and the handshake holds. */
+void lore_stream_push_later(lore_stream *stream, lore_token_event event, lore_stream_list *list)
+{
+    if (!put_event(stream, event) ||
+        atomic_exchange_explicit(&stream->is_listed, true, memory_order_seq_cst)) {
+        return;
+    }
+    /* Relaxed: the engine has a reference, so the count cannot reach 0 meanwhile. */
+    atomic_fetch_add_explicit(&stream->holders, LISTED, memory_order_relaxed);
+    stream->next = NULL;
+    lore_stream_list_join(list, &(lore_stream_list){stream, stream});
+}
+
+void lore_stream_list_join(lore_stream_list *list, lore_stream_list *from)
+{
+    if (list->first == NULL) {
+        *list = *from;
+    } else if (from->first != NULL) {
+        list->last->next = from->first;
+        list->last = from->last;
+    }
+    *from = (lore_stream_list){0};
 }
 
 bool lore_stream_is_cancelled(const lore_stream *stream)
 {
     return atomic_load_explicit(&stream->is_cancelled, memory_order_relaxed) ||
-           atomic_load_explicit(&stream->holders, memory_order_relaxed) == 1;
+           atomic_load_explicit(&stream->holders, memory_order_relaxed) % LISTED == 1;
 }
 
 /* Sleep until an event is there. False: the deadline passed first. */
@@ -154,15 +199,34 @@ void lore_stream_cancel(lore_stream *stream)
     atomic_store_explicit(&stream->is_cancelled, true, memory_order_relaxed);
 }
 
-void lore_stream_release(lore_stream *stream)
+static void give_up(lore_stream *stream, int32_t share)
 {
-    if (stream == NULL) {
-        return;
-    }
-    int32_t before = atomic_fetch_sub_explicit(&stream->holders, 1, memory_order_acq_rel);
-    LORE_ASSERT(before > 0);
-    if (before == 1) {
+    int32_t before = atomic_fetch_sub_explicit(&stream->holders, share, memory_order_acq_rel);
+    LORE_ASSERT(before >= share);
+    if (before == share) {
         lore_lock_destroy(&stream->lock);
         lore_free(stream);
+    }
+}
+
+void lore_stream_release(lore_stream *stream)
+{
+    if (stream != NULL) {
+        give_up(stream, 1);
+    }
+}
+
+void lore_stream_list_wake(lore_stream_list *list)
+{
+    lore_stream *stream = list->first;
+    *list = (lore_stream_list){0};
+    while (stream != NULL) {
+        lore_stream *next = stream->next; /* the engine's again once is_listed is cleared */
+        atomic_store_explicit(&stream->is_listed, false, memory_order_seq_cst);
+        if (atomic_load_explicit(&stream->is_waiting, memory_order_seq_cst)) {
+            wake_consumer(stream);
+        }
+        give_up(stream, LISTED);
+        stream = next;
     }
 }

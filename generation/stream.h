@@ -2,8 +2,8 @@
  * consumer.
  *
  * The ring holds the whole answer, so a push neither blocks nor fails and a slow client costs
- * nobody. Two holders; the last one frees. Events carry id, log probability, the most probable
- * tokens where they were asked for, and flags. */
+ * nobody. Two holders, and a list while the stream is in one; the last of them frees. Events carry
+ * id, log probability, the most probable tokens where they were asked for, and flags. */
 #ifndef LORE_GENERATION_STREAM_H
 #define LORE_GENERATION_STREAM_H
 
@@ -45,6 +45,18 @@ lore_stream *lore_stream_new(int32_t tokens_max, int32_t tops);
 lore_likely *lore_stream_tops(lore_stream *stream);
 /* At most tokens_max events and one more, nothing after the one that ends the answer (asserted). */
 void lore_stream_push(lore_stream *stream, lore_token_event event);
+/* Streams whose consumers are to be woken, first come first. Zeroed: none. A stream in it cannot
+ * go, whoever releases it. */
+typedef struct lore_stream_list {
+    lore_stream *first, *last;
+} lore_stream_list;
+/* lore_stream_push for an engine that has no time to wake anybody: where the consumer sleeps, the
+ * stream is put into the list, unless it is still in one. */
+void lore_stream_push_later(lore_stream *stream, lore_token_event event, lore_stream_list *list);
+/* The one list behind the other; `from` is empty then. */
+void lore_stream_list_join(lore_stream_list *list, lore_stream_list *from);
+/* From any thread, which alone has the list; it is empty then. */
+void lore_stream_list_wake(lore_stream_list *list);
 /* True once the consumer has cancelled, or has released its reference: then nobody is listening. */
 bool lore_stream_is_cancelled(const lore_stream *stream);
 
