@@ -215,28 +215,6 @@ static __device__ __forceinline__ void multiply(float d[2][4], const operand<W, 
     }
 }
 
-static __device__ __forceinline__ float sum_warps(const few &f, const float *sums, int32_t row,
-                                                  int32_t col)
-{
-    float sum = 0.0f;
-#pragma unroll
-    for (int j = 0; j < WARPS; j++) {
-        sum += sums[(j * f.rows + row) * WIDE + col];
-    }
-    return sum;
-}
-
-/* What the rows' sums are multiplied with for the norm. */
-static __device__ __forceinline__ float norm_factor(const few &f, const float *parts)
-{
-    float squares = 0.0f;
-#pragma unroll
-    for (int j = 0; j < WARPS; j++) {
-        squares += parts[j];
-    }
-    return 1.0f / sqrtf(squares / (float)f.depth + f.eps);
-}
-
 /* The warps' sums of a tile become outputs. `sums` is one of two that take turns, so that a tile
  * needs one barrier: who writes to it again has passed the barrier of the tile between. */
 template <bool is_gated>
@@ -255,12 +233,13 @@ static __device__ __forceinline__ void put_tile(const few &f, const float d[2][4
     __syncthreads();
     if ((int32_t)threadIdx.x < f.rows * OUTS) {
         const int32_t row = threadIdx.x / OUTS, own = threadIdx.x % OUTS, col = tile * OUTS + own;
-        const float factor = f.norm != NULL ? norm_factor(f, parts[row]) : 1.0f;
-        const float sum = factor * sum_warps(f, sums, row, own);
+        const float factor =
+            f.norm != NULL ? lore_norm_factor<WARPS>(parts[row], f.depth, f.eps) : 1.0f;
+        const float sum = factor * lore_sum_warps<WARPS, WIDE>(sums, f.rows, row, own);
         if (col < f.outs && !is_gated) {
             lore_cuda_store(f.finish, row, col, sum);
         } else if (col < f.outs) {
-            const float up = factor * sum_warps(f, sums, row, own + 8);
+            const float up = factor * lore_sum_warps<WARPS, WIDE>(sums, f.rows, row, own + 8);
             lore_write(f.finish.out, row, col,
                        lore_cuda_finished(f.finish, col, sum, f.finish.activation) *
                            lore_cuda_finished(f.finish, f.outs + col, up, LORE_ACT_NONE));

@@ -5,6 +5,7 @@
 
 #include "kernels/cuda/cuda_attention_int.h"
 #include "kernels/cuda/cuda_hopper_int.h"
+#include "kernels/cuda/cuda_matmul_int.h"
 
 enum {
     WARPS = 8, /* that compute; one more copies */

@@ -168,28 +168,6 @@ static __device__ __forceinline__ void multiply(sums *s, int group, const char *
     }
 }
 
-static __device__ __forceinline__ float sum_warps(const float *sums, int32_t rows, int32_t row,
-                                                  int32_t col)
-{
-    float sum = 0.0f;
-#pragma unroll
-    for (int j = 0; j < WARPS; j++) {
-        sum += sums[(j * rows + row) * WIDE + col];
-    }
-    return sum;
-}
-
-/* What the rows' sums are multiplied with for the norm. */
-static __device__ __forceinline__ float norm_factor(const layers_task &t, const float *parts)
-{
-    float squares = 0.0f;
-#pragma unroll
-    for (int j = 0; j < WARPS; j++) {
-        squares += parts[j];
-    }
-    return 1.0f / sqrtf(squares / (float)t.width + t.eps);
-}
-
 /* Sums of a tile to where the product's go. `memory` is one of two that take turns: who writes to
  * it again has passed the barrier of the tile between. */
 static __device__ void put_tile(const layers_task &t, const layer_data &l, int which,
@@ -211,14 +189,14 @@ static __device__ void put_tile(const layers_task &t, const layer_data &l, int w
     if (row >= t.rows || col >= m.outs) {
         return;
     }
-    float sum = sum_warps(memory, t.rows, row, own);
+    float sum = lore_sum_warps<WARPS, WIDE>(memory, t.rows, row, own);
     if (which == QKV) {
-        sum *= norm_factor(t, parts + row * WARPS);
+        sum *= lore_norm_factor<WARPS>(parts + row * WARPS, t.width, t.eps);
         t.qkv[row * t.qkv_stride + col] =
             __float2bfloat16_rn(l.qkv_bias != NULL ? sum + l.qkv_bias[col] : sum);
     } else if (which == GATE_UP) {
-        const float factor = norm_factor(t, parts + row * WARPS);
-        const float up = sum_warps(memory, t.rows, row, own + TILE / 2);
+        const float factor = lore_norm_factor<WARPS>(parts + row * WARPS, t.width, t.eps);
+        const float up = lore_sum_warps<WARPS, WIDE>(memory, t.rows, row, own + TILE / 2);
         t.hidden[row * t.hidden_stride + col] =
             __float2bfloat16_rn(lore_activate(sum * factor, t.activation) * up * factor);
     } else {

@@ -1,4 +1,4 @@
-/* What the two files of matrix products share: what happens to a sum on its way out, and the entry
+/* What the files of matrix products share: how sums come together and leave, and the entry
  * of the one for few rows. */
 #ifndef LORE_KERNELS_CUDA_MATMUL_INT_H
 #define LORE_KERNELS_CUDA_MATMUL_INT_H
@@ -47,6 +47,33 @@ static __device__ __forceinline__ void lore_cuda_store(const lore_cuda_finish &f
 {
     const float value = lore_cuda_finished(f, col, sum, f.activation);
     lore_write(f.out, row, col, f.is_accumulating ? lore_read(f.out, row, col) + value : value);
+}
+
+/* One sum of all warps of a block, which each left theirs in rows of `wide`, in the same order
+ * always. */
+template <int warps, int wide>
+static __device__ __forceinline__ float lore_sum_warps(const float *sums, int32_t rows, int32_t row,
+                                                       int32_t col)
+{
+    float sum = 0.0f;
+#pragma unroll
+    for (int j = 0; j < warps; j++) {
+        sum += sums[(j * rows + row) * wide + col];
+    }
+    return sum;
+}
+
+/* What the sums of a row are multiplied with for its RMS norm: `parts` are the warps' squares. */
+template <int warps>
+static __device__ __forceinline__ float lore_norm_factor(const float *parts, int32_t depth,
+                                                         float eps)
+{
+    float squares = 0.0f;
+#pragma unroll
+    for (int j = 0; j < warps; j++) {
+        squares += parts[j];
+    }
+    return 1.0f / sqrtf(squares / (float)depth + eps);
 }
 #endif
 

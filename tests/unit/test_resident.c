@@ -109,6 +109,21 @@ static int check_same(fixture *a, fixture *b, const lore_filter *filter, int32_t
 
 /* ---- tests ---- */
 
+/* Two indexes of the same documents, published, the first one on a device that has it all. */
+static void open_both(fixture *with, const char *name, fixture *without, const char *other)
+{
+    lore_error err;
+    fix_init(with, name);
+    fix_init(without, other);
+    open_device(with);
+    fix_open(with, true);
+    fix_open(without, true);
+    put_many(with->index, 0, DOCUMENTS);
+    put_many(without->index, 0, DOCUMENTS);
+    CHECK_OK(lore_index_publish(with->index, &err), &err);
+    settle(with);
+}
+
 /* A device gives the processor's answers: base and tail, filters that let much, little and nothing
  * through, dead rows, a publication under it, and where an inverted file would do. */
 TEST(same_answers)
@@ -259,15 +274,7 @@ TEST(joined_while_copies_change)
     fixture with, without;
     static asker askers[ASKERS];
     lore_arena_init(&arena, 0);
-    fix_init(&with, "joined");
-    fix_init(&without, "alone");
-    open_device(&with);
-    fix_open(&with, true);
-    fix_open(&without, true);
-    put_many(with.index, 0, DOCUMENTS);
-    put_many(without.index, 0, DOCUMENTS);
-    CHECK_OK(lore_index_publish(with.index, &err), &err);
-    settle(&with);
+    open_both(&with, "joined", &without, "alone");
     const lore_filter *half =
         parse_filter(&with, "{\"type\":\"eq\",\"key\":\"half\",\"value\":1}", &arena);
     lore_lock_acquire(&watch);
@@ -311,15 +318,7 @@ TEST(failing_device)
     lore_error err;
     fixture with, without;
     static asker askers[ASKERS];
-    fix_init(&with, "failing");
-    fix_init(&without, "sound");
-    open_device(&with);
-    fix_open(&with, true);
-    fix_open(&without, true);
-    put_many(with.index, 0, DOCUMENTS);
-    put_many(without.index, 0, DOCUMENTS);
-    CHECK_OK(lore_index_publish(with.index, &err), &err);
-    settle(&with);
+    open_both(&with, "failing", &without, "sound");
     CHECK_INT(check_same(&with, &without, NULL, DEPTH), 12);
     lore_lock_acquire(&watch);
     is_failing = true;
