@@ -2,9 +2,9 @@
  * memory bandwidth is the bound, and it is reached by bytes under way. 4.5 TB/s at about a
  * microsecond of latency are 4.5 MB, 34 KB a multiprocessor; two blocks of 48 KB each have them
  * there from before the kernel may begin (cuda_int.h) to its last tile. The next kernel may begin
- * when all lines have been asked for: one product after another with 28,672 outputs of one row took
- * 75 us when each let the next begin at once, since that one's blocks stand where there happens to
- * be room, and multiprocessors with three of them end last; so it takes 57.
+ * when all lines have been asked for. At once, its blocks would stand where there happens to be
+ * room, and multiprocessors with three of them end last: with lines of half the size 28,672 outputs
+ * of one row, one product after another, took 77 us so, and 57 this way.
  *
  * A block takes tiles of sixteen rows of w, every gridDim-th; all blocks take the same number, so
  * that they end together. Its warps take turns at lines (128 bytes) of those rows. A lane copies 16
