@@ -242,7 +242,7 @@ static size_t divide_memory(layers_task *t, int32_t head_dim)
                                              : (t->ffn > mixed ? t->ffn : mixed);
     const int32_t rows = t->rows * (widest + PAD) * (int32_t)sizeof(bf16);
     const int32_t attention =
-        t->group * (head_dim + WARPS * (head_dim + 2)) * (int32_t)sizeof(float);
+        (head_dim + t->group * (head_dim + WARPS * (head_dim + 2))) * (int32_t)sizeof(float);
     const int32_t sums = 2 * WARPS * WIDE * t->rows * (int32_t)sizeof(float);
     t->region_bytes = ((rows > attention ? rows : attention) + 127) / 128 * 128;
     const int32_t left = SHARED_BYTES - STATIC_BYTES - t->region_bytes - sums;

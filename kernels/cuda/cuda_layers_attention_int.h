@@ -106,11 +106,11 @@ static __device__ void ask_for_norms(const layers_task &t, int32_t layer)
     }
 }
 
-/* Queries of the unit to `queries` [group, E], scaled; the new key and value to their page by the
- * unit that has them. */
+/* Queries of the unit to `queries` [group, E], scaled; the new key and value to their page, and to
+ * `fresh` [2, E], by the unit that has them. */
 template <int E>
 static __device__ void rotate_heads(const layers_task &t, const layer_data &l, const kept &k,
-                                    const unit &u, float *queries)
+                                    const unit &u, float *queries, bf16 *fresh)
 {
     const bf16 *row = t.qkv + u.sequence * t.qkv_stride;
     const float *cosine = k.cosine[u.sequence], *sine = k.sine[u.sequence];
@@ -125,11 +125,11 @@ static __device__ void rotate_heads(const layers_task &t, const layer_data &l, c
         } else if (j == t.group) {
             bf16 *to = l.keys + at;
             rotate_head<E>(t, row + (int64_t)(t.heads + u.kv_head) * E, l.k_norm, cosine, sine,
-                           [&](int32_t i, float v) { to[i] = __float2bfloat16_rn(v); });
+                           [&](int32_t i, float v) { fresh[i] = to[i] = __float2bfloat16_rn(v); });
         } else {
             const bf16 *from = row + (int64_t)(t.heads + t.kv_heads + u.kv_head) * E;
             for (int32_t i = threadIdx.x % 32; i < E; i += 32) {
-                l.values[at + i] = __float2bfloat16_rn(read_bf16(from + i));
+                fresh[E + i] = l.values[at + i] = __float2bfloat16_rn(read_bf16(from + i));
             }
         }
     }
@@ -165,16 +165,16 @@ template <int E> static __device__ __forceinline__ int32_t key_at(int32_t base, 
            (int32_t)threadIdx.x % 32 / (E / 8);
 }
 
-/* Those of them at positions [begin, end) are asked for; the others stay as they are. */
+/* Those of them below `end` are asked for; the others stay as they are. */
 template <int E, int GROUP>
 static __device__ __forceinline__ void load_keys(const layers_task &t, const layer_data &l,
                                                  const kept &k, const unit &u, int32_t base,
-                                                 int32_t begin, int32_t end, ahead<GROUP> *a)
+                                                 int32_t end, ahead<GROUP> *a)
 {
 #pragma unroll
     for (int b = 0; b < ahead<GROUP>::COUNT; b++) {
         const int32_t position = key_at<E>(base, b);
-        if (position >= begin && position < end) {
+        if (position < end) {
             const int64_t at =
                 key_offset<E>(t, k, u.sequence, u.kv_head, position) + threadIdx.x % (E / 8) * 8;
             a->keys[b] = __ldcg((const uint4 *)(l.keys + at));
@@ -194,8 +194,7 @@ static __device__ __forceinline__ void load_first(const layers_task &t, const la
     }
     if (index < t.rows * t.kv_heads * t.parts) {
         const unit u = unit_of(t, k, l.window, index);
-        load_keys<E, GROUP>(t, l, k, u, u.begin, u.begin, u.end < u.position ? u.end : u.position,
-                            a);
+        load_keys<E, GROUP>(t, l, k, u, u.begin, u.end < u.position ? u.end : u.position, a);
     }
 }
 
@@ -241,8 +240,8 @@ static __device__ __forceinline__ void add_keys(state<GROUP> *s, float (&scores)
 /* The keys of a warp, of which `a` has the first. */
 template <int E, int GROUP>
 static __device__ void see_keys(const layers_task &t, const layer_data &l, const kept &k,
-                                const unit &u, const float *queries, ahead<GROUP> *a,
-                                state<GROUP> *s)
+                                const unit &u, const float *queries, const bf16 *fresh,
+                                ahead<GROUP> *a, state<GROUP> *s)
 {
     constexpr int LANES = E / 8, COUNT = ahead<GROUP>::COUNT;
     const int32_t c = (int32_t)threadIdx.x % LANES * 8;
@@ -259,10 +258,16 @@ static __device__ void see_keys(const layers_task &t, const layer_data &l, const
     }
     for (int32_t base = u.begin; base < u.end; base += key_at<E>(0, COUNT) - key_at<E>(0, 0)) {
         float scores[COUNT][GROUP];
-        load_keys<E, GROUP>(t, l, k, u, base, base == u.begin ? u.position : base, u.end, a);
+        if (base > u.begin) {
+            load_keys<E, GROUP>(t, l, k, u, base, u.end < u.position ? u.end : u.position, a);
+        }
 #pragma unroll
         for (int b = 0; b < COUNT; b++) {
             float key[8];
+            if (key_at<E>(base, b) == u.position && u.position < u.end) { /* of this step */
+                a->keys[b] = *(const uint4 *)(fresh + c);
+                a->values[b] = *(const uint4 *)(fresh + E + c);
+            }
             unpack_8(a->keys[b], key);
 #pragma unroll
             for (int h = 0; h < GROUP; h++) {
@@ -320,27 +325,80 @@ static __device__ void put_state(const layers_task &t, state<GROUP> *s, float *m
     lore_named_sync(BARRIER, COMPUTING);
 }
 
-/* Element c of a head from `count` states, whose sums lie `sum_step` and elements `step` apart. */
+/* C floats of a lane. */
+template <int C> struct lane_floats {
+    float v[C];
+};
+
+template <int C> static __device__ __forceinline__ lane_floats<C> load_floats(const float *at)
+{
+    lane_floats<C> f;
+    if (C == 4) {
+        const float4 four = __ldcg((const float4 *)at);
+        f.v[0] = four.x, f.v[1 % C] = four.y, f.v[2 % C] = four.z, f.v[3 % C] = four.w;
+    } else if (C == 2) {
+        const float2 two = __ldcg((const float2 *)at);
+        f.v[0] = two.x, f.v[1 % C] = two.y;
+    } else {
+        f.v[0] = __ldcg(at);
+    }
+    return f;
+}
+
+static __device__ __forceinline__ float warp_max(float x)
+{
+#pragma unroll
+    for (int distance = 16; distance > 0; distance /= 2) {
+        x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, distance));
+    }
+    return x;
+}
+
+/* All parts of the heads of a group, the first at number `first`, become the row: a warp a head. A
+ * lane has two parts' sums and C elements, and eight parts under way. */
+template <int E> static __device__ void merge_parts(const layers_task &t, int64_t first, bf16 *row)
+{
+    constexpr int C = E / 32, AHEAD = 8;
+    const int32_t lane = threadIdx.x % 32;
+    for (int32_t h = (int32_t)threadIdx.x / 32; h < t.group; h += WARPS) {
+        const float2 none = make_float2(-INFINITY, 0.0f);
+        const float2 *sums = (const float2 *)t.part_sums + first + h;
+        const float2 low = lane < t.parts ? __ldcg(sums + lane * t.group) : none;
+        const float2 high = lane + 32 < t.parts ? __ldcg(sums + (lane + 32) * t.group) : none;
+        const float against = lore_score_base(warp_max(fmaxf(low.x, high.x)));
+        const float low_weight = exp2f(low.x - against), high_weight = exp2f(high.x - against);
+        const float total = lore_warp_sum(low.y * low_weight + high.y * high_weight);
+        float mixed[C] = {};
+        for (int32_t base = 0; base < t.parts; base += AHEAD) {
+            lane_floats<C> parts[AHEAD] = {};
+#pragma unroll
+            for (int i = 0; i < AHEAD; i++) {
+                if (base + i < t.parts) {
+                    parts[i] = load_floats<C>(
+                        t.part_out + (first + (int64_t)(base + i) * t.group + h) * E + lane * C);
+                }
+            }
+#pragma unroll
+            for (int i = 0; i < AHEAD; i++) {
+                const float weight = __shfl_sync(
+                    0xffffffffu, base + i < 32 ? low_weight : high_weight, (base + i) % 32);
+#pragma unroll
+                for (int c = 0; c < C; c++) {
+                    mixed[c] += parts[i].v[c] * weight;
+                }
+            }
+        }
+#pragma unroll
+        for (int c = 0; c < C; c++) {
+            row[h * E + lane * C + c] = __float2bfloat16_rn(mixed[c] / total);
+        }
+    }
+}
+
+/* Element c of a head from what the warps have left. */
 struct joined {
     float largest, total, mixed;
 };
-
-static __device__ __forceinline__ joined join(const float *mixed, int64_t step, const float *sums,
-                                              int64_t sum_step, int32_t count)
-{
-    joined j = {-INFINITY, 0.0f, 0.0f};
-    for (int32_t i = 0; i < count; i++) {
-        j.largest = fmaxf(j.largest, __ldcg(sums + i * sum_step));
-    }
-    const float against = lore_score_base(j.largest);
-#pragma unroll 4
-    for (int32_t i = 0; i < count; i++) {
-        const float kept = exp2f(__ldcg(sums + i * sum_step) - against);
-        j.total += __ldcg(sums + i * sum_step + 1) * kept;
-        j.mixed += __ldcg(mixed + i * step) * kept;
-    }
-    return j;
-}
 
 static __device__ __forceinline__ joined join_warps(const float *memory, int32_t each, int32_t e,
                                                     int32_t c)
@@ -401,26 +459,21 @@ static __device__ void put_unit(const layers_task &t, const unit &u, int32_t ind
     if (!is_last) {
         return;
     }
-    const int64_t first = (int64_t)(index / t.parts) * t.parts * t.group;
-    for (int32_t i = (int32_t)threadIdx.x; i < t.group * E; i += COMPUTING) {
-        const int64_t at = first + i / E;
-        const joined j = join(t.part_out + at * E + i % E, (int64_t)t.group * E,
-                              t.part_sums + 2 * at, 2 * t.group, t.parts);
-        row[i] = __float2bfloat16_rn(j.mixed / j.total);
-    }
+    merge_parts<E>(t, (int64_t)(index / t.parts) * t.parts * t.group, row);
 }
 
 template <int E, int GROUP>
 static __device__ void attend(const layers_task &t, const layer_data &l, const kept &k,
                               ahead<GROUP> *a, float *region)
 {
-    float *queries = region, *memory = region + t.group * E;
+    float *queries = region, *memory = region + (t.group + 1) * E;
+    bf16 *fresh = (bf16 *)(region + t.group * E);
     const int32_t units = t.rows * t.kv_heads * t.parts;
     for (int32_t index = (int32_t)blockIdx.x; index < units; index += (int32_t)gridDim.x) {
         const unit u = unit_of(t, k, l.window, index);
         state<GROUP> s;
-        rotate_heads<E>(t, l, k, u, queries);
-        see_keys<E, GROUP>(t, l, k, u, queries, a, &s);
+        rotate_heads<E>(t, l, k, u, queries, fresh);
+        see_keys<E, GROUP>(t, l, k, u, queries, fresh, a, &s);
         put_state<E, GROUP>(t, &s, memory);
         put_unit<E>(t, u, index, memory);
         lore_named_sync(BARRIER, COMPUTING); /* the region is the next unit's */
