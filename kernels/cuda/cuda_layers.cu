@@ -101,7 +101,7 @@ static __device__ void compute(const layers_task &t, ring r, char *region, float
         }
         if (which == QKV) {
             ask_for_keys<E>(t, l, shared->same);
-            ask_for_norms(t, layer);
+            ask_for_norms<E>(t, layer);
         }
         run_product(t, layer, which, m, before, &r, x, sum_memory, parts);
         before = (before + m.tiles) % (int32_t)gridDim.x;
@@ -162,7 +162,8 @@ static bool is_usable(const lore_queue *queue, lore_view x, const lore_layers *l
                   1 + batch->rows * pages->kv_heads <= LORE_CUDA_ARRIVED && x.dtype == LORE_F32 &&
                   layers->qkv.dtype == LORE_BF16 && layers->mixed.dtype == LORE_BF16 &&
                   layers->hidden.dtype == LORE_BF16 && x.cols % 64 == 0 && lore_is_aligned(x, 4) &&
-                  lore_is_aligned(layers->mixed, 8) && lore_is_aligned(layers->hidden, 8);
+                  lore_is_aligned(layers->qkv, 8) && lore_is_aligned(layers->mixed, 8) &&
+                  lore_is_aligned(layers->hidden, 8);
     for (int32_t i = 0; i < layers->count && is_one; i++) {
         const lore_layer *l = &layers->layers[i];
         is_one = is_bf16(l->qkv) && is_bf16(l->out) && is_bf16(l->gate_up) && is_bf16(l->down) &&

@@ -14,11 +14,6 @@
 
 /* ---- heads ---- */
 
-static __device__ __forceinline__ float read_bf16(const bf16 *at)
-{
-    return __uint_as_float((uint32_t)__ldcg((const unsigned short *)at) << 16);
-}
-
 /* A head normed and rotated: put(i, value) takes its elements. One warp. */
 template <int E, typename Put>
 static __device__ __forceinline__ void rotate_head(const layers_task &t, const bf16 *head,
@@ -30,20 +25,21 @@ static __device__ __forceinline__ void rotate_head(const layers_task &t, const b
     if (norm != NULL) {
         float squares = 0.0f;
         for (int32_t i = lane; i < E; i += 32) {
-            const float value = read_bf16(head + i);
+            const float value = __bfloat162float(head[i]);
             squares += value * value;
         }
         scale = 1.0f / sqrtf(lore_warp_sum(squares) / (float)E + t.eps);
     }
     for (int32_t i = lane; i < half; i += 32) {
         const float c = cosine[i], s = sine[i];
-        const float a = read_bf16(head + i) * scale * (norm != NULL ? norm[i] : 1.0f);
-        const float b = read_bf16(head + i + half) * scale * (norm != NULL ? norm[i + half] : 1.0f);
+        const float a = __bfloat162float(head[i]) * scale * (norm != NULL ? norm[i] : 1.0f);
+        const float b =
+            __bfloat162float(head[i + half]) * scale * (norm != NULL ? norm[i + half] : 1.0f);
         put(i, a * c - b * s);
         put(i + half, b * c + a * s);
     }
     for (int32_t i = t.rope.dim + lane; i < E; i += 32) {
-        put(i, read_bf16(head + i) * scale * (norm != NULL ? norm[i] : 1.0f));
+        put(i, __bfloat162float(head[i]) * scale * (norm != NULL ? norm[i] : 1.0f));
     }
 }
 
@@ -95,10 +91,16 @@ static __device__ void ask_for_keys(const layers_task &t, const layer_data &l, c
 }
 
 /* And for the weights of the next norms: each block some lines. */
-static __device__ void ask_for_norms(const layers_task &t, int32_t layer)
+template <int E> static __device__ void ask_for_norms(const layers_task &t, int32_t layer)
 {
     const int32_t each = 32, lines = t.width / each; /* floats in a line of the cache */
     const int32_t i = (int32_t)(blockIdx.x * COMPUTING + threadIdx.x);
+    if (i < E / each && t.layers[layer].q_norm != NULL) {
+        ask_for(t.layers[layer].q_norm + i * each);
+    }
+    if (i < E / each && t.layers[layer].k_norm != NULL) {
+        ask_for(t.layers[layer].k_norm + i * each);
+    }
     if (i < lines) {
         ask_for(t.layers[layer].ffn_norm + i * each);
     } else if (i < 2 * lines && layer + 1 < t.count) {
@@ -106,30 +108,44 @@ static __device__ void ask_for_norms(const layers_task &t, int32_t layer)
     }
 }
 
+/* The unit's heads of the row, queries, key and value, to `raw` [group + 2, E]. */
+template <int E>
+static __device__ __forceinline__ void load_heads(const layers_task &t, const unit &u, bf16 *raw)
+{
+    const bf16 *row = t.qkv + u.sequence * t.qkv_stride;
+    for (int32_t i = 8 * (int32_t)threadIdx.x; i < (t.group + 2) * E; i += 8 * COMPUTING) {
+        const int32_t h = i / E;
+        const int32_t from = h < t.group ? u.kv_head * t.group + h
+                                         : t.heads + (h - t.group) * t.kv_heads + u.kv_head;
+        *(uint4 *)(raw + i) = __ldcg((const uint4 *)(row + (int64_t)from * E + i % E));
+    }
+    lore_named_sync(BARRIER, COMPUTING);
+}
+
 /* Queries of the unit to `queries` [group, E], scaled; the new key and value to their page, and to
  * `fresh` [2, E], by the unit that has them. */
 template <int E>
 static __device__ void rotate_heads(const layers_task &t, const layer_data &l, const kept &k,
-                                    const unit &u, float *queries, bf16 *fresh)
+                                    const unit &u, float *queries, bf16 *fresh, bf16 *raw)
 {
-    const bf16 *row = t.qkv + u.sequence * t.qkv_stride;
     const float *cosine = k.cosine[u.sequence], *sine = k.sine[u.sequence];
     const bool has_last = u.begin <= u.position && u.end == u.position + 1;
     const int32_t count = t.group + (has_last ? 2 : 0);
+    load_heads<E>(t, u, raw);
     for (int32_t j = (int32_t)threadIdx.x / 32; j < count; j += WARPS) {
+        const bf16 *head = raw + j * E;
         const int64_t at = key_offset<E>(t, k, u.sequence, u.kv_head, u.position);
         if (j < t.group) {
             float *to = queries + j * E;
-            rotate_head<E>(t, row + (int64_t)(u.kv_head * t.group + j) * E, l.q_norm, cosine, sine,
+            rotate_head<E>(t, head, l.q_norm, cosine, sine,
                            [&](int32_t i, float v) { to[i] = v * t.factor; });
         } else if (j == t.group) {
             bf16 *to = l.keys + at;
-            rotate_head<E>(t, row + (int64_t)(t.heads + u.kv_head) * E, l.k_norm, cosine, sine,
+            rotate_head<E>(t, head, l.k_norm, cosine, sine,
                            [&](int32_t i, float v) { fresh[i] = to[i] = __float2bfloat16_rn(v); });
         } else {
-            const bf16 *from = row + (int64_t)(t.heads + t.kv_heads + u.kv_head) * E;
             for (int32_t i = threadIdx.x % 32; i < E; i += 32) {
-                fresh[E + i] = l.values[at + i] = __float2bfloat16_rn(read_bf16(from + i));
+                fresh[E + i] = l.values[at + i] = head[i];
             }
         }
     }
@@ -472,7 +488,7 @@ static __device__ void attend(const layers_task &t, const layer_data &l, const k
     for (int32_t index = (int32_t)blockIdx.x; index < units; index += (int32_t)gridDim.x) {
         const unit u = unit_of(t, k, l.window, index);
         state<GROUP> s;
-        rotate_heads<E>(t, l, k, u, queries, fresh);
+        rotate_heads<E>(t, l, k, u, queries, fresh, (bf16 *)memory);
         see_keys<E, GROUP>(t, l, k, u, queries, fresh, a, &s);
         put_state<E, GROUP>(t, &s, memory);
         put_unit<E>(t, u, index, memory);
