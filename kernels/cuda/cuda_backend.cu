@@ -262,7 +262,8 @@ static void cuda_queue_close(lore_queue *queue)
     for (int32_t i = 0; i < opened->outgrown_count; i++) {
         (void)cudaFree(opened->outgrown[i]);
     }
-    (void)cudaFree(opened->scratch);
+    (void)cudaFree(opened->scratch.at);
+    (void)cudaFree(opened->packets.at);
     (void)cudaFree(opened->arrived);
     lore_free(opened);
 }
@@ -334,41 +335,65 @@ static void cuda_queue_wait(lore_queue *queue)
     LORE_CUDA_NOTE(queue, cudaStreamSynchronize(lore_cuda_queue_of(queue)->stream));
 }
 
-void *lore_cuda_scratch(lore_queue *queue, size_t size_bytes)
+/* False after noting the failure. *is_new: it holds nothing of what it held. */
+static bool grow(lore_queue *queue, lore_cuda_memory *memory, size_t size_bytes, bool *is_new)
 {
     lore_cuda_queue *own = lore_cuda_queue_of(queue);
-    if (size_bytes <= own->scratch_bytes) {
-        return own->scratch;
+    *is_new = size_bytes > memory->size_bytes;
+    if (!*is_new) {
+        return true;
     }
     if (own->is_recording) {
         lore_queue_fail(queue, LORE_ERR_DEVICE,
                         "a recording needs %zu bytes of scratch, its first run had %zu", size_bytes,
-                        own->scratch_bytes);
-        return NULL;
+                        memory->size_bytes);
+        return false;
     }
-    if (own->has_recordings && own->scratch != NULL) {
+    if (own->has_recordings && memory->at != NULL) {
         LORE_ASSERT(own->outgrown_count < LORE_CUDA_OUTGROWN);
-        own->outgrown[own->outgrown_count++] = own->scratch;
+        own->outgrown[own->outgrown_count++] = memory->at;
     } else {
         LORE_CUDA_NOTE(queue, cudaStreamSynchronize(own->stream)); /* ops under way use it */
-        LORE_CUDA_NOTE(queue, cudaFree(own->scratch));
+        LORE_CUDA_NOTE(queue, cudaFree(memory->at));
     }
-    const size_t least = own->scratch_bytes + own->scratch_bytes / 4;
+    const size_t least = memory->size_bytes + memory->size_bytes / 4;
     size_t grown = size_bytes > least ? size_bytes : least;
     grown = grown > SCRATCH_BYTES_MIN ? grown : (size_t)SCRATCH_BYTES_MIN;
-    own->scratch = NULL;
-    own->scratch_bytes = 0;
-    const cudaError_t error = cudaMalloc(&own->scratch, grown);
+    *memory = {NULL, 0};
+    const cudaError_t error = cudaMalloc(&memory->at, grown);
     if (error != cudaSuccess) {
         (void)cudaGetLastError();
         lore_queue_fail(queue, LORE_ERR_NOMEM,
                         "out of GPU memory for %zu MiB that a step needs beside its pages: lower "
                         "limits.vram_bytes_max or limits.step_tokens_max",
                         grown >> 20);
+        return false;
+    }
+    memory->size_bytes = grown;
+    return true;
+}
+
+void *lore_cuda_scratch(lore_queue *queue, size_t size_bytes)
+{
+    lore_cuda_memory *scratch = &lore_cuda_queue_of(queue)->scratch;
+    bool is_new = false;
+    return grow(queue, scratch, size_bytes, &is_new) ? scratch->at : NULL;
+}
+
+uint32_t *lore_cuda_packets(lore_queue *queue, size_t count, uint64_t **packets)
+{
+    lore_cuda_queue *own = lore_cuda_queue_of(queue);
+    const size_t size_bytes = (count + 2) * sizeof **packets;
+    bool is_new = false;
+    if (!grow(queue, &own->packets, size_bytes, &is_new)) {
         return NULL;
     }
-    own->scratch_bytes = grown;
-    return own->scratch;
+    if (is_new) {
+        LORE_CUDA_NOTE(queue,
+                       cudaMemsetAsync(own->packets.at, 0, own->packets.size_bytes, own->stream));
+    }
+    *packets = (uint64_t *)own->packets.at + 2;
+    return (uint32_t *)own->packets.at;
 }
 
 /* ---- memory ---- */

@@ -63,15 +63,20 @@ typedef struct lore_cuda_staging {
 /* Counters of a queue: rows of a draw, heads of keys of the sequences of a batch. */
 enum { LORE_CUDA_ARRIVED = 1024 };
 
-/* Scratch grows by a quarter at least, from a megabyte: after so many times it is a terabyte. */
-enum { LORE_CUDA_OUTGROWN = 64 };
+/* Memory of a queue that grows with what is asked of it: by a quarter at least, from a megabyte, so
+ * that both of a queue's are terabytes after so many times. */
+enum { LORE_CUDA_OUTGROWN = 128 };
+typedef struct lore_cuda_memory {
+    void *at;
+    size_t size_bytes;
+} lore_cuda_memory;
 
 typedef struct lore_cuda_queue {
     lore_queue base;
     cudaStream_t stream;
     lore_priority priority; /* the stream's */
-    void *scratch;
-    size_t scratch_bytes;
+    lore_cuda_memory scratch;
+    lore_cuda_memory packets; /* of cuda_layers.cu */
     lore_cuda_blas *blas; /* of this queue alone, as its workspace is; opened by the first product
                              of many rows */
     cudaEvent_t marks[LORE_MARKS]; /* each made when it is first set */
@@ -80,8 +85,8 @@ typedef struct lore_cuda_queue {
     unsigned *arrived; /* [LORE_CUDA_ARRIVED], 0 between kernels, for those whose last block goes on
                           alone: they count who is done, and clear what they counted */
     bool is_tuning;    /* products of new sizes try several algorithms */
-    bool is_recording; /* then scratch cannot grow */
-    bool has_recordings;                /* which know the scratch of their time by its address */
+    bool is_recording; /* then neither of both memories can grow */
+    bool has_recordings;                /* which know the memory of their time by its address */
     void *outgrown[LORE_CUDA_OUTGROWN]; /* so that it is kept until the end */
     int32_t outgrown_count;
 } lore_cuda_queue;
@@ -131,6 +136,10 @@ lore_status lore_cuda_fail_memory(lore_error *err, size_t size_bytes);
 
 /* At least size_bytes of the queue's scratch, 256-byte aligned; NULL after noting the failure. */
 void *lore_cuda_scratch(lore_queue *queue, size_t size_bytes);
+
+/* At least `count` packets of cuda_layers.cu, 16-byte aligned, which nothing else ever writes, 0 at
+ * first; gives two words of the same kind that go with them; NULL after noting the failure. */
+uint32_t *lore_cuda_packets(lore_queue *queue, size_t count, uint64_t **packets);
 
 /* ---- what needs no waiting (cuda_step.cu) ---- */
 void lore_cuda_mark(lore_queue *queue, int32_t which);

@@ -27,36 +27,6 @@
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-/* ---- all blocks ---- */
-
-/* This block has written what it had to. *target counts arrivals. */
-static __device__ __forceinline__ void arrive(unsigned *arrived, unsigned *target)
-{
-    lore_named_sync(BARRIER, COMPUTING);
-    *target += gridDim.x;
-    if (threadIdx.x == 0) {
-        asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(arrived) : "memory");
-    }
-}
-
-/* What all blocks wrote before they arrived can be read behind it. */
-static __device__ __forceinline__ void wait_for_all(unsigned *arrived, unsigned target)
-{
-    unsigned now = 0;
-    while (threadIdx.x == 0 && now < target) {
-        asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(now) : "l"(arrived) : "memory");
-    }
-    lore_named_sync(BARRIER, COMPUTING);
-}
-
-/* The last to come leaves the count as it was. */
-static __device__ __forceinline__ void leave(unsigned *arrived, unsigned target)
-{
-    if (threadIdx.x == 0 && atomicAdd(arrived, 1) == target + gridDim.x - 1) {
-        *arrived = 0;
-    }
-}
-
 /* ---- the kernel ---- */
 
 struct shared_memory {
@@ -71,42 +41,34 @@ static __device__ void compute(const layers_task &t, ring r, char *region, float
 {
     float *parts = shared->parts;
     bf16 *x = (bf16 *)region;
-    unsigned target = 0;
+    const uint32_t epoch = read_epoch(t);
     int32_t before = 0;
     keep(t, &shared->same);
     for (int32_t i = 0; i < PRODUCTS * t.count; i++) {
         const int32_t layer = i / PRODUCTS, which = i % PRODUCTS;
         const layer_data &l = t.layers[layer];
+        const uint32_t tag = epoch + 1 + (uint32_t)layer;
         const matrix m = matrix_of(t, layer, which, E);
-        ahead<GROUP> keys;
-        if (i > 0) {
-            arrive(t.arrived, &target);
-        }
-        if (which == OUT) { /* what earlier steps wrote needs no waiting */
-            load_first<E, GROUP>(t, l, shared->same, (int32_t)blockIdx.x, &keys);
-        }
-        if (i > 0) {
-            wait_for_all(t.arrived, target);
-        }
-        if (which == OUT) {
-            attend<E, GROUP>(t, l, shared->same, &keys, (float *)region);
-            arrive(t.arrived, &target);
-            wait_for_all(t.arrived, target);
-        }
-        if (which == QKV || which == GATE_UP) {
-            load_normed(t, which == QKV ? l.attention_norm : l.ffn_norm, x, parts);
-        } else {
-            load_rows(which == OUT ? t.mixed : t.hidden,
-                      which == OUT ? t.mixed_stride : t.hidden_stride, t.rows, m.depth, x);
-        }
+        lore_named_sync(BARRIER, COMPUTING); /* the region is free again */
         if (which == QKV) {
             ask_for_keys<E>(t, l, shared->same);
             ask_for_norms<E>(t, layer);
+        } else if (which == OUT) {
+            attend<E, GROUP>(t, l, shared->same, tag, (float *)region);
         }
-        run_product(t, layer, which, m, before, &r, x, sum_memory, parts);
+        if (first_tile(before) < m.tiles) {
+            if (which == QKV) {
+                load_normed(t, layer > 0 ? t.passed : NULL, tag - 1, l.attention_norm, x, parts);
+            } else if (which == GATE_UP) {
+                load_normed(t, t.attended, tag, l.ffn_norm, x, parts);
+            } else {
+                load_rows(which == OUT ? t.mixed : t.hidden, tag, t.rows, m.depth, x);
+            }
+            run_product(t, layer, tag, which, m, before, &r, x, sum_memory, parts);
+        }
         before = (before + m.tiles) % (int32_t)gridDim.x;
     }
-    leave(t.arrived, target);
+    leave(t, epoch);
 }
 
 template <int E, int GROUP>
@@ -159,11 +121,7 @@ static bool is_usable(const lore_queue *queue, lore_view x, const lore_layers *l
                   layers->count <= LAYERS_MAX && batch->rows > 0 && batch->rows <= ROWS_MAX &&
                   batch->rows_max == 1 && batch->rows == batch->sequences &&
                   (e == 32 || e == 64 || e == 128) && group >= 1 && group <= 8 &&
-                  1 + batch->rows * pages->kv_heads <= LORE_CUDA_ARRIVED && x.dtype == LORE_F32 &&
-                  layers->qkv.dtype == LORE_BF16 && layers->mixed.dtype == LORE_BF16 &&
-                  layers->hidden.dtype == LORE_BF16 && x.cols % 64 == 0 && lore_is_aligned(x, 4) &&
-                  lore_is_aligned(layers->qkv, 8) && lore_is_aligned(layers->mixed, 8) &&
-                  lore_is_aligned(layers->hidden, 8);
+                  x.dtype == LORE_F32 && x.cols % 64 == 0 && lore_is_aligned(x, 2);
     for (int32_t i = 0; i < layers->count && is_one; i++) {
         const lore_layer *l = &layers->layers[i];
         is_one = is_bf16(l->qkv) && is_bf16(l->out) && is_bf16(l->gate_up) && is_bf16(l->down) &&
@@ -212,27 +170,41 @@ static void fill_task(layers_task *t, lore_view x, const lore_layers *layers,
     t->pages = batch->pages;
     t->x = x.data;
     t->x_stride = x.stride;
-    t->qkv = lore_cuda_bf16(layers->qkv);
-    t->qkv_stride = layers->qkv.stride;
-    t->mixed = lore_cuda_bf16(layers->mixed);
-    t->mixed_stride = layers->mixed.stride;
-    t->hidden = lore_cuda_bf16(layers->hidden);
-    t->hidden_stride = layers->hidden.stride;
 }
 
-/* How keys are parted, and the memory of the parts. */
-static bool take_parts(lore_queue *queue, layers_task *t, int32_t head_dim, int32_t context_max)
+/* How many parts the keys of a head have: where there are several, each has a block. */
+static int32_t parts_of(const layers_task *t, int32_t blocks, int32_t context_max)
 {
-    const int32_t pairs = t->rows * t->kv_heads;
     const int32_t useful = (context_max + PART_KEYS - 1) / PART_KEYS;
-    int32_t parts = lore_cuda_backend_of(queue)->processors / pairs;
+    int32_t parts = blocks / (t->rows * t->kv_heads);
     parts = parts < useful ? parts : useful;
     parts = parts < PARTS_MAX ? parts : (int32_t)PARTS_MAX;
-    t->parts = parts > 1 ? parts : 1;
-    const size_t heads = (size_t)pairs * (size_t)t->parts * (size_t)t->group;
-    t->part_out = (float *)lore_cuda_scratch(queue, heads * (size_t)(head_dim + 2) * sizeof(float));
-    t->part_sums = t->part_out != NULL ? t->part_out + heads * (size_t)head_dim : NULL;
-    return t->part_out != NULL;
+    return parts > 1 ? parts : 1;
+}
+
+/* Places in the queue's packets, as many as these rows need. False: there is no memory. */
+static bool place_packets(lore_queue *queue, layers_task *t, int32_t head_dim)
+{
+    const int64_t width = (int64_t)t->rows * t->width, heads = (int64_t)t->rows * t->heads;
+    const int64_t qkv = (heads + 2 * (int64_t)t->rows * t->kv_heads) * head_dim / 2;
+    const int64_t mixed = heads * head_dim / 2, hidden = (int64_t)t->rows * t->ffn / 2;
+    const int64_t parts = heads * t->parts;
+    uint64_t *at = NULL;
+    t->packet_count = 2 * width + qkv + mixed + hidden + parts * (head_dim + 2);
+    t->epoch = lore_cuda_packets(queue, (size_t)t->packet_count, &at);
+    if (t->epoch == NULL) {
+        return false;
+    }
+    t->left = t->epoch + 1;
+    t->packets = at;
+    t->attended = at;
+    t->passed = t->attended + width;
+    t->qkv = t->passed + width;
+    t->mixed = t->qkv + qkv;
+    t->hidden = t->mixed + mixed;
+    t->part_mixed = t->hidden + hidden;
+    t->part_sums = t->part_mixed + parts * head_dim;
+    return true;
 }
 
 /* Shared memory: the ring takes what rows and sums leave. 0 where that is too little. */
@@ -298,8 +270,8 @@ bool lore_cuda_layers(lore_queue *queue, lore_view x, const lore_layers *layers,
     if (shared_bytes == 0) {
         return false;
     }
-    t.arrived = lore_cuda_queue_of(queue)->arrived;
-    if (take_parts(queue, &t, head_dim, batch->context_max)) {
+    t.parts = parts_of(&t, lore_cuda_backend_of(queue)->processors, batch->context_max);
+    if (place_packets(queue, &t, head_dim)) {
         LORE_CUDA_NOTE(queue, launch(queue, t, head_dim, shared_bytes));
     }
     return true;

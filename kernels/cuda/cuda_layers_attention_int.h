@@ -8,7 +8,7 @@
 #ifndef LORE_KERNELS_CUDA_LAYERS_ATTENTION_INT_H
 #define LORE_KERNELS_CUDA_LAYERS_ATTENTION_INT_H
 
-#include "kernels/cuda/cuda_layers_int.h"
+#include "kernels/cuda/cuda_layers_packets_int.h"
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
@@ -108,16 +108,20 @@ template <int E> static __device__ void ask_for_norms(const layers_task &t, int3
     }
 }
 
-/* The unit's heads of the row, queries, key and value, to `raw` [group + 2, E]. */
+/* The unit's heads of the row, queries, and key and value where it has those, to `raw`
+ * [group + 2, E]. */
 template <int E>
-static __device__ __forceinline__ void load_heads(const layers_task &t, const unit &u, bf16 *raw)
+static __device__ __forceinline__ void load_heads(const layers_task &t, const unit &u, uint32_t tag,
+                                                  int32_t heads, bf16 *raw)
 {
-    const bf16 *row = t.qkv + u.sequence * t.qkv_stride;
-    for (int32_t i = 8 * (int32_t)threadIdx.x; i < (t.group + 2) * E; i += 8 * COMPUTING) {
+    const uint64_t *row = t.qkv + (int64_t)u.sequence * (t.heads + 2 * t.kv_heads) * E / 2;
+    for (int32_t i = 4 * (int32_t)threadIdx.x; i < heads * E; i += 4 * COMPUTING) {
         const int32_t h = i / E;
         const int32_t from = h < t.group ? u.kv_head * t.group + h
                                          : t.heads + (h - t.group) * t.kv_heads + u.kv_head;
-        *(uint4 *)(raw + i) = __ldcg((const uint4 *)(row + (int64_t)from * E + i % E));
+        uint2 v[1];
+        read_pairs<1>(row, (from * E + i % E) / 4, 1, INT32_MAX, tag, v);
+        *(uint2 *)(raw + i) = v[0];
     }
     lore_named_sync(BARRIER, COMPUTING);
 }
@@ -126,12 +130,13 @@ static __device__ __forceinline__ void load_heads(const layers_task &t, const un
  * `fresh` [2, E], by the unit that has them. */
 template <int E>
 static __device__ void rotate_heads(const layers_task &t, const layer_data &l, const kept &k,
-                                    const unit &u, float *queries, bf16 *fresh, bf16 *raw)
+                                    const unit &u, uint32_t tag, float *queries, bf16 *fresh,
+                                    bf16 *raw)
 {
     const float *cosine = k.cosine[u.sequence], *sine = k.sine[u.sequence];
     const bool has_last = u.begin <= u.position && u.end == u.position + 1;
     const int32_t count = t.group + (has_last ? 2 : 0);
-    load_heads<E>(t, u, raw);
+    load_heads<E>(t, u, tag, count, raw);
     for (int32_t j = (int32_t)threadIdx.x / 32; j < count; j += WARPS) {
         const bf16 *head = raw + j * E;
         const int64_t at = key_offset<E>(t, k, u.sequence, u.kv_head, u.position);
@@ -341,76 +346,6 @@ static __device__ void put_state(const layers_task &t, state<GROUP> *s, float *m
     lore_named_sync(BARRIER, COMPUTING);
 }
 
-/* C floats of a lane. */
-template <int C> struct lane_floats {
-    float v[C];
-};
-
-template <int C> static __device__ __forceinline__ lane_floats<C> load_floats(const float *at)
-{
-    lane_floats<C> f;
-    if (C == 4) {
-        const float4 four = __ldcg((const float4 *)at);
-        f.v[0] = four.x, f.v[1 % C] = four.y, f.v[2 % C] = four.z, f.v[3 % C] = four.w;
-    } else if (C == 2) {
-        const float2 two = __ldcg((const float2 *)at);
-        f.v[0] = two.x, f.v[1 % C] = two.y;
-    } else {
-        f.v[0] = __ldcg(at);
-    }
-    return f;
-}
-
-static __device__ __forceinline__ float warp_max(float x)
-{
-#pragma unroll
-    for (int distance = 16; distance > 0; distance /= 2) {
-        x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, distance));
-    }
-    return x;
-}
-
-/* All parts of the heads of a group, the first at number `first`, become the row: a warp a head. A
- * lane has two parts' sums and C elements, and eight parts under way. */
-template <int E> static __device__ void merge_parts(const layers_task &t, int64_t first, bf16 *row)
-{
-    constexpr int C = E / 32, AHEAD = 8;
-    const int32_t lane = threadIdx.x % 32;
-    for (int32_t h = (int32_t)threadIdx.x / 32; h < t.group; h += WARPS) {
-        const float2 none = make_float2(-INFINITY, 0.0f);
-        const float2 *sums = (const float2 *)t.part_sums + first + h;
-        const float2 low = lane < t.parts ? __ldcg(sums + lane * t.group) : none;
-        const float2 high = lane + 32 < t.parts ? __ldcg(sums + (lane + 32) * t.group) : none;
-        const float against = lore_score_base(warp_max(fmaxf(low.x, high.x)));
-        const float low_weight = exp2f(low.x - against), high_weight = exp2f(high.x - against);
-        const float total = lore_warp_sum(low.y * low_weight + high.y * high_weight);
-        float mixed[C] = {};
-        for (int32_t base = 0; base < t.parts; base += AHEAD) {
-            lane_floats<C> parts[AHEAD] = {};
-#pragma unroll
-            for (int i = 0; i < AHEAD; i++) {
-                if (base + i < t.parts) {
-                    parts[i] = load_floats<C>(
-                        t.part_out + (first + (int64_t)(base + i) * t.group + h) * E + lane * C);
-                }
-            }
-#pragma unroll
-            for (int i = 0; i < AHEAD; i++) {
-                const float weight = __shfl_sync(
-                    0xffffffffu, base + i < 32 ? low_weight : high_weight, (base + i) % 32);
-#pragma unroll
-                for (int c = 0; c < C; c++) {
-                    mixed[c] += parts[i].v[c] * weight;
-                }
-            }
-        }
-#pragma unroll
-        for (int c = 0; c < C; c++) {
-            row[h * E + lane * C + c] = __float2bfloat16_rn(mixed[c] / total);
-        }
-    }
-}
-
 /* Element c of a head from what the warps have left. */
 struct joined {
     float largest, total, mixed;
@@ -434,66 +369,95 @@ static __device__ __forceinline__ joined join_warps(const float *memory, int32_t
     return j;
 }
 
-/* What the warps have left of a unit becomes its part, or the row where there is one part; the
- * block that has the last part done makes the row of all. */
+/* What the warps have left of a unit becomes its part, or the row where there is one part. A thread
+ * has two elements. */
 template <int E>
-static __device__ void put_unit(const layers_task &t, const unit &u, int32_t index,
+static __device__ void put_unit(const layers_task &t, const unit &u, int32_t index, uint32_t tag,
                                 const float *memory)
 {
-    __shared__ bool is_last;
-    bf16 *row = t.mixed + u.sequence * t.mixed_stride + (int64_t)u.kv_head * t.group * E;
-    for (int32_t i = (int32_t)threadIdx.x; i < t.group * E; i += COMPUTING) {
+    const int64_t row = ((int64_t)u.sequence * t.kv_heads + u.kv_head) * t.group * E;
+    for (int32_t i = 2 * (int32_t)threadIdx.x; i < t.group * E; i += 2 * COMPUTING) {
         const int32_t h = i / E, c = i % E;
         const joined j = join_warps(memory + h * (E + 2), t.group * (E + 2), E, c);
+        const joined k = join_warps(memory + h * (E + 2), t.group * (E + 2), E, c + 1);
         if (t.parts == 1) {
-            row[i] = __float2bfloat16_rn(j.mixed / j.total);
+            put_packet(t.mixed + (row + i) / 2,
+                       lore_pack_bf16(j.mixed / j.total, k.mixed / j.total), tag);
             continue;
         }
         const int64_t at = (int64_t)index * t.group + h;
-        t.part_out[at * E + c] = j.mixed;
+        put_packet(t.part_mixed + at * E + c, __float_as_uint(j.mixed), tag);
+        put_packet(t.part_mixed + at * E + c + 1, __float_as_uint(k.mixed), tag);
         if (c == 0) {
-            t.part_sums[2 * at] = j.largest;
-            t.part_sums[2 * at + 1] = j.total;
+            put_packet(t.part_sums + 2 * at, __float_as_uint(j.largest), tag);
+            put_packet(t.part_sums + 2 * at + 1, __float_as_uint(j.total), tag);
         }
     }
-    if (t.parts == 1) {
-        return;
-    }
-    lore_named_sync(BARRIER, COMPUTING);
-    if (threadIdx.x == 0) {
-        unsigned *arrived = t.arrived + 1 + index / t.parts, before = 0;
-        asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], 1;"
-                     : "=r"(before)
-                     : "l"(arrived)
-                     : "memory");
-        is_last = before == (unsigned)t.parts - 1;
-        if (is_last) {
-            *arrived = 0;
-        }
-    }
-    lore_named_sync(BARRIER, COMPUTING);
-    if (!is_last) {
-        return;
-    }
-    merge_parts<E>(t, (int64_t)(index / t.parts) * t.parts * t.group, row);
 }
 
+/* Each of the blocks that have the parts of a head adds up some of its elements, two at a time: a
+ * lane has those of one part. */
+template <int E>
+static __device__ void merge_parts(const layers_task &t, const unit &u, int32_t index, uint32_t tag)
+{
+    int32_t lanes = 2;
+    while (lanes < t.parts) {
+        lanes *= 2;
+    }
+    const int32_t pairs = t.group * E / 2, each = (pairs + t.parts - 1) / t.parts;
+    const int32_t part = (int32_t)threadIdx.x % lanes, first = index % t.parts * each;
+    const int64_t from = (int64_t)(index / t.parts * t.parts + part) * t.group; /* heads */
+    const int64_t row = ((int64_t)u.sequence * t.kv_heads + u.kv_head) * t.group * E;
+    for (int32_t base = 0; base < each; base += COMPUTING / lanes) {
+        const int32_t own = base + (int32_t)threadIdx.x / lanes, pair = first + own;
+        const bool is_there = own < each && pair < pairs;
+        uint2 mixed[1] = {make_uint2(0, 0)};
+        uint2 sums[1] = {make_uint2(__float_as_uint(-INFINITY), 0)};
+        if (is_there && part < t.parts) {
+            read_pairs<1>(t.part_mixed + from * E, pair, 1, INT32_MAX, tag, mixed);
+            read_pairs<1>(t.part_sums + 2 * from, 2 * pair / E, 1, INT32_MAX, tag, sums);
+        }
+        const float largest = __uint_as_float(sums[0].x);
+        float all = largest;
+        for (int32_t distance = lanes / 2; distance > 0; distance /= 2) {
+            all = fmaxf(all, __shfl_xor_sync(0xffffffffu, all, distance));
+        }
+        const float weight = exp2f(largest - lore_score_base(all));
+        float total = __uint_as_float(sums[0].y) * weight;
+        float low = __uint_as_float(mixed[0].x) * weight;
+        float high = __uint_as_float(mixed[0].y) * weight;
+        for (int32_t distance = lanes / 2; distance > 0; distance /= 2) {
+            total += __shfl_xor_sync(0xffffffffu, total, distance);
+            low += __shfl_xor_sync(0xffffffffu, low, distance);
+            high += __shfl_xor_sync(0xffffffffu, high, distance);
+        }
+        if (is_there && part == 0) {
+            put_packet(t.mixed + row / 2 + pair, lore_pack_bf16(low / total, high / total), tag);
+        }
+    }
+}
+
+/* The units of this block: one, where heads have parts, which wait for one another. */
 template <int E, int GROUP>
 static __device__ void attend(const layers_task &t, const layer_data &l, const kept &k,
-                              ahead<GROUP> *a, float *region)
+                              uint32_t tag, float *region)
 {
     float *queries = region, *memory = region + (t.group + 1) * E;
     bf16 *fresh = (bf16 *)(region + t.group * E);
     const int32_t units = t.rows * t.kv_heads * t.parts;
     for (int32_t index = (int32_t)blockIdx.x; index < units; index += (int32_t)gridDim.x) {
         const unit u = unit_of(t, k, l.window, index);
+        ahead<GROUP> a;
         state<GROUP> s;
-        rotate_heads<E>(t, l, k, u, queries, fresh, (bf16 *)memory);
-        see_keys<E, GROUP>(t, l, k, u, queries, fresh, a, &s);
+        load_first<E, GROUP>(t, l, k, index, &a); /* earlier steps wrote it: no waiting */
+        rotate_heads<E>(t, l, k, u, tag, queries, fresh, (bf16 *)memory);
+        see_keys<E, GROUP>(t, l, k, u, queries, fresh, &a, &s);
         put_state<E, GROUP>(t, &s, memory);
-        put_unit<E>(t, u, index, memory);
+        put_unit<E>(t, u, index, tag, memory);
+        if (t.parts > 1) {
+            merge_parts<E>(t, u, index, tag);
+        }
         lore_named_sync(BARRIER, COMPUTING); /* the region is the next unit's */
-        load_first<E, GROUP>(t, l, k, index + (int32_t)gridDim.x, a);
     }
 }
 

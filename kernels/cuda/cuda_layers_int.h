@@ -16,18 +16,21 @@ enum {
     TILE = 16,
     LINES = 2,                 /* of 64 elements, of a warp */
     UNDER_WAY = 3,             /* chunks */
+    STOCK = 12,                /* chunks beyond the ring, in the second cache, */
+    PACE = 900,                /* one in so many cycles, as memory can */
     COLS = 64 * WARPS * LINES, /* elements of a row in a chunk */
     PITCH = 2 * COLS + 64,     /* bytes from row to row: two rows lie in different banks */
     CHUNK = TILE / 2 * PITCH,
     SLOTS_MAX = 12,
     SLOTS_MIN = UNDER_WAY + 1,
-    PAD = 32,       /* elements behind a row of x, for the same reason */
-    WIDE = 17,      /* sums of a row and warp, likewise */
-    PART_KEYS = 64, /* fewer are not worth a part of their own */
-    PARTS_MAX = 64,
+    PAD = 32,                 /* elements behind a row of x, for the same reason */
+    WIDE = 17,                /* sums of a row and warp, likewise */
+    PART_KEYS = 64,           /* fewer are not worth a part of their own */
+    PARTS_MAX = 32,           /* one a lane where they meet */
     PAGES_KEPT = 512,         /* of a sequence, in shared memory */
     HALF_MAX = 64,            /* pairs that are rotated */
     BARRIER = 1,              /* of the threads that compute */
+    EPOCH_MAX = 0x7fff0000,   /* beyond it tags begin anew */
     SHARED_BYTES = 227 << 10, /* of a block of sm_90, */
     STATIC_BYTES = 5120       /* of shared memory, beside what is counted */
 };
@@ -49,12 +52,20 @@ typedef struct layers_task {
     lore_rope rope;
     const int32_t *past, *page_start, *pages;
     float *x;
-    bf16 *qkv, *mixed, *hidden;
-    int64_t x_stride, qkv_stride, mixed_stride, hidden_stride;
+    int64_t x_stride;
     int32_t slots, region_bytes, parts;
-    float *part_out;   /* [n, g, parts, group, e] */
-    float *part_sums;  /* [n, g, parts, group, 2]: largest score, sum of weights */
-    unsigned *arrived; /* [1 + n g]: blocks, then parts of a head; 0 between kernels */
+    /* What blocks tell one another (cuda_layers_packets_int.h). */
+    uint32_t *epoch;   /* the last tag that was used */
+    uint32_t *left;    /* blocks that are done; 0 between kernels */
+    uint64_t *packets; /* all of them */
+    int64_t packet_count;
+    uint64_t *attended;   /* [n, d] floats: x behind the attention, */
+    uint64_t *passed;     /* [n, d] and behind the layer */
+    uint64_t *qkv;        /* [n, (h + 2g) e / 2] pairs of bf16 */
+    uint64_t *mixed;      /* [n, h e / 2] pairs */
+    uint64_t *hidden;     /* [n, f / 2] pairs */
+    uint64_t *part_mixed; /* [n, g, parts, group, e] floats */
+    uint64_t *part_sums;  /* [n, g, parts, group, 2] floats: largest score, sum of weights */
 } layers_task;
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)

@@ -3,7 +3,7 @@
 #ifndef LORE_KERNELS_CUDA_LAYERS_PRODUCTS_INT_H
 #define LORE_KERNELS_CUDA_LAYERS_PRODUCTS_INT_H
 
-#include "kernels/cuda/cuda_layers_int.h"
+#include "kernels/cuda/cuda_layers_packets_int.h"
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
@@ -66,60 +66,186 @@ static __device__ __forceinline__ int32_t first_tile(int32_t before)
     return tile < 0 ? tile + (int32_t)gridDim.x : tile;
 }
 
+/* Where a block is in all that it will multiply: chunk after chunk, tile after tile. */
+struct place {
+    int32_t product, before, tile, k, group;
+    matrix m;
+};
+
+static __device__ __forceinline__ bool is_behind_all(const layers_task &t, const place &p)
+{
+    return p.product == PRODUCTS * t.count;
+}
+
+/* The first tile of this block from the product on. */
+static __device__ __forceinline__ void find_tile(const layers_task &t, int32_t head_dim, place *p)
+{
+    while (p->tile >= p->m.tiles) {
+        p->before = (p->before + p->m.tiles) % (int32_t)gridDim.x;
+        p->product++;
+        if (is_behind_all(t, *p)) {
+            return;
+        }
+        p->m = matrix_of(t, p->product / PRODUCTS, p->product % PRODUCTS, head_dim);
+        p->tile = first_tile(p->before);
+    }
+}
+
+static __device__ __forceinline__ void go_on(const layers_task &t, int32_t head_dim, place *p)
+{
+    p->group ^= 1;
+    if (p->group == 0) {
+        p->k += COLS;
+    }
+    if (p->k >= p->m.depth) {
+        p->k = 0;
+        p->tile += (int32_t)gridDim.x;
+        find_tile(t, head_dim, p);
+    }
+}
+
+/* A chunk's rows in memory: a lane has one, or none (NULL). */
+struct chunk_row {
+    const bf16 *from;
+    uint32_t bytes;
+};
+
+static __device__ __forceinline__ chunk_row row_of(const place &p)
+{
+    const int32_t lane = threadIdx.x % 32, half = TILE / 2;
+    const int32_t col = p.m.is_gated ? p.tile * half + lane : p.tile * TILE + p.group * half + lane;
+    const int32_t row = col + (p.m.is_gated ? p.group * p.m.outs : 0);
+    const bool is_there = lane < half && col < p.m.outs;
+    const int32_t left = p.m.depth - p.k;
+    return {is_there ? p.m.w + (int64_t)row * p.m.depth + p.k : NULL,
+            2u * (uint32_t)(left < COLS ? left : COLS)};
+}
+
+/* What is asked for beyond the ring, to wait in the second cache: `ahead` chunks up to `far`. */
+struct stock {
+    place far;
+    int32_t ahead;
+    uint32_t last; /* when something was asked of memory */
+};
+
+static __device__ __forceinline__ uint32_t now()
+{
+    uint32_t cycles = 0;
+    asm volatile("mov.u32 %0, %clock;" : "=r"(cycles));
+    return cycles;
+}
+
+static __device__ __forceinline__ void fill_stock(const layers_task &t, int32_t head_dim, stock *s)
+{
+    if (s->ahead >= STOCK || is_behind_all(t, s->far) || now() - s->last < PACE) {
+        return;
+    }
+    const chunk_row row = row_of(s->far);
+    if (row.from != NULL) {
+        asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(row.from), "r"(row.bytes)
+                     : "memory");
+    }
+    s->last = now();
+    s->ahead++;
+    go_on(t, head_dim, &s->far);
+}
+
+static __device__ __forceinline__ bool has_come(uint64_t *barrier, uint32_t parity)
+{
+    uint32_t is_complete = 0;
+    asm volatile("{\n"
+                 ".reg .pred p;\n"
+                 "mbarrier.test_wait.parity.shared::cta.b64 p, [%1], %2;\n"
+                 "selp.b32 %0, 1, 0, p;\n"
+                 "}"
+                 : "=r"(is_complete)
+                 : "r"(lore_shared_address(barrier)), "r"(parity)
+                 : "memory");
+    return __all_sync(0xffffffffu, is_complete != 0);
+}
+
 /* The warp that copies: all that this block will multiply, in order. */
 static __device__ void copy_weights(const layers_task &t, ring r, int32_t head_dim)
 {
     const int32_t lane = threadIdx.x % 32;
-    int32_t before = 0, asked = 0;
+    int32_t asked = 0;
     ring landed = r;
-    for (int32_t i = 0; i < PRODUCTS * t.count; i++) {
-        const matrix m = matrix_of(t, i / PRODUCTS, i % PRODUCTS, head_dim);
-        for (int32_t tile = first_tile(before); tile < m.tiles; tile += (int32_t)gridDim.x) {
-            for (int32_t k = 0; k < m.depth; k += COLS) {
-                const uint32_t bytes = 2u * (uint32_t)(m.depth - k < COLS ? m.depth - k : COLS);
-                for (int32_t group = 0; group < 2; group++) {
-                    const int32_t col = m.is_gated ? tile * (TILE / 2) + lane
-                                                   : tile * TILE + group * (TILE / 2) + lane;
-                    const bool is_there = lane < TILE / 2 && col < m.outs;
-                    const uint32_t rows = (uint32_t)__popc(__ballot_sync(0xffffffffu, is_there));
-                    const int64_t row = is_there ? col + (m.is_gated ? group * m.outs : 0) : 0;
-                    if (asked < UNDER_WAY) {
-                        asked++;
-                    } else {
-                        lore_barrier_wait(&landed.full[landed.slot], landed.parity);
-                        go_on(&landed);
-                    }
-                    lore_barrier_wait(&r.empty[r.slot], r.parity ^ 1);
-                    if (lane == 0) {
-                        lore_barrier_expect(&r.full[r.slot], rows * bytes);
-                    }
-                    __syncwarp();
-                    if (is_there) {
-                        copy_bulk(r.memory + r.slot * CHUNK + lane * PITCH, m.w + row * m.depth + k,
-                                  bytes, &r.full[r.slot]);
-                    }
-                    go_on(&r);
-                }
+    place p = {0, 0, first_tile(0), 0, 0, matrix_of(t, 0, 0, head_dim)};
+    find_tile(t, head_dim, &p);
+    stock s = {p, 0, now()};
+    while (!is_behind_all(t, p)) {
+        const chunk_row row = row_of(p);
+        const uint32_t rows = (uint32_t)__popc(__ballot_sync(0xffffffffu, row.from != NULL));
+        fill_stock(t, head_dim, &s);
+        if (asked < UNDER_WAY) {
+            asked++;
+        } else {
+            while (!has_come(&landed.full[landed.slot], landed.parity)) {
+                fill_stock(t, head_dim, &s);
             }
+            go_on(&landed);
         }
-        before = (before + m.tiles) % (int32_t)gridDim.x;
+        while (!has_come(&r.empty[r.slot], r.parity ^ 1)) {
+            fill_stock(t, head_dim, &s);
+        }
+        if (lane == 0) {
+            lore_barrier_expect(&r.full[r.slot], rows * row.bytes);
+        }
+        __syncwarp();
+        if (row.from != NULL) {
+            copy_bulk(r.memory + r.slot * CHUNK + lane * PITCH, row.from, row.bytes,
+                      &r.full[r.slot]);
+        }
+        go_on(&r);
+        go_on(t, head_dim, &p);
+        if (s.ahead > 0) {
+            s.ahead--;
+        } else {
+            s.far = p;
+            s.last = now();
+        }
     }
 }
 
 /* ---- rows ---- */
 
-/* Rows of f32 times the weights of their norm, rounded; squares of each row, a part a warp. */
-static __device__ void load_normed(const layers_task &t, const float *norm, bf16 *to, float *parts)
+/* Rows of x times the weights of a norm, rounded; squares of each row, a part a warp. packets NULL:
+ * x as it came. */
+static __device__ void load_normed(const layers_task &t, const uint64_t *packets, uint32_t tag,
+                                   const float *norm, bf16 *to, float *parts)
 {
+    constexpr int N = 8;
+    const int32_t count = t.width / 2;
     for (int32_t r = 0; r < t.rows; r++) {
-        const float *from = t.x + r * t.x_stride;
         float squares = 0.0f;
-#pragma unroll 4
-        for (int32_t c = 4 * threadIdx.x; c < t.width; c += 4 * COMPUTING) {
-            const float4 v = __ldcg((const float4 *)(from + c)), w = lore_load4(norm + c);
-            squares += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
-            lore_put4(to + r * (t.width + PAD) + c,
-                      make_float4(v.x * w.x, v.y * w.y, v.z * w.z, v.w * w.w));
+        for (int32_t base = (int32_t)threadIdx.x; base < count; base += N * COMPUTING) {
+            float2 w[N];
+            uint2 v[N];
+#pragma unroll
+            for (int i = 0; i < N; i++) {
+                const int32_t at = base + i * COMPUTING;
+                w[i] = at < count ? *(const float2 *)(norm + 2 * at) : make_float2(0.0f, 0.0f);
+            }
+            if (packets != NULL) {
+                read_pairs<N>(packets + (int64_t)r * t.width, base, COMPUTING, count, tag, v);
+            } else {
+#pragma unroll
+                for (int i = 0; i < N; i++) {
+                    const int32_t at = base + i * COMPUTING;
+                    v[i] = at < count ? __ldcg((const uint2 *)(t.x + r * t.x_stride + 2 * at))
+                                      : make_uint2(0, 0);
+                }
+            }
+#pragma unroll
+            for (int i = 0; i < N; i++) {
+                const int32_t at = base + i * COMPUTING;
+                const float x = __uint_as_float(v[i].x), y = __uint_as_float(v[i].y);
+                squares += x * x + y * y;
+                if (at < count) {
+                    *(uint32_t *)(to + r * (t.width + PAD) + 2 * at) =
+                        lore_pack_bf16(x * w[i].x, y * w[i].y);
+                }
+            }
         }
         squares = lore_warp_sum(squares);
         if (threadIdx.x % 32 == 0) {
@@ -129,13 +255,22 @@ static __device__ void load_normed(const layers_task &t, const float *norm, bf16
     lore_named_sync(BARRIER, COMPUTING);
 }
 
-static __device__ void load_rows(const bf16 *from, int64_t stride, int32_t rows, int32_t depth,
+static __device__ void load_rows(const uint64_t *packets, uint32_t tag, int32_t rows, int32_t depth,
                                  bf16 *to)
 {
+    constexpr int N = 8;
+    const int32_t count = depth / 4;
     for (int32_t r = 0; r < rows; r++) {
-#pragma unroll 4
-        for (int32_t c = 8 * threadIdx.x; c < depth; c += 8 * COMPUTING) {
-            *(uint4 *)(to + r * (depth + PAD) + c) = __ldcg((const uint4 *)(from + r * stride + c));
+        for (int32_t base = (int32_t)threadIdx.x; base < count; base += N * COMPUTING) {
+            uint2 v[N];
+            read_pairs<N>(packets + (int64_t)r * depth / 2, base, COMPUTING, count, tag, v);
+#pragma unroll
+            for (int i = 0; i < N; i++) {
+                const int32_t at = base + i * COMPUTING;
+                if (at < count) {
+                    *(uint2 *)(to + r * (depth + PAD) + 4 * at) = v[i];
+                }
+            }
         }
     }
     lore_named_sync(BARRIER, COMPUTING);
@@ -168,10 +303,38 @@ static __device__ __forceinline__ void multiply(sums *s, int group, const char *
     }
 }
 
+/* The element of a tile that a thread adds up and puts; residuals are asked for with its weights.
+ */
+struct element {
+    int32_t row, own, col;
+    bool is_there;
+    const uint64_t *from; /* the residual's packet; NULL: none, or x as it came */
+    uint64_t residual;
+};
+
+static __device__ __forceinline__ element element_of(const layers_task &t, int32_t layer, int which,
+                                                     const matrix &m, int32_t tile)
+{
+    const int32_t outs = m.is_gated ? TILE / 2 : TILE;
+    element e = {(int32_t)threadIdx.x / outs, (int32_t)threadIdx.x % outs, 0, false, NULL, 0};
+    e.col = tile * outs + e.own;
+    e.is_there = e.row < t.rows && e.col < m.outs;
+    if (!e.is_there || which == QKV || which == GATE_UP) {
+        return e;
+    }
+    if (which == OUT && layer == 0) {
+        e.residual = __float_as_uint(__ldcg(t.x + e.row * t.x_stride + e.col));
+        return e;
+    }
+    e.from = (which == OUT ? t.passed : t.attended) + (int64_t)e.row * t.width + e.col;
+    e.residual = read_packet(e.from);
+    return e;
+}
+
 /* Sums of a tile to where the product's go. `memory` is one of two that take turns: who writes to
  * it again has passed the barrier of the tile between. */
-static __device__ void put_tile(const layers_task &t, const layer_data &l, int which,
-                                const matrix &m, int32_t tile, const sums &s, float *memory,
+static __device__ void put_tile(const layers_task &t, int32_t layer, uint32_t tag, int which,
+                                const matrix &m, const element &e, const sums &s, float *memory,
                                 const float *parts)
 {
     const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, q = threadIdx.x % 4;
@@ -183,38 +346,53 @@ static __device__ void put_tile(const layers_task &t, const layer_data &l, int w
         }
     }
     lore_named_sync(BARRIER, COMPUTING);
-    const int32_t outs = m.is_gated ? TILE / 2 : TILE;
-    const int32_t row = (int32_t)threadIdx.x / outs, own = (int32_t)threadIdx.x % outs;
-    const int32_t col = tile * outs + own;
-    if (row >= t.rows || col >= m.outs) {
+    if (threadIdx.x >= ROWS_MAX * TILE) {
         return;
     }
-    float sum = lore_sum_warps<WARPS, WIDE>(memory, t.rows, row, own);
-    if (which == QKV) {
-        sum *= lore_norm_factor<WARPS>(parts + row * WARPS, t.width, t.eps);
-        t.qkv[row * t.qkv_stride + col] =
-            __float2bfloat16_rn(l.qkv_bias != NULL ? sum + l.qkv_bias[col] : sum);
-    } else if (which == GATE_UP) {
-        const float factor = lore_norm_factor<WARPS>(parts + row * WARPS, t.width, t.eps);
-        const float up = lore_sum_warps<WARPS, WIDE>(memory, t.rows, row, own + TILE / 2);
-        t.hidden[row * t.hidden_stride + col] =
-            __float2bfloat16_rn(lore_activate(sum * factor, t.activation) * up * factor);
-    } else {
-        float *to = t.x + row * t.x_stride + col;
-        *to = __ldcg(to) + sum;
+    float sum = e.is_there ? lore_sum_warps<WARPS, WIDE>(memory, t.rows, e.row, e.own) : 0.0f;
+    if (which == OUT || which == DOWN) {
+        if (!e.is_there) {
+            return;
+        }
+        const uint32_t before = which == OUT ? tag - 1 : tag;
+        sum += e.from != NULL ? float_of(e.residual, e.from, before)
+                              : __uint_as_float((uint32_t)e.residual);
+        if (which == DOWN && layer == t.count - 1) {
+            t.x[e.row * t.x_stride + e.col] = sum;
+        } else {
+            put_packet((which == OUT ? t.attended : t.passed) + (int64_t)e.row * t.width + e.col,
+                       __float_as_uint(sum), tag);
+        }
+        return;
+    }
+    if (e.is_there) {
+        const float factor = lore_norm_factor<WARPS>(parts + e.row * WARPS, t.width, t.eps);
+        if (which == QKV) {
+            const float *bias = t.layers[layer].qkv_bias;
+            sum = bias != NULL ? sum * factor + bias[e.col] : sum * factor;
+        } else {
+            const float up = lore_sum_warps<WARPS, WIDE>(memory, t.rows, e.row, e.own + TILE / 2);
+            sum = lore_activate(sum * factor, t.activation) * up * factor;
+        }
+    }
+    const float next = __shfl_down_sync(0xffffffffu, sum, 1);
+    if (e.is_there && e.col % 2 == 0) {
+        put_packet((which == QKV ? t.qkv : t.hidden) + ((int64_t)e.row * m.outs + e.col) / 2,
+                   lore_pack_bf16(sum, next), tag);
     }
 }
 
 /* The tiles of this block of a product. */
-static __device__ void run_product(const layers_task &t, int32_t layer, int which, const matrix &m,
-                                   int32_t before, ring *r, const bf16 *x, float *sum_memory,
-                                   const float *parts)
+static __device__ void run_product(const layers_task &t, int32_t layer, uint32_t tag, int which,
+                                   const matrix &m, int32_t before, ring *r, const bf16 *x,
+                                   float *sum_memory, const float *parts)
 {
     const int32_t warp = (int32_t)threadIdx.x / 32, g = threadIdx.x % 32 / 4, q = threadIdx.x % 4;
     const bool is_row = g < t.rows;
     const bf16 *own = x + g * (m.depth + PAD) + warp * 64 + q * 8;
     int turn = 0;
     for (int32_t tile = first_tile(before); tile < m.tiles; tile += (int32_t)gridDim.x) {
+        const element e = element_of(t, layer, which, m, tile);
         sums s = {};
         for (int32_t k = 0; k < m.depth; k += COLS) {
             const int32_t left = m.depth - k - warp * 64;
@@ -235,8 +413,7 @@ static __device__ void run_product(const layers_task &t, int32_t layer, int whic
                 go_on(r);
             }
         }
-        put_tile(t, t.layers[layer], which, m, tile, s, sum_memory + turn * WARPS * WIDE * t.rows,
-                 parts);
+        put_tile(t, layer, tag, which, m, e, s, sum_memory + turn * WARPS * WIDE * t.rows, parts);
         turn ^= 1;
     }
 }
