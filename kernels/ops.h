@@ -168,7 +168,6 @@ typedef struct lore_layers {
     lore_rope rope; /* its norms are those of each layer */
     float eps;
     lore_activation activation;
-    lore_view qkv, mixed, hidden; /* scratch: [n, (h + 2g) e], [n, h e], [n, f] */
 } lore_layers;
 
 /* How to pick one token from one row of logits. temperature 0: the largest logit, the lowest id on
@@ -382,7 +381,7 @@ static inline void lore_op_glu(lore_queue *q, lore_view out, lore_view gate_up,
 static inline bool lore_op_layers(lore_queue *q, lore_view x, const lore_layers *layers,
                                   const lore_batch *batch)
 {
-    LORE_ASSERT(x.rows == batch->rows && layers->qkv.rows == x.rows);
+    LORE_ASSERT(x.rows == batch->rows);
     LORE_ASSERT(batch->context_max <= layers->rope.positions_max);
     lore_op_check(q, x);
     return q->ops->layers != NULL && q->ops->layers(q, x, layers, batch);

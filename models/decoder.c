@@ -139,16 +139,11 @@ lore_status lore_decoder_fuse(lore_decoder *d, lore_error *err)
 static bool run_fused(lore_decoder *d, const lore_batch *batch, lore_view x)
 {
     const lore_decoder_config *c = &d->config;
-    const int32_t q_cols = c->heads * c->head_dim, kv_cols = c->kv_heads * c->head_dim;
-    const lore_layers layers = {
-        .layers = d->fused,
-        .count = c->layers,
-        .rope = rope_of(d),
-        .eps = c->eps,
-        .activation = c->activation,
-        .qkv = lore_view_as(d->dtype, d->qkv, batch->rows, q_cols + 2 * kv_cols),
-        .mixed = lore_view_as(d->dtype, d->mixed, batch->rows, q_cols),
-        .hidden = lore_view_as(d->dtype, d->hidden, batch->rows, c->ffn)};
+    const lore_layers layers = {.layers = d->fused,
+                                .count = c->layers,
+                                .rope = rope_of(d),
+                                .eps = c->eps,
+                                .activation = c->activation};
     return d->fused != NULL && lore_op_layers(d->queue, x, &layers, batch);
 }
 

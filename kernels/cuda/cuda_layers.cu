@@ -1,25 +1,31 @@
 /* All layers of a decoder for few rows, in one kernel that stays: one block a multiprocessor, which
  * never stops reading weights. Between two kernels the memory would rest for some microseconds,
- * five times a layer; here one warp of each block copies the weights, layer after layer, into a
- * ring in shared memory as fast as they are used up, whatever the other warps wait for. What those
- * wait for is one another: a product needs the rows that all blocks have made.
+ * five times a layer. Here a block has three kinds of warps, each of which walks through all layers
+ * at its own pace:
  *
- *   qkv | attention | out | gate and up | down        `|`: all blocks wait for all
+ *   one copies the weights of all that the block will multiply into a ring in shared memory, as
+ *   fast as they are used up, whatever the others wait for;
+ *   eight compute: they wait for the rows that a product needs, which all blocks have made, and
+ *   multiply, or they are an attention's;
+ *   one adds up their sums and puts the results where all blocks see them.
  *
- * A ring of 180 KB a multiprocessor holds five microseconds of reading, about what such a wait
- * takes. But no more than UNDER_WAY chunks are asked for at a time: these keep the memory busy, and
- * what the waits depend on would stand in line behind more (7B, one row: 4.0 ms a step instead
- * of 4.4). A row of a chunk has two kilobytes, since copies of one get three quarters of the rate.
+ *   qkv | attention | out | gate and up | down        `|`: rows go from all blocks to all
+ *
+ * Rows go in packets that carry the layer they are of (cuda_layers_packets_int.h), so a row is read
+ * as soon as it is there. The ring holds five microseconds of reading, more than most of these ways
+ * take. But no more than UNDER_WAY chunks are asked for at a time: these keep the memory busy, and
+ * packets would stand in line behind more. A row of a chunk has two kilobytes, since copies of one
+ * get three quarters of the rate; one thread asks for all rows of a chunk from addresses that the
+ * whole warp has, since the compiler makes a slow loop of copies whose addresses differ by lane.
  *
  * Products: a tile is sixteen rows of w (eight of gate and the same eight of up), a chunk is COLS
- * elements of these. Tiles go round the blocks, from one matrix on to the next, so that all blocks
- * read as much. A warp takes 64 elements of a chunk at a time, as columns of the tensor core's
- * operand; the rows, at most ROWS_MAX, are its other one (cuda_few.cu says which lane holds what).
- * The warps' sums are added in the same order always. Attention: cuda_layers_attention_int.h.
+ * elements of eight of these. Tiles go round the blocks, from one matrix on to the next, so that
+ * all blocks read as much. A warp takes 64 elements of a chunk at a time, as rows of the tensor
+ * core's first operand; the rows of x, at most ROWS_MAX, are the columns of its other one. The
+ * warps' sums are added in the same order always. Attention: cuda_layers_attention_int.h.
  *
- * Rows in global memory that other blocks have written are read past the first cache (__ldcg). What
- * a layer reads beside its weights has long left the second one when its turn comes: it is asked
- * for a product ahead, or kept in shared memory where it is the same for all layers.
+ * What a layer reads beside its weights has long left the second cache when its turn comes: it is
+ * asked for a product ahead, or kept in shared memory where it is the same for all layers.
  *
  * Source: PTX ISA, cp.async.bulk, for the ring. */
 #include "kernels/cuda/cuda_layers_attention_int.h"
@@ -30,73 +36,89 @@
 /* ---- the kernel ---- */
 
 struct shared_memory {
-    uint64_t full[SLOTS_MAX], empty[SLOTS_MAX];
-    float parts[ROWS_MAX * WARPS];
+    uint64_t full[SLOTS_MAX], empty[SLOTS_MAX]; /* of the ring, */
+    uint64_t put_full[TURNS], put_empty[TURNS]; /* and of sums */
+    float squares[2][ROWS_MAX * WARPS];         /* of the rows of each norm, a part a warp */
     kept same;
 };
 
-template <int E, int GROUP>
-static __device__ void compute(const layers_task &t, ring r, char *region, float *sum_memory,
-                               shared_memory *shared)
+/* The warps that compute. */
+template <int E>
+static __device__ void compute(const layers_task &t, const layer_data *layers, uint32_t epoch,
+                               ring r, sums_ring s, char *region, shared_memory *shared)
 {
-    float *parts = shared->parts;
     bf16 *x = (bf16 *)region;
-    const uint32_t epoch = read_epoch(t);
     int32_t before = 0;
     keep(t, &shared->same);
     for (int32_t i = 0; i < PRODUCTS * t.count; i++) {
         const int32_t layer = i / PRODUCTS, which = i % PRODUCTS;
-        const layer_data &l = t.layers[layer];
+        const layer_data &l = layers[layer];
         const uint32_t tag = epoch + 1 + (uint32_t)layer;
-        const matrix m = matrix_of(t, layer, which, E);
+        const matrix m = matrix_of(t, l, which, E);
+        float *squares = shared->squares[which / 2];
         lore_named_sync(BARRIER, COMPUTING); /* the region is free again */
         if (which == QKV) {
             ask_for_keys<E>(t, l, shared->same);
-            ask_for_norms<E>(t, layer);
+            ask_for_norms<E>(t, layers, layer);
         } else if (which == OUT) {
-            attend<E, GROUP>(t, l, shared->same, tag, (float *)region);
+            attend<E>(t, l, shared->same, tag, region);
         }
         if (first_tile(before) < m.tiles) {
             if (which == QKV) {
-                load_normed(t, layer > 0 ? t.passed : NULL, tag - 1, l.attention_norm, x, parts);
+                load_normed(t, layer > 0 ? t.passed : NULL, tag - 1, l.attention_norm, x, squares);
             } else if (which == GATE_UP) {
-                load_normed(t, t.attended, tag, l.ffn_norm, x, parts);
+                load_normed(t, t.attended, tag, l.ffn_norm, x, squares);
             } else {
                 load_rows(which == OUT ? t.mixed : t.hidden, tag, t.rows, m.depth, x);
             }
-            run_product(t, layer, tag, which, m, before, &r, x, sum_memory, parts);
+            run_product(t, m, before, &r, x, &s);
         }
         before = (before + m.tiles) % (int32_t)gridDim.x;
     }
-    leave(t, epoch);
 }
 
-template <int E, int GROUP>
+/* Dynamic memory, in order: the ring, the region of the rows or an attention, sums, layers. */
+template <int E>
 static __global__ void __launch_bounds__(THREADS, 1)
     layers_kernel(const __grid_constant__ layers_task t)
 {
     extern __shared__ __align__(128) char memory[];
     __shared__ shared_memory shared;
     char *region = memory + t.slots * CHUNK;
-    ring r = {memory, shared.full, shared.empty, t.slots, 0, 0};
+    float *sums = (float *)(region + t.region_bytes);
+    layer_data *layers = (layer_data *)(sums + TURNS * WARPS * WIDE * t.rows);
+    const uint32_t epoch = read_epoch(t);
+    const int32_t warp = (int32_t)threadIdx.x / 32;
+    for (int32_t i = (int32_t)threadIdx.x; i < t.count; i += THREADS) {
+        layers[i] = t.layers[i];
+    }
     if (threadIdx.x == 0) {
         for (int i = 0; i < t.slots; i++) {
             lore_barrier_init(&shared.full[i], 1);
             lore_barrier_init(&shared.empty[i], WARPS);
         }
+        for (int i = 0; i < TURNS; i++) {
+            lore_barrier_init(&shared.put_full[i], WARPS);
+            lore_barrier_init(&shared.put_empty[i], 1);
+        }
         lore_fence_barrier_init();
     }
     __syncthreads();
-    if (threadIdx.x >= COMPUTING) {
-        copy_weights(t, r, E);
+    const ring r = {memory, shared.full, shared.empty, t.slots, 0, 0};
+    const sums_ring s = {sums, shared.put_full, shared.put_empty, 0, 0};
+    if (warp < WARPS) {
+        compute<E>(t, layers, epoch, r, s, region, &shared);
+    } else if (warp == WARPS) {
+        copy_weights(t, layers, r, E);
     } else {
-        compute<E, GROUP>(t, r, region, (float *)(region + t.region_bytes), &shared);
+        put_sums(t, layers, epoch, s, shared.squares, E);
     }
+    leave(t, epoch);
 }
 
 #else
 
-template <int E, int GROUP> static __global__ void layers_kernel(const layers_task t)
+template <int E> static __global__ void layers_kernel(const layers_task t)
 {
     (void)t;
     __trap();
@@ -120,7 +142,7 @@ static bool is_usable(const lore_queue *queue, lore_view x, const lore_layers *l
     bool is_one = lore_cuda_backend_of(queue)->encode_tensor_map != NULL && layers->count > 0 &&
                   layers->count <= LAYERS_MAX && batch->rows > 0 && batch->rows <= ROWS_MAX &&
                   batch->rows_max == 1 && batch->rows == batch->sequences &&
-                  (e == 32 || e == 64 || e == 128) && group >= 1 && group <= 8 &&
+                  (e == 32 || e == 64 || e == 128) && group >= 1 && group <= GROUP_MAX &&
                   x.dtype == LORE_F32 && x.cols % 64 == 0 && lore_is_aligned(x, 2);
     for (int32_t i = 0; i < layers->count && is_one; i++) {
         const lore_layer *l = &layers->layers[i];
@@ -156,7 +178,7 @@ static void fill_task(layers_task *t, lore_view x, const lore_layers *layers,
     t->count = layers->count;
     t->rows = batch->rows;
     t->width = x.cols;
-    t->ffn = layers->hidden.cols;
+    t->ffn = ((const lore_cuda_weight *)layers->layers[0].down)->base.cols;
     t->heads = layers->rope.heads;
     t->kv_heads = pages->kv_heads;
     t->group = t->heads / t->kv_heads;
@@ -207,40 +229,33 @@ static bool place_packets(lore_queue *queue, layers_task *t, int32_t head_dim)
     return true;
 }
 
-/* Shared memory: the ring takes what rows and sums leave. 0 where that is too little. */
+/* Shared memory: the ring takes what the others leave. 0 where that is too little. */
 static size_t divide_memory(layers_task *t, int32_t head_dim)
 {
     const int32_t mixed = t->heads * head_dim;
     const int32_t widest = t->width > t->ffn ? (t->width > mixed ? t->width : mixed)
                                              : (t->ffn > mixed ? t->ffn : mixed);
     const int32_t rows = t->rows * (widest + PAD) * (int32_t)sizeof(bf16);
-    const int32_t attention =
-        (head_dim + t->group * (head_dim + WARPS * (head_dim + 2))) * (int32_t)sizeof(float);
-    const int32_t sums = 2 * WARPS * WIDE * t->rows * (int32_t)sizeof(float);
+    const int32_t attention = attention_bytes(t->group, head_dim);
+    const int32_t sums = TURNS * WARPS * WIDE * t->rows * (int32_t)sizeof(float);
+    const int32_t layers = t->count * (int32_t)sizeof(layer_data);
     t->region_bytes = ((rows > attention ? rows : attention) + 127) / 128 * 128;
-    const int32_t left = SHARED_BYTES - STATIC_BYTES - t->region_bytes - sums;
+    const int32_t others = t->region_bytes + sums + layers;
+    const int32_t left = SHARED_BYTES - STATIC_BYTES - others;
     t->slots = left / CHUNK < SLOTS_MAX ? left / CHUNK : (int32_t)SLOTS_MAX;
-    return left < SLOTS_MIN * CHUNK ? 0 : (size_t)(t->slots * CHUNK + t->region_bytes + sums);
+    return left < SLOTS_MIN * CHUNK ? 0 : (size_t)(t->slots * CHUNK + others);
 }
 
 typedef void (*layers_function)(layers_task);
-
-template <int E> static layers_function kernel_of(int32_t group)
-{
-    return group == 1   ? layers_kernel<E, 1>
-           : group == 2 ? layers_kernel<E, 2>
-           : group <= 4 ? layers_kernel<E, 4>
-                        : layers_kernel<E, 8>;
-}
 
 /* All blocks have to be there at once, since they wait for one another: a cooperative launch is
  * refused or put off where they would not be. */
 static cudaError_t launch(lore_queue *queue, const layers_task &t, int32_t head_dim,
                           size_t shared_bytes)
 {
-    const layers_function kernel = head_dim == 32   ? kernel_of<32>(t.group)
-                                   : head_dim == 64 ? kernel_of<64>(t.group)
-                                                    : kernel_of<128>(t.group);
+    const layers_function kernel = head_dim == 32   ? layers_kernel<32>
+                                   : head_dim == 64 ? layers_kernel<64>
+                                                    : layers_kernel<128>;
     cudaLaunchAttribute attribute = {};
     cudaLaunchConfig_t config = {};
     attribute.id = cudaLaunchAttributeCooperative;

@@ -1,8 +1,12 @@
-/* The attention of cuda_layers.cu. A unit is a sequence, a head of keys and a part of the keys;
- * sixteen bytes of a key are a lane's. The block that has a head's last part done adds the parts
- * up, always in the same order. Heads are normed and rotated by who needs them, the new key and
- * value written by who has the last part. What earlier steps have written is asked for while the
- * product before is computed, and loaded before the blocks have met.
+/* The attention of cuda_layers.cu. A unit is a sequence, a head of keys and a part of the keys,
+ * with all queries of the group; where heads have several parts each has a block of its own, and
+ * the blocks of a head add them up together, always in the same order. Heads are normed and rotated
+ * by who needs them, the new key and value written by who has the last part. What earlier steps
+ * have written is asked for while the product before is computed, and loaded before its rows are
+ * there.
+ *
+ * Scores and sums are products on the tensor cores, of which a warp makes eight keys' at a time:
+ * first queries by keys, whose result is, lane by lane, the operand that sums the values up.
  *
  * Source: Flash-Decoding, Dao et al. 2023, for the parts. */
 #ifndef LORE_KERNELS_CUDA_LAYERS_ATTENTION_INT_H
@@ -91,20 +95,21 @@ static __device__ void ask_for_keys(const layers_task &t, const layer_data &l, c
 }
 
 /* And for the weights of the next norms: each block some lines. */
-template <int E> static __device__ void ask_for_norms(const layers_task &t, int32_t layer)
+template <int E>
+static __device__ void ask_for_norms(const layers_task &t, const layer_data *layers, int32_t layer)
 {
     const int32_t each = 32, lines = t.width / each; /* floats in a line of the cache */
     const int32_t i = (int32_t)(blockIdx.x * COMPUTING + threadIdx.x);
-    if (i < E / each && t.layers[layer].q_norm != NULL) {
-        ask_for(t.layers[layer].q_norm + i * each);
+    if (i < E / each && layers[layer].q_norm != NULL) {
+        ask_for(layers[layer].q_norm + i * each);
     }
-    if (i < E / each && t.layers[layer].k_norm != NULL) {
-        ask_for(t.layers[layer].k_norm + i * each);
+    if (i < E / each && layers[layer].k_norm != NULL) {
+        ask_for(layers[layer].k_norm + i * each);
     }
     if (i < lines) {
-        ask_for(t.layers[layer].ffn_norm + i * each);
+        ask_for(layers[layer].ffn_norm + i * each);
     } else if (i < 2 * lines && layer + 1 < t.count) {
-        ask_for(t.layers[layer + 1].attention_norm + (i - lines) * each);
+        ask_for(layers[layer + 1].attention_norm + (i - lines) * each);
     }
 }
 
@@ -126,11 +131,14 @@ static __device__ __forceinline__ void load_heads(const layers_task &t, const un
     lore_named_sync(BARRIER, COMPUTING);
 }
 
-/* Queries of the unit to `queries` [group, E], scaled; the new key and value to their page, and to
+/* From query to query in shared memory, in elements: lanes of two meet different banks. */
+template <int E> static constexpr int QUERY = E + 32;
+
+/* Queries of the unit to `queries` [group, QUERY]; the new key and value to their page, and to
  * `fresh` [2, E], by the unit that has them. */
 template <int E>
 static __device__ void rotate_heads(const layers_task &t, const layer_data &l, const kept &k,
-                                    const unit &u, uint32_t tag, float *queries, bf16 *fresh,
+                                    const unit &u, uint32_t tag, bf16 *queries, bf16 *fresh,
                                     bf16 *raw)
 {
     const float *cosine = k.cosine[u.sequence], *sine = k.sine[u.sequence];
@@ -141,9 +149,9 @@ static __device__ void rotate_heads(const layers_task &t, const layer_data &l, c
         const bf16 *head = raw + j * E;
         const int64_t at = key_offset<E>(t, k, u.sequence, u.kv_head, u.position);
         if (j < t.group) {
-            float *to = queries + j * E;
+            bf16 *to = queries + j * QUERY<E>;
             rotate_head<E>(t, head, l.q_norm, cosine, sine,
-                           [&](int32_t i, float v) { to[i] = v * t.factor; });
+                           [&](int32_t i, float v) { to[i] = __float2bfloat16_rn(v); });
         } else if (j == t.group) {
             bf16 *to = l.keys + at;
             rotate_head<E>(t, head, l.k_norm, cosine, sine,
@@ -157,214 +165,194 @@ static __device__ void rotate_heads(const layers_task &t, const layer_data &l, c
     lore_named_sync(BARRIER, COMPUTING);
 }
 
-/* What keys have left so far, for each head of the group: eight elements a lane. */
-template <int GROUP> struct state {
-    float largest[GROUP], total[GROUP], mixed[GROUP][8];
+/* ---- keys ---- */
+
+/* Eight keys of a warp as operands: of key g the elements 8q .. 8q + 7 of each 32; of the values of
+ * keys 2q and 2q + 1 the elements from g E/8 on. */
+template <int E> struct ahead {
+    static constexpr int PIECES = E / 32, WORDS = E / 16;
+    uint4 keys[PIECES];
+    uint32_t values[2][WORDS];
 };
 
-static __device__ __forceinline__ void unpack_8(const uint4 &v, float *out)
+/* What the heads of a group have of the keys so far. A lane has the largest score of head g and the
+ * weights of its own keys, and the sums of elements g E/8 + j of the heads 2q and 2q + 1. */
+template <int E> struct state {
+    float largest, total;
+    float mixed[E / 16][4]; /* j of head 2q, of 2q + 1; j + E/16 of both */
+};
+
+template <int E>
+static __device__ __forceinline__ void copy_values(uint32_t (&to)[E / 16], const bf16 *from)
 {
-    const uint32_t words[4] = {v.x, v.y, v.z, v.w};
+    if (E == 32) {
+        const uint2 v = *(const uint2 *)from;
+        to[0] = v.x, to[1] = v.y;
+    } else {
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-        out[2 * i] = __uint_as_float(words[i] << 16);
-        out[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
+        for (int i = 0; i < E / 64; i++) {
+            const uint4 v = ((const uint4 *)from)[i];
+            to[4 * i] = v.x, to[4 * i + 1] = v.y, to[4 * i + 2] = v.z, to[4 * i + 3] = v.w;
+        }
     }
 }
 
-/* Keys that a lane has under way: its sixteen bytes of each. */
-template <int GROUP> struct ahead {
-    static constexpr int COUNT = GROUP > 4 ? 1 : 4;
-    uint4 keys[COUNT], values[COUNT];
-};
-
-/* The lane's key number b from `base` on. */
-template <int E> static __device__ __forceinline__ int32_t key_at(int32_t base, int b)
-{
-    constexpr int KEYS = 32 / (E / 8); /* side by side in a warp */
-    return base + (b * WARPS + (int32_t)threadIdx.x / 32) * KEYS +
-           (int32_t)threadIdx.x % 32 / (E / 8);
-}
-
-/* Those of them below `end` are asked for; the others stay as they are. */
-template <int E, int GROUP>
+/* Keys at base .. base + 63 that earlier steps have written, zeros for others. They never change
+ * while this kernel runs. */
+template <int E>
 static __device__ __forceinline__ void load_keys(const layers_task &t, const layer_data &l,
                                                  const kept &k, const unit &u, int32_t base,
-                                                 int32_t end, ahead<GROUP> *a)
+                                                 ahead<E> *a)
 {
+    const int32_t g = threadIdx.x % 32 / 4, q = threadIdx.x % 4;
+    const int32_t end = u.end < u.position ? u.end : u.position;
+    const int32_t first = base + (int32_t)threadIdx.x / 32 * 8;
+    *a = {};
+    if (first + g < end) {
+        const bf16 *from = l.keys + key_offset<E>(t, k, u.sequence, u.kv_head, first + g) + q * 8;
 #pragma unroll
-    for (int b = 0; b < ahead<GROUP>::COUNT; b++) {
-        const int32_t position = key_at<E>(base, b);
+        for (int i = 0; i < ahead<E>::PIECES; i++) {
+            a->keys[i] = *(const uint4 *)(from + i * 32);
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        const int32_t position = first + 2 * q + i;
         if (position < end) {
-            const int64_t at =
-                key_offset<E>(t, k, u.sequence, u.kv_head, position) + threadIdx.x % (E / 8) * 8;
-            a->keys[b] = __ldcg((const uint4 *)(l.keys + at));
-            a->values[b] = __ldcg((const uint4 *)(l.values + at));
+            copy_values<E>(a->values[i], l.values +
+                                             key_offset<E>(t, k, u.sequence, u.kv_head, position) +
+                                             g * (E / 8));
         }
     }
 }
 
-/* A unit's first keys, but for the one that this step writes. */
-template <int E, int GROUP>
-static __device__ __forceinline__ void load_first(const layers_task &t, const layer_data &l,
-                                                  const kept &k, int32_t index, ahead<GROUP> *a)
+/* The key and value of this step, where they are among the keys from `base` on. */
+template <int E>
+static __device__ __forceinline__ void take_fresh(const unit &u, int32_t base, const bf16 *fresh,
+                                                  ahead<E> *a)
 {
-#pragma unroll
-    for (int b = 0; b < ahead<GROUP>::COUNT; b++) {
-        a->keys[b] = a->values[b] = make_uint4(0, 0, 0, 0);
+    const int32_t g = threadIdx.x % 32 / 4, q = threadIdx.x % 4;
+    const int32_t own = u.position - base - (int32_t)threadIdx.x / 32 * 8;
+    if (u.position >= u.end) {
+        return;
     }
-    if (index < t.rows * t.kv_heads * t.parts) {
-        const unit u = unit_of(t, k, l.window, index);
-        load_keys<E, GROUP>(t, l, k, u, u.begin, u.end < u.position ? u.end : u.position, a);
-    }
-}
-
-/* Scores of AHEAD keys and their values are added. */
-template <int GROUP, int AHEAD>
-static __device__ __forceinline__ void add_keys(state<GROUP> *s, float (&scores)[AHEAD][GROUP],
-                                                const uint4 (&values)[AHEAD])
-{
+    if (own == g) {
 #pragma unroll
-    for (int h = 0; h < GROUP; h++) {
-        float now = s->largest[h];
-#pragma unroll
-        for (int b = 0; b < AHEAD; b++) {
-            now = fmaxf(now, scores[b][h]);
-        }
-        const float against = lore_score_base(now), kept = exp2f(s->largest[h] - against);
-        s->largest[h] = now;
-        s->total[h] *= kept;
-#pragma unroll
-        for (int i = 0; i < 8; i++) {
-            s->mixed[h][i] *= kept;
-        }
-#pragma unroll
-        for (int b = 0; b < AHEAD; b++) {
-            scores[b][h] = exp2f(scores[b][h] - against);
-            s->total[h] += scores[b][h];
+        for (int i = 0; i < ahead<E>::PIECES; i++) {
+            a->keys[i] = *(const uint4 *)(fresh + i * 32 + q * 8);
         }
     }
 #pragma unroll
-    for (int b = 0; b < AHEAD; b++) {
-        float v[8];
-        unpack_8(values[b], v);
-#pragma unroll
-        for (int h = 0; h < GROUP; h++) {
-#pragma unroll
-            for (int i = 0; i < 8; i++) {
-                s->mixed[h][i] += scores[b][h] * v[i];
-            }
+    for (int i = 0; i < 2; i++) {
+        if (own == 2 * q + i) {
+            copy_values<E>(a->values[i], fresh + E + g * (E / 8));
         }
     }
 }
 
-/* The keys of a warp, of which `a` has the first. */
-template <int E, int GROUP>
-static __device__ void see_keys(const layers_task &t, const layer_data &l, const kept &k,
-                                const unit &u, const float *queries, const bf16 *fresh,
-                                ahead<GROUP> *a, state<GROUP> *s)
+/* Scores of head g with the keys 2q and 2q + 1. */
+template <int E>
+static __device__ __forceinline__ float2 score(const layers_task &t, const bf16 *queries,
+                                               const ahead<E> &a)
 {
-    constexpr int LANES = E / 8, COUNT = ahead<GROUP>::COUNT;
-    const int32_t c = (int32_t)threadIdx.x % LANES * 8;
-    float q[GROUP][8];
+    const int32_t g = threadIdx.x % 32 / 4, q = threadIdx.x % 4;
+    float d[2][4] = {};
 #pragma unroll
-    for (int h = 0; h < GROUP; h++) {
-#pragma unroll
-        for (int i = 0; i < 8; i++) {
-            q[h][i] = h < t.group ? queries[h * E + c + i] : 0.0f;
-            s->mixed[h][i] = 0.0f;
-        }
-        s->largest[h] = -INFINITY;
-        s->total[h] = 0.0f;
+    for (int i = 0; i < ahead<E>::PIECES; i++) {
+        const uint4 v = g < t.group ? *(const uint4 *)(queries + g * QUERY<E> + i * 32 + q * 8)
+                                    : make_uint4(0, 0, 0, 0);
+        const uint32_t one[4] = {v.x, 0, v.y, 0}, two[4] = {v.z, 0, v.w, 0};
+        lore_mma(d[0], one, a.keys[i].x, a.keys[i].y);
+        lore_mma(d[1], two, a.keys[i].z, a.keys[i].w);
     }
-    for (int32_t base = u.begin; base < u.end; base += key_at<E>(0, COUNT) - key_at<E>(0, 0)) {
-        float scores[COUNT][GROUP];
-        if (base > u.begin) {
-            load_keys<E, GROUP>(t, l, k, u, base, u.end < u.position ? u.end : u.position, a);
+    return make_float2((d[0][0] + d[1][0]) * t.factor, (d[0][1] + d[1][1]) * t.factor);
+}
+
+/* Eight keys of the warp and their values are added, those below u.end of the ones from base on. */
+template <int E>
+static __device__ __forceinline__ void add_keys(const layers_task &t, const unit &u, int32_t base,
+                                                const bf16 *queries, const ahead<E> &a, state<E> *s)
+{
+    const int32_t q = threadIdx.x % 4;
+    const int32_t position = base + (int32_t)threadIdx.x / 32 * 8 + 2 * q;
+    float2 p = score<E>(t, queries, a);
+    p.x = position < u.end ? p.x : -INFINITY;
+    p.y = position + 1 < u.end ? p.y : -INFINITY;
+    float now = fmaxf(p.x, p.y);
+    now = fmaxf(now, __shfl_xor_sync(0xffffffffu, now, 1));
+    now = fmaxf(now, __shfl_xor_sync(0xffffffffu, now, 2));
+    now = fmaxf(now, s->largest);
+    const float against = lore_score_base(now), kept = exp2f(s->largest - against);
+    p = make_float2(exp2f(p.x - against), exp2f(p.y - against));
+    s->largest = now;
+    s->total = s->total * kept + p.x + p.y;
+    const float low = __shfl_sync(0xffffffffu, kept, 8 * q); /* of the heads 2q and 2q + 1 */
+    const float high = __shfl_sync(0xffffffffu, kept, 8 * q + 4);
+    const uint32_t weights = lore_pack_bf16(p.x, p.y);
+#pragma unroll
+    for (int j = 0; j < E / 16; j++) {
+        const uint32_t which = j % 2 == 0 ? 0x5410 : 0x7632; /* element j of both keys */
+        const uint32_t v[4] = {
+            __byte_perm(a.values[0][j / 2], a.values[1][j / 2], which),
+            __byte_perm(a.values[0][(j + E / 16) / 2], a.values[1][(j + E / 16) / 2], which), 0, 0};
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            s->mixed[j][i] *= i % 2 == 0 ? low : high;
         }
-#pragma unroll
-        for (int b = 0; b < COUNT; b++) {
-            float key[8];
-            if (key_at<E>(base, b) == u.position && u.position < u.end) { /* of this step */
-                a->keys[b] = *(const uint4 *)(fresh + c);
-                a->values[b] = *(const uint4 *)(fresh + E + c);
-            }
-            unpack_8(a->keys[b], key);
-#pragma unroll
-            for (int h = 0; h < GROUP; h++) {
-                float dot = 0.0f;
-#pragma unroll
-                for (int i = 0; i < 8; i++) {
-                    dot += q[h][i] * key[i];
-                }
-#pragma unroll
-                for (int distance = LANES / 2; distance > 0; distance /= 2) {
-                    dot += __shfl_xor_sync(0xffffffffu, dot, distance);
-                }
-                scores[b][h] = key_at<E>(base, b) < u.end ? dot : -INFINITY;
-            }
-        }
-        add_keys<GROUP, COUNT>(s, scores, a->values);
+        lore_mma(s->mixed[j], v, weights, 0);
     }
 }
 
-/* The keys side by side in a warp become one; then a warp's go to `memory` [WARPS, group, E + 2].
- */
-template <int E, int GROUP>
-static __device__ void put_state(const layers_task &t, state<GROUP> *s, float *memory)
+/* ---- what keys leave ---- */
+
+/* From head to head of what a warp leaves: its elements, j of all g side by side, then the largest
+ * score and the sum of weights. */
+template <int E> static constexpr int LEFT = E + 4;
+
+/* What a warp has goes to `memory` [WARPS, group, LEFT]. */
+template <int E> static __device__ void put_state(const layers_task &t, state<E> *s, float *memory)
 {
-    constexpr int LANES = E / 8;
-    const int32_t lane = threadIdx.x % 32, warp = (int32_t)threadIdx.x / 32;
+    const int32_t g = threadIdx.x % 32 / 4, q = threadIdx.x % 4;
+    float *to = memory + (int32_t)threadIdx.x / 32 * t.group * LEFT<E>;
+    s->total += __shfl_xor_sync(0xffffffffu, s->total, 1);
+    s->total += __shfl_xor_sync(0xffffffffu, s->total, 2);
+    if (q == 0 && g < t.group) {
+        to[g * LEFT<E> + E] = s->largest;
+        to[g * LEFT<E> + E + 1] = s->total;
+    }
 #pragma unroll
-    for (int h = 0; h < GROUP; h++) {
+    for (int j = 0; j < E / 16; j++) {
 #pragma unroll
-        for (int distance = LANES; distance < 32; distance *= 2) {
-            const float other = __shfl_xor_sync(0xffffffffu, s->largest[h], distance);
-            const float now = fmaxf(s->largest[h], other), against = lore_score_base(now);
-            const float kept = exp2f(s->largest[h] - against), added = exp2f(other - against);
-            s->largest[h] = now;
-            s->total[h] =
-                s->total[h] * kept + __shfl_xor_sync(0xffffffffu, s->total[h], distance) * added;
-#pragma unroll
-            for (int i = 0; i < 8; i++) {
-                s->mixed[h][i] = s->mixed[h][i] * kept +
-                                 __shfl_xor_sync(0xffffffffu, s->mixed[h][i], distance) * added;
-            }
-        }
-        float *to = memory + (warp * t.group + h) * (E + 2);
-        if (lane < LANES && h < t.group) {
-#pragma unroll
-            for (int i = 0; i < 8; i++) {
-                to[lane * 8 + i] = s->mixed[h][i];
-            }
-            if (lane == 0) {
-                to[E] = s->largest[h];
-                to[E + 1] = s->total[h];
+        for (int i = 0; i < 4; i++) {
+            const int32_t head = 2 * q + i % 2;
+            if (head < t.group) {
+                to[head * LEFT<E> + (j + i / 2 * (E / 16)) * 8 + g] = s->mixed[j][i];
             }
         }
     }
     lore_named_sync(BARRIER, COMPUTING);
 }
 
-/* Element c of a head from what the warps have left. */
+/* Element c of a head from what the warps have left of it. */
 struct joined {
     float largest, total, mixed;
 };
 
-static __device__ __forceinline__ joined join_warps(const float *memory, int32_t each, int32_t e,
-                                                    int32_t c)
+template <int E>
+static __device__ __forceinline__ joined join_warps(const float *memory, int32_t group, int32_t c)
 {
     joined j = {-INFINITY, 0.0f, 0.0f};
+    const int32_t at = c % (E / 8) * 8 + c / (E / 8), each = group * LEFT<E>;
 #pragma unroll
     for (int32_t i = 0; i < WARPS; i++) {
-        j.largest = fmaxf(j.largest, memory[i * each + e]);
+        j.largest = fmaxf(j.largest, memory[i * each + E]);
     }
     const float against = lore_score_base(j.largest);
 #pragma unroll
     for (int32_t i = 0; i < WARPS; i++) {
-        const float kept = exp2f(memory[i * each + e] - against);
-        j.total += memory[i * each + e + 1] * kept;
-        j.mixed += memory[i * each + c] * kept;
+        const float kept = exp2f(memory[i * each + E] - against);
+        j.total += memory[i * each + E + 1] * kept;
+        j.mixed += memory[i * each + at] * kept;
     }
     return j;
 }
@@ -378,8 +366,8 @@ static __device__ void put_unit(const layers_task &t, const unit &u, int32_t ind
     const int64_t row = ((int64_t)u.sequence * t.kv_heads + u.kv_head) * t.group * E;
     for (int32_t i = 2 * (int32_t)threadIdx.x; i < t.group * E; i += 2 * COMPUTING) {
         const int32_t h = i / E, c = i % E;
-        const joined j = join_warps(memory + h * (E + 2), t.group * (E + 2), E, c);
-        const joined k = join_warps(memory + h * (E + 2), t.group * (E + 2), E, c + 1);
+        const joined j = join_warps<E>(memory + h * LEFT<E>, t.group, c);
+        const joined k = join_warps<E>(memory + h * LEFT<E>, t.group, c + 1);
         if (t.parts == 1) {
             put_packet(t.mixed + (row + i) / 2,
                        lore_pack_bf16(j.mixed / j.total, k.mixed / j.total), tag);
@@ -411,21 +399,20 @@ static __device__ void merge_parts(const layers_task &t, const unit &u, int32_t 
     for (int32_t base = 0; base < each; base += COMPUTING / lanes) {
         const int32_t own = base + (int32_t)threadIdx.x / lanes, pair = first + own;
         const bool is_there = own < each && pair < pairs;
-        uint2 mixed[1] = {make_uint2(0, 0)};
-        uint2 sums[1] = {make_uint2(__float_as_uint(-INFINITY), 0)};
+        uint2 mixed = make_uint2(0, 0), sums = make_uint2(__float_as_uint(-INFINITY), 0);
         if (is_there && part < t.parts) {
-            read_pairs<1>(t.part_mixed + from * E, pair, 1, INT32_MAX, tag, mixed);
-            read_pairs<1>(t.part_sums + 2 * from, 2 * pair / E, 1, INT32_MAX, tag, sums);
+            read_both(t.part_mixed + from * E + 2 * pair, t.part_sums + 2 * (from + 2 * pair / E),
+                      tag, &mixed, &sums);
         }
-        const float largest = __uint_as_float(sums[0].x);
+        const float largest = __uint_as_float(sums.x);
         float all = largest;
         for (int32_t distance = lanes / 2; distance > 0; distance /= 2) {
             all = fmaxf(all, __shfl_xor_sync(0xffffffffu, all, distance));
         }
         const float weight = exp2f(largest - lore_score_base(all));
-        float total = __uint_as_float(sums[0].y) * weight;
-        float low = __uint_as_float(mixed[0].x) * weight;
-        float high = __uint_as_float(mixed[0].y) * weight;
+        float total = __uint_as_float(sums.y) * weight;
+        float low = __uint_as_float(mixed.x) * weight;
+        float high = __uint_as_float(mixed.y) * weight;
         for (int32_t distance = lanes / 2; distance > 0; distance /= 2) {
             total += __shfl_xor_sync(0xffffffffu, total, distance);
             low += __shfl_xor_sync(0xffffffffu, low, distance);
@@ -438,21 +425,27 @@ static __device__ void merge_parts(const layers_task &t, const unit &u, int32_t 
 }
 
 /* The units of this block: one, where heads have parts, which wait for one another. */
-template <int E, int GROUP>
+template <int E>
 static __device__ void attend(const layers_task &t, const layer_data &l, const kept &k,
-                              uint32_t tag, float *region)
+                              uint32_t tag, char *region)
 {
-    float *queries = region, *memory = region + (t.group + 1) * E;
-    bf16 *fresh = (bf16 *)(region + t.group * E);
+    bf16 *queries = (bf16 *)region, *fresh = queries + GROUP_MAX * QUERY<E>;
+    float *memory = (float *)(fresh + 2 * E);
     const int32_t units = t.rows * t.kv_heads * t.parts;
     for (int32_t index = (int32_t)blockIdx.x; index < units; index += (int32_t)gridDim.x) {
         const unit u = unit_of(t, k, l.window, index);
-        ahead<GROUP> a;
-        state<GROUP> s;
-        load_first<E, GROUP>(t, l, k, index, &a); /* earlier steps wrote it: no waiting */
+        ahead<E> a;
+        state<E> s = {-INFINITY};
+        load_keys<E>(t, l, k, u, u.begin, &a);
         rotate_heads<E>(t, l, k, u, tag, queries, fresh, (bf16 *)memory);
-        see_keys<E, GROUP>(t, l, k, u, queries, fresh, &a, &s);
-        put_state<E, GROUP>(t, &s, memory);
+        for (int32_t base = u.begin; base < u.end; base += 8 * WARPS) {
+            if (base > u.begin) {
+                load_keys<E>(t, l, k, u, base, &a);
+            }
+            take_fresh<E>(u, base, fresh, &a);
+            add_keys<E>(t, u, base, queries, a, &s);
+        }
+        put_state<E>(t, &s, memory);
         put_unit<E>(t, u, index, tag, memory);
         if (t.parts > 1) {
             merge_parts<E>(t, u, index, tag);
@@ -462,5 +455,14 @@ static __device__ void attend(const layers_task &t, const layer_data &l, const k
 }
 
 #endif
+
+/* Bytes of the region that the attention takes. */
+static int32_t attention_bytes(int32_t group, int32_t head_dim)
+{
+    const int32_t heads = GROUP_MAX * (head_dim + 32) + 2 * head_dim;
+    const int32_t left = WARPS * group * (head_dim + 4) * (int32_t)sizeof(float);
+    const int32_t raw = (group + 2) * head_dim * (int32_t)sizeof(bf16);
+    return heads * (int32_t)sizeof(bf16) + (left > raw ? left : raw);
+}
 
 #endif

@@ -8,31 +8,32 @@
 #include "kernels/cuda/cuda_matmul_int.h"
 
 enum {
-    WARPS = 8, /* that compute; one more copies */
+    WARPS = 8, /* that compute; one more copies, and one puts sums where they go */
     COMPUTING = 32 * WARPS,
-    THREADS = COMPUTING + 32,
+    THREADS = COMPUTING + 64,
     ROWS_MAX = 4,
-    LAYERS_MAX = 80, /* as fit the parameters of a kernel */
-    TILE = 16,
+    LAYERS_MAX = 80,           /* as fit the parameters of a kernel */
+    TILE = 16,                 /* rows of weights, */
+    HALF_TILE = 8,             /* and those of a chunk */
     LINES = 2,                 /* of 64 elements, of a warp */
     UNDER_WAY = 3,             /* chunks */
-    STOCK = 12,                /* chunks beyond the ring, in the second cache, */
-    PACE = 900,                /* one in so many cycles, as memory can */
     COLS = 64 * WARPS * LINES, /* elements of a row in a chunk */
     PITCH = 2 * COLS + 64,     /* bytes from row to row: two rows lie in different banks */
-    CHUNK = TILE / 2 * PITCH,
+    CHUNK = HALF_TILE * PITCH,
     SLOTS_MAX = 12,
-    SLOTS_MIN = UNDER_WAY + 1,
-    PAD = 32,                 /* elements behind a row of x, for the same reason */
-    WIDE = 17,                /* sums of a row and warp, likewise */
-    PART_KEYS = 64,           /* fewer are not worth a part of their own */
-    PARTS_MAX = 32,           /* one a lane where they meet */
+    SLOTS_MIN = UNDER_WAY,
+    PAD = 32,       /* elements behind a row of x, for the same reason */
+    TURNS = 4,      /* tiles whose sums may wait to be put */
+    WIDE = 17,      /* sums of a row and warp, again */
+    PART_KEYS = 64, /* fewer are not worth a part of their own */
+    PARTS_MAX = 32, /* one a lane where they meet */
+    GROUP_MAX = 8,
     PAGES_KEPT = 512,         /* of a sequence, in shared memory */
-    HALF_MAX = 64,            /* pairs that are rotated */
+    PAIRS_MAX = 64,           /* of elements, that are rotated */
     BARRIER = 1,              /* of the threads that compute */
     EPOCH_MAX = 0x7fff0000,   /* beyond it tags begin anew */
     SHARED_BYTES = 227 << 10, /* of a block of sm_90, */
-    STATIC_BYTES = 5120       /* of shared memory, beside what is counted */
+    STATIC_BYTES = 5632       /* of shared memory, beside what is counted */
 };
 
 typedef __nv_bfloat16 bf16;
@@ -75,7 +76,7 @@ typedef struct layers_task {
 struct kept {
     int32_t position[ROWS_MAX], sequence, page_count;
     int32_t pages[PAGES_KEPT];
-    float cosine[ROWS_MAX][HALF_MAX], sine[ROWS_MAX][HALF_MAX];
+    float cosine[ROWS_MAX][PAIRS_MAX], sine[ROWS_MAX][PAIRS_MAX];
 };
 
 static __device__ void keep(const layers_task &t, kept *k)

@@ -76,6 +76,28 @@ static __device__ __forceinline__ void read_pairs(const uint64_t *packets, int32
     }
 }
 
+/* Values of two pairs, when both are of `tag`. */
+static __device__ __forceinline__ void read_both(const uint64_t *a, const uint64_t *b, uint32_t tag,
+                                                 uint2 *of_a, uint2 *of_b)
+{
+    bool is_whole = false;
+    while (!is_whole) {
+        uint64_t p[4];
+        asm volatile("ld.relaxed.gpu.global.v2.b64 {%0, %1}, [%2];"
+                     : "=l"(p[0]), "=l"(p[1])
+                     : "l"(a)
+                     : "memory");
+        asm volatile("ld.relaxed.gpu.global.v2.b64 {%0, %1}, [%2];"
+                     : "=l"(p[2]), "=l"(p[3])
+                     : "l"(b)
+                     : "memory");
+        *of_a = make_uint2((uint32_t)p[0], (uint32_t)p[1]);
+        *of_b = make_uint2((uint32_t)p[2], (uint32_t)p[3]);
+        is_whole = (uint32_t)(p[0] >> 32) == tag && (uint32_t)(p[1] >> 32) == tag &&
+                   (uint32_t)(p[2] >> 32) == tag && (uint32_t)(p[3] >> 32) == tag;
+    }
+}
+
 /* The tag before the first layer's. */
 static __device__ __forceinline__ uint32_t read_epoch(const layers_task &t)
 {
@@ -85,20 +107,20 @@ static __device__ __forceinline__ uint32_t read_epoch(const layers_task &t)
 }
 
 /* The last block to leave sets the next launch's epoch. Before tags run out it clears all packets,
- * whose tags could come again. */
+ * whose tags could come again. All threads of the block. */
 static __device__ void leave(const layers_task &t, uint32_t epoch)
 {
     __shared__ bool is_last;
-    lore_named_sync(BARRIER, COMPUTING);
+    __syncthreads();
     if (threadIdx.x == 0) {
         is_last = atomicAdd(t.left, 1u) == gridDim.x - 1;
     }
-    lore_named_sync(BARRIER, COMPUTING);
+    __syncthreads();
     if (!is_last) {
         return;
     }
     const bool is_clearing = epoch > EPOCH_MAX;
-    for (int64_t i = threadIdx.x; is_clearing && i < t.packet_count; i += COMPUTING) {
+    for (int64_t i = threadIdx.x; is_clearing && i < t.packet_count; i += THREADS) {
         t.packets[i] = 0;
     }
     if (threadIdx.x == 0) {

@@ -42,10 +42,9 @@ struct matrix {
     bool is_gated;
 };
 
-static __device__ __forceinline__ matrix matrix_of(const layers_task &t, int32_t layer, int which,
-                                                   int32_t head_dim)
+static __device__ __forceinline__ matrix matrix_of(const layers_task &t, const layer_data &l,
+                                                   int which, int32_t head_dim)
 {
-    const layer_data &l = t.layers[layer];
     const int32_t mixed = t.heads * head_dim, qkv = mixed + 2 * t.kv_heads * head_dim;
     switch (which) {
     case QKV:
@@ -66,144 +65,57 @@ static __device__ __forceinline__ int32_t first_tile(int32_t before)
     return tile < 0 ? tile + (int32_t)gridDim.x : tile;
 }
 
-/* Where a block is in all that it will multiply: chunk after chunk, tile after tile. */
-struct place {
-    int32_t product, before, tile, k, group;
-    matrix m;
-};
-
-static __device__ __forceinline__ bool is_behind_all(const layers_task &t, const place &p)
+/* One thread of a warp that has come together. */
+static __device__ __forceinline__ bool is_elected()
 {
-    return p.product == PRODUCTS * t.count;
-}
-
-/* The first tile of this block from the product on. */
-static __device__ __forceinline__ void find_tile(const layers_task &t, int32_t head_dim, place *p)
-{
-    while (p->tile >= p->m.tiles) {
-        p->before = (p->before + p->m.tiles) % (int32_t)gridDim.x;
-        p->product++;
-        if (is_behind_all(t, *p)) {
-            return;
-        }
-        p->m = matrix_of(t, p->product / PRODUCTS, p->product % PRODUCTS, head_dim);
-        p->tile = first_tile(p->before);
-    }
-}
-
-static __device__ __forceinline__ void go_on(const layers_task &t, int32_t head_dim, place *p)
-{
-    p->group ^= 1;
-    if (p->group == 0) {
-        p->k += COLS;
-    }
-    if (p->k >= p->m.depth) {
-        p->k = 0;
-        p->tile += (int32_t)gridDim.x;
-        find_tile(t, head_dim, p);
-    }
-}
-
-/* A chunk's rows in memory: a lane has one, or none (NULL). */
-struct chunk_row {
-    const bf16 *from;
-    uint32_t bytes;
-};
-
-static __device__ __forceinline__ chunk_row row_of(const place &p)
-{
-    const int32_t lane = threadIdx.x % 32, half = TILE / 2;
-    const int32_t col = p.m.is_gated ? p.tile * half + lane : p.tile * TILE + p.group * half + lane;
-    const int32_t row = col + (p.m.is_gated ? p.group * p.m.outs : 0);
-    const bool is_there = lane < half && col < p.m.outs;
-    const int32_t left = p.m.depth - p.k;
-    return {is_there ? p.m.w + (int64_t)row * p.m.depth + p.k : NULL,
-            2u * (uint32_t)(left < COLS ? left : COLS)};
-}
-
-/* What is asked for beyond the ring, to wait in the second cache: `ahead` chunks up to `far`. */
-struct stock {
-    place far;
-    int32_t ahead;
-    uint32_t last; /* when something was asked of memory */
-};
-
-static __device__ __forceinline__ uint32_t now()
-{
-    uint32_t cycles = 0;
-    asm volatile("mov.u32 %0, %clock;" : "=r"(cycles));
-    return cycles;
-}
-
-static __device__ __forceinline__ void fill_stock(const layers_task &t, int32_t head_dim, stock *s)
-{
-    if (s->ahead >= STOCK || is_behind_all(t, s->far) || now() - s->last < PACE) {
-        return;
-    }
-    const chunk_row row = row_of(s->far);
-    if (row.from != NULL) {
-        asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(row.from), "r"(row.bytes)
-                     : "memory");
-    }
-    s->last = now();
-    s->ahead++;
-    go_on(t, head_dim, &s->far);
-}
-
-static __device__ __forceinline__ bool has_come(uint64_t *barrier, uint32_t parity)
-{
-    uint32_t is_complete = 0;
+    uint32_t is_one = 0;
     asm volatile("{\n"
                  ".reg .pred p;\n"
-                 "mbarrier.test_wait.parity.shared::cta.b64 p, [%1], %2;\n"
+                 "elect.sync _|p, 0xffffffff;\n"
                  "selp.b32 %0, 1, 0, p;\n"
                  "}"
-                 : "=r"(is_complete)
-                 : "r"(lore_shared_address(barrier)), "r"(parity)
-                 : "memory");
-    return __all_sync(0xffffffffu, is_complete != 0);
+                 : "=r"(is_one));
+    return is_one != 0;
 }
 
-/* The warp that copies: all that this block will multiply, in order. */
-static __device__ void copy_weights(const layers_task &t, ring r, int32_t head_dim)
+/* The warp that copies: all that this block will multiply, in order. Every tile is whole. */
+static __device__ void copy_weights(const layers_task &t, const layer_data *layers, ring r,
+                                    int32_t head_dim)
 {
-    const int32_t lane = threadIdx.x % 32;
-    int32_t asked = 0;
+    int32_t before = 0, asked = 0;
     ring landed = r;
-    place p = {0, 0, first_tile(0), 0, 0, matrix_of(t, 0, 0, head_dim)};
-    find_tile(t, head_dim, &p);
-    stock s = {p, 0, now()};
-    while (!is_behind_all(t, p)) {
-        const chunk_row row = row_of(p);
-        const uint32_t rows = (uint32_t)__popc(__ballot_sync(0xffffffffu, row.from != NULL));
-        fill_stock(t, head_dim, &s);
-        if (asked < UNDER_WAY) {
-            asked++;
-        } else {
-            while (!has_come(&landed.full[landed.slot], landed.parity)) {
-                fill_stock(t, head_dim, &s);
+    for (int32_t i = 0; i < PRODUCTS * t.count; i++) {
+        const matrix m = matrix_of(t, layers[i / PRODUCTS], i % PRODUCTS, head_dim);
+        const int64_t next = m.is_gated ? m.outs : HALF_TILE; /* rows to the other half of a tile */
+        for (int32_t tile = first_tile(before); tile < m.tiles; tile += (int32_t)gridDim.x) {
+            for (int32_t k = 0; k < m.depth; k += COLS) {
+                const uint32_t bytes = 2u * (uint32_t)(m.depth - k < COLS ? m.depth - k : COLS);
+                for (int32_t half = 0; half < 2; half++) {
+                    const int64_t row =
+                        (int64_t)tile * (m.is_gated ? HALF_TILE : TILE) + half * next;
+                    const bf16 *from = m.w + row * m.depth + k;
+                    if (asked < UNDER_WAY) {
+                        asked++;
+                    } else {
+                        lore_barrier_wait(&landed.full[landed.slot], landed.parity);
+                        go_on(&landed);
+                    }
+                    lore_barrier_wait(&r.empty[r.slot], r.parity ^ 1);
+                    __syncwarp();
+                    if (is_elected()) {
+                        lore_barrier_expect(&r.full[r.slot], HALF_TILE * bytes);
+#pragma unroll
+                        for (int j = 0; j < HALF_TILE; j++) {
+                            copy_bulk(r.memory + r.slot * CHUNK + j * PITCH,
+                                      from + (int64_t)j * m.depth, bytes, &r.full[r.slot]);
+                        }
+                    }
+                    __syncwarp();
+                    go_on(&r);
+                }
             }
-            go_on(&landed);
         }
-        while (!has_come(&r.empty[r.slot], r.parity ^ 1)) {
-            fill_stock(t, head_dim, &s);
-        }
-        if (lane == 0) {
-            lore_barrier_expect(&r.full[r.slot], rows * row.bytes);
-        }
-        __syncwarp();
-        if (row.from != NULL) {
-            copy_bulk(r.memory + r.slot * CHUNK + lane * PITCH, row.from, row.bytes,
-                      &r.full[r.slot]);
-        }
-        go_on(&r);
-        go_on(t, head_dim, &p);
-        if (s.ahead > 0) {
-            s.ahead--;
-        } else {
-            s.far = p;
-            s.last = now();
-        }
+        before = (before + m.tiles) % (int32_t)gridDim.x;
     }
 }
 
@@ -278,47 +190,116 @@ static __device__ void load_rows(const uint64_t *packets, uint32_t tag, int32_t 
 
 /* ---- products ---- */
 
-struct sums {
-    float d[2][2][4]; /* of each half of a line, and group of eight outputs */
+/* Sums of tiles on their way from the warps that compute to the one that puts them. */
+struct sums_ring {
+    float *memory; /* [TURNS, WARPS, n, WIDE] */
+    uint64_t *full, *empty;
+    int32_t turn;
+    uint32_t parity;
 };
 
-/* A warp's elements of a chunk by those of the rows. */
-static __device__ __forceinline__ void multiply(sums *s, int group, const char *chunk,
-                                                const uint4 (&x)[LINES][2], int32_t lines)
+static __device__ __forceinline__ void go_on(sums_ring *s)
 {
-    const int32_t g = threadIdx.x % 32 / 4, q = threadIdx.x % 4;
-    const char *w = chunk + g * PITCH + threadIdx.x / 32 * 128 + q * 16;
-#pragma unroll
-    for (int line = 0; line < LINES; line++) {
-        if (line < lines) {
-#pragma unroll
-            for (int half = 0; half < 2; half++) {
-                const uint4 v = x[line][half];
-                const uint4 b = *(const uint4 *)(w + line * WARPS * 128 + half * 64);
-                const uint32_t one[4] = {v.x, 0, v.y, 0}, two[4] = {v.z, 0, v.w, 0};
-                lore_mma(s->d[half][group], one, b.x, b.y);
-                lore_mma(s->d[half][group], two, b.z, b.w);
-            }
-        }
+    s->turn++;
+    if (s->turn == TURNS) {
+        s->turn = 0;
+        s->parity ^= 1;
     }
 }
 
-/* The element of a tile that a thread adds up and puts; residuals are asked for with its weights.
- */
+/* A warp's sums of a tile: outputs g and g + 8 of the rows 2q and 2q + 1. */
+static __device__ __forceinline__ void leave_sums(const layers_task &t, sums_ring *s,
+                                                  const float (&d)[4][4])
+{
+    const int32_t warp = (int32_t)threadIdx.x / 32, g = threadIdx.x % 32 / 4, q = threadIdx.x % 4;
+    lore_barrier_wait(&s->empty[s->turn], s->parity ^ 1);
+    float *to = s->memory + (s->turn * WARPS + warp) * t.rows * WIDE;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const int32_t row = 2 * q + i % 2;
+        if (row < t.rows) {
+            to[row * WIDE + g + i / 2 * HALF_TILE] = (d[0][i] + d[1][i]) + (d[2][i] + d[3][i]);
+        }
+    }
+    __syncwarp();
+    lore_barrier_arrive_if(&s->full[s->turn], threadIdx.x % 32 == 0);
+    go_on(s);
+}
+
+/* A lane's weights of a line in both halves of a tile, as they lie in shared memory. */
+struct weights {
+    uint4 low[LINES][2], high[LINES][2];
+};
+
+static __device__ __forceinline__ void load_chunk(ring *r, uint4 (&to)[LINES][2])
+{
+    const int32_t g = threadIdx.x % 32 / 4, q = threadIdx.x % 4;
+    lore_barrier_wait(&r->full[r->slot], r->parity);
+    const char *from = r->memory + r->slot * CHUNK + g * PITCH + threadIdx.x / 32 * 128 + q * 16;
+#pragma unroll
+    for (int i = 0; i < 2 * LINES; i++) {
+        to[i / 2][i % 2] = *(const uint4 *)(from + i / 2 * WARPS * 128 + i % 2 * 64);
+    }
+    __syncwarp();
+    lore_barrier_arrive_if(&r->empty[r->slot], threadIdx.x % 32 == 0);
+    go_on(r);
+}
+
+/* The tiles of this block of a product: weights are the first operand, sixteen rows of them, and
+ * the rows of x the other. Elements 8q .. 8q + 7 of 32 are a lane's; both operands have them in the
+ * same order, whatever that is. */
+static __device__ void run_product(const layers_task &t, const matrix &m, int32_t before, ring *r,
+                                   const bf16 *x, sums_ring *s)
+{
+    const int32_t warp = (int32_t)threadIdx.x / 32, g = threadIdx.x % 32 / 4, q = threadIdx.x % 4;
+    const bool is_row = g < t.rows;
+    const bf16 *own = x + g * (m.depth + PAD) + warp * 64 + q * 8;
+    for (int32_t tile = first_tile(before); tile < m.tiles; tile += (int32_t)gridDim.x) {
+        float d[4][4] = {};
+        for (int32_t k = 0; k < m.depth; k += COLS) {
+            const int32_t left = m.depth - k - warp * 64;
+            const int32_t lines = left <= 0 ? 0 : (left + WARPS * 64 - 1) / (WARPS * 64);
+            weights w;
+            uint4 v[LINES][2];
+#pragma unroll
+            for (int i = 0; i < 2 * LINES; i++) {
+                v[i / 2][i % 2] = is_row && i / 2 < lines
+                                      ? *(const uint4 *)(own + k + i / 2 * WARPS * 64 + i % 2 * 32)
+                                      : make_uint4(0, 0, 0, 0);
+            }
+            load_chunk(r, w.low);
+            load_chunk(r, w.high);
+#pragma unroll
+            for (int i = 0; i < 2 * LINES; i++) {
+                if (i / 2 < lines) { /* else its memory may hold anything */
+                    const uint4 a = w.low[i / 2][i % 2], b = w.high[i / 2][i % 2];
+                    const uint4 c = v[i / 2][i % 2];
+                    const uint32_t one[4] = {a.x, b.x, a.y, b.y}, two[4] = {a.z, b.z, a.w, b.w};
+                    lore_mma(d[i % 2 * 2], one, c.x, c.y);
+                    lore_mma(d[i % 2 * 2 + 1], two, c.z, c.w);
+                }
+            }
+        }
+        leave_sums(t, s, d);
+    }
+}
+
+/* ---- where sums go ---- */
+
+/* The element of a tile that a lane adds up and puts. */
 struct element {
     int32_t row, own, col;
     bool is_there;
     const uint64_t *from; /* the residual's packet; NULL: none, or x as it came */
-    uint64_t residual;
+    uint64_t residual;    /* asked for before the sums are there */
 };
 
 static __device__ __forceinline__ element element_of(const layers_task &t, int32_t layer, int which,
-                                                     const matrix &m, int32_t tile)
+                                                     const matrix &m, int32_t tile, int32_t pass)
 {
-    const int32_t outs = m.is_gated ? TILE / 2 : TILE;
-    element e = {(int32_t)threadIdx.x / outs, (int32_t)threadIdx.x % outs, 0, false, NULL, 0};
-    e.col = tile * outs + e.own;
-    e.is_there = e.row < t.rows && e.col < m.outs;
+    const int32_t outs = m.is_gated ? HALF_TILE : TILE;
+    const int32_t i = pass * 32 + (int32_t)threadIdx.x % 32;
+    element e = {i / outs, i % outs, tile * outs + i % outs, i / outs < t.rows, NULL, 0};
     if (!e.is_there || which == QKV || which == GATE_UP) {
         return e;
     }
@@ -331,48 +312,41 @@ static __device__ __forceinline__ element element_of(const layers_task &t, int32
     return e;
 }
 
-/* Sums of a tile to where the product's go. `memory` is one of two that take turns: who writes to
- * it again has passed the barrier of the tile between. */
-static __device__ void put_tile(const layers_task &t, int32_t layer, uint32_t tag, int which,
-                                const matrix &m, const element &e, const sums &s, float *memory,
-                                const float *parts)
+static __device__ __forceinline__ void put_residual(const layers_task &t, int32_t layer,
+                                                    uint32_t tag, int which, const element &e,
+                                                    float sum)
 {
-    const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, q = threadIdx.x % 4;
-    if (g < t.rows) {
-#pragma unroll
-        for (int i = 0; i < 4; i++) { /* group i / 2, column 2q or 2q + 1 */
-            memory[(warp * t.rows + g) * WIDE + i / 2 * 8 + 2 * q + i % 2] =
-                s.d[0][i / 2][i % 2] + s.d[1][i / 2][i % 2];
-        }
+    sum += e.from != NULL ? float_of(e.residual, e.from, which == OUT ? tag - 1 : tag)
+                          : __uint_as_float((uint32_t)e.residual);
+    if (which == DOWN && layer == t.count - 1) {
+        t.x[e.row * t.x_stride + e.col] = sum;
+    } else {
+        put_packet((which == OUT ? t.attended : t.passed) + (int64_t)e.row * t.width + e.col,
+                   __float_as_uint(sum), tag);
     }
-    lore_named_sync(BARRIER, COMPUTING);
-    if (threadIdx.x >= ROWS_MAX * TILE) {
-        return;
-    }
-    float sum = e.is_there ? lore_sum_warps<WARPS, WIDE>(memory, t.rows, e.row, e.own) : 0.0f;
+}
+
+/* Elements of a tile from the warps' sums; squares: those of its rows, a part a warp. */
+static __device__ __forceinline__ void put_element(const layers_task &t, const layer_data &l,
+                                                   int32_t layer, uint32_t tag, int which,
+                                                   const matrix &m, const element &e,
+                                                   const float *sums, const float *squares)
+{
+    float sum = e.is_there ? lore_sum_warps<WARPS, WIDE>(sums, t.rows, e.row, e.own) : 0.0f;
     if (which == OUT || which == DOWN) {
-        if (!e.is_there) {
-            return;
-        }
-        const uint32_t before = which == OUT ? tag - 1 : tag;
-        sum += e.from != NULL ? float_of(e.residual, e.from, before)
-                              : __uint_as_float((uint32_t)e.residual);
-        if (which == DOWN && layer == t.count - 1) {
-            t.x[e.row * t.x_stride + e.col] = sum;
-        } else {
-            put_packet((which == OUT ? t.attended : t.passed) + (int64_t)e.row * t.width + e.col,
-                       __float_as_uint(sum), tag);
+        if (e.is_there) {
+            put_residual(t, layer, tag, which, e, sum);
         }
         return;
     }
     if (e.is_there) {
-        const float factor = lore_norm_factor<WARPS>(parts + e.row * WARPS, t.width, t.eps);
+        const float factor = lore_norm_factor<WARPS>(squares + e.row * WARPS, t.width, t.eps);
+        sum *= factor;
         if (which == QKV) {
-            const float *bias = t.layers[layer].qkv_bias;
-            sum = bias != NULL ? sum * factor + bias[e.col] : sum * factor;
+            sum += l.qkv_bias != NULL ? l.qkv_bias[e.col] : 0.0f;
         } else {
-            const float up = lore_sum_warps<WARPS, WIDE>(memory, t.rows, e.row, e.own + TILE / 2);
-            sum = lore_activate(sum * factor, t.activation) * up * factor;
+            const float up = lore_sum_warps<WARPS, WIDE>(sums, t.rows, e.row, e.own + HALF_TILE);
+            sum = lore_activate(sum, t.activation) * up * factor;
         }
     }
     const float next = __shfl_down_sync(0xffffffffu, sum, 1);
@@ -382,39 +356,39 @@ static __device__ void put_tile(const layers_task &t, int32_t layer, uint32_t ta
     }
 }
 
-/* The tiles of this block of a product. */
-static __device__ void run_product(const layers_task &t, int32_t layer, uint32_t tag, int which,
-                                   const matrix &m, int32_t before, ring *r, const bf16 *x,
-                                   float *sum_memory, const float *parts)
+/* The warp that puts: all sums of this block, in order. */
+static __device__ void put_sums(const layers_task &t, const layer_data *layers, uint32_t epoch,
+                                sums_ring s, const float (*squares)[ROWS_MAX * WARPS],
+                                int32_t head_dim)
 {
-    const int32_t warp = (int32_t)threadIdx.x / 32, g = threadIdx.x % 32 / 4, q = threadIdx.x % 4;
-    const bool is_row = g < t.rows;
-    const bf16 *own = x + g * (m.depth + PAD) + warp * 64 + q * 8;
-    int turn = 0;
-    for (int32_t tile = first_tile(before); tile < m.tiles; tile += (int32_t)gridDim.x) {
-        const element e = element_of(t, layer, which, m, tile);
-        sums s = {};
-        for (int32_t k = 0; k < m.depth; k += COLS) {
-            const int32_t left = m.depth - k - warp * 64;
-            const int32_t lines = left <= 0 ? 0 : (left + WARPS * 64 - 1) / (WARPS * 64);
-            uint4 v[LINES][2];
+    constexpr int PASSES = ROWS_MAX * TILE / 32;
+    int32_t before = 0;
+    for (int32_t i = 0; i < PRODUCTS * t.count; i++) {
+        const int32_t layer = i / PRODUCTS, which = i % PRODUCTS;
+        const uint32_t tag = epoch + 1 + (uint32_t)layer;
+        const matrix m = matrix_of(t, layers[layer], which, head_dim);
+        const int32_t passes = (t.rows * (m.is_gated ? HALF_TILE : TILE) + 31) / 32;
+        for (int32_t tile = first_tile(before); tile < m.tiles; tile += (int32_t)gridDim.x) {
+            element e[PASSES];
 #pragma unroll
-            for (int i = 0; i < 2 * LINES; i++) {
-                v[i / 2][i % 2] = is_row && i / 2 < lines
-                                      ? *(const uint4 *)(own + k + i / 2 * WARPS * 64 + i % 2 * 32)
-                                      : make_uint4(0, 0, 0, 0);
+            for (int pass = 0; pass < PASSES; pass++) {
+                if (pass < passes) {
+                    e[pass] = element_of(t, layer, which, m, tile, pass);
+                }
             }
+            lore_barrier_wait(&s.full[s.turn], s.parity);
 #pragma unroll
-            for (int group = 0; group < 2; group++) {
-                lore_barrier_wait(&r->full[r->slot], r->parity);
-                multiply(&s, group, r->memory + r->slot * CHUNK, v, lines);
-                __syncwarp();
-                lore_barrier_arrive_if(&r->empty[r->slot], threadIdx.x % 32 == 0);
-                go_on(r);
+            for (int pass = 0; pass < PASSES; pass++) {
+                if (pass < passes) {
+                    put_element(t, layers[layer], layer, tag, which, m, e[pass],
+                                s.memory + s.turn * WARPS * t.rows * WIDE, squares[which / 2]);
+                }
             }
+            __syncwarp();
+            lore_barrier_arrive_if(&s.empty[s.turn], threadIdx.x % 32 == 0);
+            go_on(&s);
         }
-        put_tile(t, layer, tag, which, m, e, s, sum_memory + turn * WARPS * WIDE * t.rows, parts);
-        turn ^= 1;
+        before = (before + m.tiles) % (int32_t)gridDim.x;
     }
 }
 

@@ -377,6 +377,9 @@ static copy *copy_new(const side *on, const model *m)
                             m->context_max};
     poisoned(on, &c->x, LORE_F32, m->rows, s->width, X_GAP);
     poisoned(on, &c->normed, dtype, m->rows, s->width, 0);
+    poisoned(on, &c->qkv, dtype, m->rows, qkv_cols(s), 0);
+    poisoned(on, &c->mixed, dtype, m->rows, s->heads * s->head_dim, 0);
+    poisoned(on, &c->hidden, dtype, m->rows, s->ffn, 0);
     poisoned(on, &c->gate_up, dtype, m->rows, 2 * s->ffn, 0);
     c->all = (lore_layers){
         .layers = c->layers,
@@ -385,9 +388,6 @@ static copy *copy_new(const side *on, const model *m)
                  s->rope_dim, NULL, NULL, 1e-6f},
         .eps = 1e-6f,
         .activation = s->activation,
-        .qkv = poisoned(on, &c->qkv, dtype, m->rows, qkv_cols(s), 0),
-        .mixed = poisoned(on, &c->mixed, dtype, m->rows, s->heads * s->head_dim, 0),
-        .hidden = poisoned(on, &c->hidden, dtype, m->rows, s->ffn, 0),
     };
     copy_reset(c);
     return c;
@@ -419,7 +419,8 @@ static void run_ops(const copy *c)
 {
     lore_queue *q = c->at.queue;
     const lore_layers *all = &c->all;
-    const lore_view x = c->x.view, queries = lore_view_columns(all->qkv, 0, all->mixed.cols);
+    const lore_view x = c->x.view, qkv = c->qkv.view, mixed = c->mixed.view,
+                    hidden = c->hidden.view, queries = lore_view_columns(qkv, 0, mixed.cols);
     const lore_epilogue adding = {.is_accumulating = true}, act = {.activation = all->activation};
     for (int32_t i = 0; i < all->count; i++) {
         const lore_layer *l = &all->layers[i];
@@ -428,12 +429,12 @@ static void run_ops(const copy *c)
         rope.k_norm = l->k_norm;
         const lore_fusion norm = {.norm = l->attention_norm, all->eps, c->normed.view};
         const lore_fusion gated = {l->ffn_norm, all->eps, c->normed.view, true, c->gate_up.view};
-        lore_op_matmul_fused(q, all->qkv, x, l->qkv, (lore_epilogue){.bias = l->qkv_bias}, &norm);
-        lore_op_rope_append(q, all->qkv, &rope, &l->pages, &c->batch);
-        lore_op_attend_paged(q, all->mixed, queries, &l->pages, &c->batch, &l->attention);
-        lore_op_matmul(q, x, all->mixed, l->out, adding);
-        lore_op_matmul_fused(q, all->hidden, x, l->gate_up, act, &gated);
-        lore_op_matmul(q, x, all->hidden, l->down, adding);
+        lore_op_matmul_fused(q, qkv, x, l->qkv, (lore_epilogue){.bias = l->qkv_bias}, &norm);
+        lore_op_rope_append(q, qkv, &rope, &l->pages, &c->batch);
+        lore_op_attend_paged(q, mixed, queries, &l->pages, &c->batch, &l->attention);
+        lore_op_matmul(q, x, mixed, l->out, adding);
+        lore_op_matmul_fused(q, hidden, x, l->gate_up, act, &gated);
+        lore_op_matmul(q, x, hidden, l->down, adding);
     }
 }
 
