@@ -24,9 +24,9 @@ SOAK=${SOAK:-60}
 PYTHON=${PYTHON:-python3}
 PEERS=$ROOT/bench/peers
 LORE="$BIN/lore --device $DEVICE"
-# A server of one GPU: room for 128 answers.
+# A server of one GPU: room for 192 answers.
 SERVING="--set limits.kv_bytes_max=${KV_BYTES:-40000000000}
-         --set limits.batch_sequences_max=${BATCH:-128} --set limits.step_tokens_max=1024"
+         --set limits.batch_sequences_max=${BATCH:-192} --set limits.step_tokens_max=1024"
 export LD_LIBRARY_PATH="$BIN/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 export LORE_PROMPTS="$ROOT/prompts" LORE_ENCODER="$ROOT/weights/encoder" PYTHONUNBUFFERED=1
 export PYTHONDONTWRITEBYTECODE=1 TOKENIZERS_PARALLELISM=true

@@ -31,7 +31,7 @@ enum {
     PAGES_KEPT = 512,         /* of a sequence, in shared memory */
     PAIRS_MAX = 64,           /* of elements, that are rotated */
     BARRIER = 1,              /* of the threads that compute */
-    EPOCH_MAX = 0x7fff0000,   /* beyond it tags begin anew */
+    EPOCH_MAX = 1 << 18,      /* layers: then tags begin anew */
     SHARED_BYTES = 227 << 10, /* of a block of sm_90, */
     STATIC_BYTES = 5632       /* of shared memory, beside what is counted */
 };

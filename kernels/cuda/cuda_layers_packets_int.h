@@ -53,8 +53,11 @@ static __device__ __forceinline__ void read_pairs(const uint64_t *packets, int32
         values[i] = make_uint2(0, 0);
         missing |= first + i * step < count ? 1u << i : 0u;
     }
-    while (missing != 0) {
+    for (int tries = 0; missing != 0; tries++) {
         uint2 tags[N];
+        if (tries > 2) { /* who asks all the time is in the way of those who are late */
+            __nanosleep(50);
+        }
 #pragma unroll
         for (int i = 0; i < N; i++) {
             if ((missing >> i & 1) != 0) {

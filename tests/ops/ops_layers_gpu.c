@@ -259,6 +259,34 @@ TEST(gpu_layers_again)
     stop(&on);
 }
 
+/* Tags of what blocks tell one another run out after 2^18 layers, and begin anew. */
+TEST(gpu_layers_for_long)
+{
+    enum { TURNS = (1 << 18) / 80 + 100 };
+    subject on;
+    start(&on);
+    const shape deep = {"2^18 layers",
+                        .heads = 2,
+                        .kv_heads = 1,
+                        .head_dim = 32,
+                        .width = 64,
+                        .ffn = 128,
+                        .layers = 80,
+                        .sequences = 1,
+                        .past = {500},
+                        .page_tokens = 32,
+                        .activation = LORE_ACT_SILU,
+                        .is_shared = true};
+    model *m = model_new(&deep);
+    copy *c = copy_new(&on.test, m);
+    char *want = first_run(c);
+    run_here(deep.name, runner_new(c, want, is_on_cpu ? 2 : TURNS));
+    lore_free(want);
+    copy_free(c);
+    model_free(m);
+    stop(&on);
+}
+
 /* ---- beside others ---- */
 
 static side another_queue(const subject *on)
