@@ -4,10 +4,11 @@
  * sees the tag has the value too: the way from block to block is one write and one read. A counter
  * would take four, one behind the other: the write, its fence, the count, and the read behind it.
  *
- * Tags go on from launch to launch (`epoch`), so nothing is ever cleared. Nor does a packet need a
- * second place. Who writes one anew has read whole rows of this layer, which hang on all that was
- * read of the layer before: a product's whole rows of all blocks that have a tile of it, and those
- * that have none read no rows; what the units of an attention leave hangs on all parts of a head.
+ * Tags go on from launch to launch (`epoch`), so packets are cleared only before these run out. Nor
+ * does a packet need a second place. Who writes one anew has read whole rows of this layer, which
+ * hang on all that was read of the layer before: a product's whole rows of all blocks that have a
+ * tile of it, and those that have none read no rows; what the units of an attention leave hangs on
+ * all parts of a head.
  *
  * Source: the protocol "LL" of NCCL, for small messages. */
 #ifndef LORE_KERNELS_CUDA_LAYERS_PACKETS_INT_H

@@ -502,5 +502,5 @@ TEST(gpu_layers_refused)
     stop(&on);
 }
 
-CHECK_MAIN(gpu_layers, gpu_layers_of_7b, gpu_layers_again, gpu_layers_on_two_queues,
-           gpu_layers_in_a_crowd, gpu_layers_refused)
+CHECK_MAIN(gpu_layers, gpu_layers_of_7b, gpu_layers_again, gpu_layers_for_long,
+           gpu_layers_on_two_queues, gpu_layers_in_a_crowd, gpu_layers_refused)
