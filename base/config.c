@@ -86,6 +86,8 @@ enum { PATH_CAP = 1024 };
     INTEGER(model_file_bytes_max, 64 * GIB, KIB, 1024 * GIB, "bytes of one file of weights")       \
     INTEGER(model_header_bytes_max, 64 * MIB, KIB, GIB, "bytes of a safetensors header")           \
     INTEGER(model_json_bytes_max, 64 * MIB, KIB, GIB, "bytes of config.json or tokenizer.json")    \
+    INTEGER(adapter_file_bytes_max, 8 * GIB, KIB, 1024 * GIB, "bytes of the file of an adapter")   \
+    INTEGER(adapter_rank_max, 512, 1, 65536, "rank of an adapter")                                 \
     INTEGER(encoder_tokens_max, 8192, 16, 131072,                                                  \
             "tokens of one text that an encoder reads, or the model's maximum where that is less")
 

@@ -65,6 +65,8 @@ typedef struct lore_limits {
     int64_t model_file_bytes_max;   /* 64 GiB */
     int64_t model_header_bytes_max; /* 64 MiB: safetensors header */
     int64_t model_json_bytes_max;   /* 64 MiB: config.json, tokenizer.json */
+    int64_t adapter_file_bytes_max; /* 8 GiB: read whole, so that a change of it harms nobody */
+    int64_t adapter_rank_max;       /* 512 */
     int64_t encoder_tokens_max;     /* 8,192 of one text; longer ones are cut as at the model's own
                                        maximum */
 } lore_limits;

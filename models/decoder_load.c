@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { NAME_CAP = 128, PATH_CAP = 4096, PARTS_MAX = 3 };
+enum { NAME_CAP = 128, PATH_CAP = 4096 };
 
 /* ---- loading: weights ---- */
 
@@ -30,14 +30,9 @@ static const char *name_of(const loader *l, const char *stem, const char *kind, 
     return name;
 }
 
-/* A tensor, or one of those that stand in one weight on top of one another. */
-typedef struct tensor_part {
-    const char *stem;
-    int32_t rows;
-} tensor_part;
-
 /* Append one vector to what host memory holds. */
-static lore_status fetch_vector(loader *l, const tensor_part *part, const char *kind, float *host)
+static lore_status fetch_vector(loader *l, const lore_linear_part *part, const char *kind,
+                                float *host)
 {
     char name[NAME_CAP];
     float *vector = NULL;
@@ -53,7 +48,7 @@ static lore_status fetch_vector(loader *l, const tensor_part *part, const char *
 }
 
 /* The named vectors behind one another, each value plus `offset`. */
-static lore_status load_vectors(loader *l, const tensor_part *parts, int32_t count,
+static lore_status load_vectors(loader *l, const lore_linear_part *parts, int32_t count,
                                 const char *kind, float offset, float **vector)
 {
     size_t total = 0, at = 0;
@@ -86,17 +81,17 @@ static lore_status load_vectors(loader *l, const tensor_part *parts, int32_t cou
 /* A norm's weights; nothing where the family has no such norm. */
 static lore_status load_norm(loader *l, const char *stem, int32_t count, float **vector)
 {
-    const tensor_part part = {stem, count};
+    const lore_linear_part part = {stem, count};
     float offset = l->d->config.family->is_norm_centred ? 1.0f : 0.0f;
     return stem != NULL ? load_vectors(l, &part, 1, "weight", offset, vector) : LORE_OK;
 }
 
 /* The named matrices on top of one another, as one weight. */
-static lore_status load_stack(loader *l, const tensor_part *parts, int32_t count, int32_t cols,
+static lore_status load_stack(loader *l, const lore_linear_part *parts, int32_t count, int32_t cols,
                               lore_weight_use use, lore_weight **weight)
 {
     char name[NAME_CAP];
-    lore_matrix matrices[PARTS_MAX] = {0};
+    lore_matrix matrices[LORE_LINEAR_PARTS_MAX] = {0};
     for (int32_t i = 0; i < count; i++) {
         lore_status status =
             lore_weights_matrix(l->d->weights, name_of(l, parts[i].stem, "weight", name),
@@ -114,7 +109,7 @@ static lore_status load_stack(loader *l, const tensor_part *parts, int32_t count
 
 /* Old writers of GPTQ left a bias of zeros beside every matrix. Another one would be computed by
  * nobody. */
-static lore_status pass_zeros(loader *l, const tensor_part *part)
+static lore_status pass_zeros(loader *l, const lore_linear_part *part)
 {
     char name[NAME_CAP];
     bool is_zero = true;
@@ -138,52 +133,32 @@ static lore_status pass_zeros(loader *l, const tensor_part *part)
 }
 
 /* A weight and, where the model has one, its bias. */
-static lore_status load_linear(loader *l, const tensor_part *parts, int32_t count, int32_t cols,
-                               bool has_bias, lore_weight **weight, float **bias)
+static lore_status load_linear(loader *l, lore_linear which, bool has_bias, lore_weight **weight,
+                               float **bias)
 {
-    lore_status status = load_stack(l, parts, count, cols, LORE_USE_MATMUL, weight);
+    const lore_linear_shape shape = lore_decoder_linear(&l->d->config, which);
+    lore_status status =
+        load_stack(l, shape.parts, shape.part_count, shape.cols, LORE_USE_MATMUL, weight);
     if (status == LORE_OK && has_bias) {
-        return load_vectors(l, parts, count, "bias", 0, bias);
+        return load_vectors(l, shape.parts, shape.part_count, "bias", 0, bias);
     }
-    for (int32_t i = 0; i < count && status == LORE_OK; i++) {
-        status = pass_zeros(l, &parts[i]);
+    for (int32_t i = 0; i < shape.part_count && status == LORE_OK; i++) {
+        status = pass_zeros(l, &shape.parts[i]);
     }
     return status;
-}
-
-/* The parts that a family's file has: as listed, or all rows in one. */
-static int32_t parts_of(const char *const *stems, const int32_t *rows, int32_t count,
-                        tensor_part *parts)
-{
-    int32_t present = 0, total = 0;
-    for (int32_t i = 0; i < count; i++) {
-        total += rows[i];
-        if (stems[i] != NULL) {
-            parts[present++] = (tensor_part){stems[i], rows[i]};
-        }
-    }
-    if (present == 1) {
-        parts[0].rows = total;
-    }
-    return present;
 }
 
 static lore_status load_attention(loader *l, lore_decoder_layer *layer)
 {
     const lore_decoder_config *c = &l->d->config;
     const lore_family *f = c->family;
-    int32_t q_rows = c->heads * c->head_dim, kv_rows = c->kv_heads * c->head_dim;
-    const tensor_part out = {"self_attn.o_proj", c->width};
-    tensor_part qkv[PARTS_MAX];
-    int32_t count = parts_of(f->qkv, (int32_t[]){q_rows, kv_rows, kv_rows}, 3, qkv);
     lore_status status = load_norm(l, f->attention_norm, c->width, &layer->attention_norm);
     if (status == LORE_OK) {
-        status =
-            load_linear(l, qkv, count, c->width, c->has_qkv_bias, &layer->qkv, &layer->qkv_bias);
+        status = load_linear(l, LORE_LINEAR_QKV, c->has_qkv_bias, &layer->qkv, &layer->qkv_bias);
     }
     if (status == LORE_OK) {
-        status = load_linear(l, &out, 1, q_rows, c->has_output_bias, &layer->attention_out,
-                             &layer->attention_out_bias);
+        status = load_linear(l, LORE_LINEAR_ATTENTION_OUT, c->has_output_bias,
+                             &layer->attention_out, &layer->attention_out_bias);
     }
     if (status == LORE_OK && f->has_qk_norm) {
         status = load_norm(l, "self_attn.q_norm", c->head_dim, &layer->q_norm);
@@ -204,16 +179,13 @@ static lore_status load_ffn(loader *l, lore_decoder_layer *layer)
 {
     const lore_decoder_config *c = &l->d->config;
     const lore_family *f = c->family;
-    const tensor_part down = {"mlp.down_proj", c->width};
-    tensor_part gate_up[PARTS_MAX];
-    int32_t count = parts_of(f->gate_up, (int32_t[]){c->ffn, c->ffn}, 2, gate_up);
     lore_status status = load_norm(l, f->ffn_norm, c->width, &layer->ffn_norm);
     if (status == LORE_OK) {
-        status = load_linear(l, gate_up, count, c->width, c->has_mlp_bias, &layer->gate_up,
+        status = load_linear(l, LORE_LINEAR_GATE_UP, c->has_mlp_bias, &layer->gate_up,
                              &layer->gate_up_bias);
     }
     if (status == LORE_OK) {
-        status = load_linear(l, &down, 1, c->ffn, c->has_mlp_bias, &layer->down, &layer->down_bias);
+        status = load_linear(l, LORE_LINEAR_DOWN, c->has_mlp_bias, &layer->down, &layer->down_bias);
     }
     return status == LORE_OK ? load_norm(l, f->ffn_post_norm, c->width, &layer->ffn_post_norm)
                              : status;
@@ -222,8 +194,8 @@ static lore_status load_ffn(loader *l, lore_decoder_layer *layer)
 static lore_status load_weights(loader *l)
 {
     lore_decoder *d = l->d;
-    const tensor_part table = {"model.embed_tokens", d->config.vocab};
-    const tensor_part head = {"lm_head", d->config.vocab};
+    const lore_linear_part table = {"model.embed_tokens", d->config.vocab};
+    const lore_linear_shape head = lore_decoder_linear(&d->config, LORE_LINEAR_HEAD);
     l->layer = -1;
     lore_status status = load_stack(l, &table, 1, d->config.width,
                                     d->config.is_tied ? LORE_USE_BOTH : LORE_USE_EMBED, &d->table);
@@ -234,7 +206,7 @@ static lore_status load_weights(loader *l)
         lore_weights_ignore(d->weights,
                             "lm_head.weight"); /* some exporters write the table twice */
     } else if (status == LORE_OK) {
-        status = load_stack(l, &head, 1, d->config.width, LORE_USE_MATMUL, &d->head);
+        status = load_stack(l, head.parts, 1, head.cols, LORE_USE_MATMUL, &d->head);
     }
     for (int32_t i = 0; i < d->config.layers && status == LORE_OK; i++) {
         l->layer = i;

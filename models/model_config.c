@@ -436,3 +436,38 @@ lore_status lore_generation_config_parse(lore_str json, const char *name,
     lore_json_free(root);
     return status == LORE_OK ? LORE_OK : lore_model_blame(err, status, name);
 }
+
+/* ---- what products are made of ---- */
+
+/* The parts that a family's file has: as listed, or all rows in one. */
+static void take_parts(lore_linear_shape *shape, const char *const *stems, const int32_t *rows,
+                       int32_t count)
+{
+    int32_t total = 0;
+    for (int32_t i = 0; i < count; i++) {
+        total += rows[i];
+        if (stems[i] != NULL) {
+            shape->parts[shape->part_count++] = (lore_linear_part){stems[i], rows[i]};
+        }
+    }
+    if (shape->part_count == 1) {
+        shape->parts[0].rows = total;
+    }
+}
+
+lore_linear_shape lore_decoder_linear(const lore_decoder_config *c, lore_linear which)
+{
+    const int32_t q_rows = c->heads * c->head_dim, kv_rows = c->kv_heads * c->head_dim;
+    const struct {
+        const char *const *stems;
+        int32_t rows[LORE_LINEAR_PARTS_MAX], count, cols;
+    } linears[LORE_LINEARS] = {
+        [LORE_LINEAR_QKV] = {c->family->qkv, {q_rows, kv_rows, kv_rows}, 3, c->width},
+        [LORE_LINEAR_ATTENTION_OUT] = {(const char *[]){"self_attn.o_proj"}, {c->width}, 1, q_rows},
+        [LORE_LINEAR_GATE_UP] = {c->family->gate_up, {c->ffn, c->ffn}, 2, c->width},
+        [LORE_LINEAR_DOWN] = {(const char *[]){"mlp.down_proj"}, {c->width}, 1, c->ffn},
+        [LORE_LINEAR_HEAD] = {(const char *[]){"lm_head"}, {c->vocab}, 1, c->width}};
+    lore_linear_shape shape = {.cols = linears[which].cols};
+    take_parts(&shape, linears[which].stems, linears[which].rows, linears[which].count);
+    return shape;
+}

@@ -54,6 +54,30 @@ typedef struct lore_family {
     bool is_tied;               /* tie_word_embeddings */
 } lore_family;
 
+/* The products of a decoder that weights are packed for, each with all matrices that see the same
+ * input on top of one another. LORE_LINEAR_HEAD stands once, behind the layers. */
+typedef enum lore_linear {
+    LORE_LINEAR_QKV = 0,
+    LORE_LINEAR_ATTENTION_OUT,
+    LORE_LINEAR_GATE_UP,
+    LORE_LINEAR_DOWN,
+    LORE_LINEAR_HEAD,
+    LORE_LINEARS
+} lore_linear;
+
+enum { LORE_LINEAR_PARTS_MAX = 3 };
+
+/* A tensor, or one of those that stand in one weight on top of one another. */
+typedef struct lore_linear_part {
+    const char *stem;
+    int32_t rows;
+} lore_linear_part;
+
+typedef struct lore_linear_shape {
+    lore_linear_part parts[LORE_LINEAR_PARTS_MAX];
+    int32_t part_count, cols;
+} lore_linear_shape;
+
 typedef struct lore_decoder_config {
     const lore_family *family;
     int32_t layers, width, heads, kv_heads, head_dim, ffn, vocab;
@@ -79,5 +103,7 @@ LORE_MUST_USE lore_status lore_decoder_config_parse(lore_str json, const char *n
 LORE_MUST_USE lore_status lore_generation_config_parse(lore_str json, const char *name,
                                                        lore_decoder_config *config,
                                                        lore_error *err);
+/* Of which tensors a product is made in the files of this decoder. */
+lore_linear_shape lore_decoder_linear(const lore_decoder_config *config, lore_linear which);
 
 #endif
