@@ -88,10 +88,13 @@ typedef enum lore_activation {
     LORE_ACT_TANH
 } lore_activation;
 
+typedef struct lore_lora lore_lora; /* lora.h */
+
 typedef struct lore_epilogue {
     const float *bias;          /* [o] or NULL */
     lore_activation activation; /* after the bias */
-    bool is_accumulating; /* add the result to what out holds (residual) instead of replacing it */
+    bool is_accumulating;  /* add the result to what out holds (residual) instead of replacing it */
+    const lore_lora *lora; /* what adapters add before the activation; NULL: nothing */
 } lore_epilogue;
 
 /* What surrounds a product in lore_op_matmul_fused. */
@@ -347,13 +350,15 @@ static inline void lore_op_layernorm(lore_queue *q, lore_view out, lore_view x, 
  * in the order of the weight's columns: the largest of 128, 64 and 32 columns that divides the
  * weight's group, any where that is the whole row, and that cols fill by more than half).
  * Quantised, a row with a NaN or an infinity gives nothing but NaN. A row's result does not depend
- * on the other rows of the batch beyond rounding. */
+ * on the other rows of the batch beyond rounding. Adapters (lora.h) go with no activation: only
+ * gated products need both. */
 static inline void lore_op_matmul(lore_queue *q, lore_view out, lore_view x, const lore_weight *w,
                                   lore_epilogue epilogue)
 {
     LORE_ASSERT(out.rows == x.rows);
     LORE_ASSERT(out.data != x.data || x.rows == 0);
     LORE_ASSERT(!epilogue.is_accumulating || out.dtype == LORE_F32);
+    LORE_ASSERT(epilogue.lora == NULL || epilogue.activation == LORE_ACT_NONE);
     lore_op_check(q, x);
     lore_op_check(q, out);
     q->ops->matmul(q, out, x, w, epilogue);
@@ -399,6 +404,7 @@ static inline void lore_op_matmul_fused(lore_queue *q, lore_view out, lore_view 
     LORE_ASSERT(out.rows == x.rows && fused->normed.cols == x.cols);
     LORE_ASSERT(!epilogue.is_accumulating || (out.dtype == LORE_F32 && !fused->is_gated));
     LORE_ASSERT(!fused->is_gated || fused->gate_up.cols == 2 * out.cols);
+    LORE_ASSERT(epilogue.lora == NULL || fused->is_gated || epilogue.activation == LORE_ACT_NONE);
     lore_op_check_f32(x);
     lore_op_check(q, out);
     if (q->ops->matmul_fused != NULL && q->ops->matmul_fused(q, out, x, w, epilogue, fused)) {
@@ -409,7 +415,7 @@ static inline void lore_op_matmul_fused(lore_queue *q, lore_view out, lore_view 
         lore_op_matmul(q, out, fused->normed, w, epilogue);
         return;
     }
-    const lore_epilogue sums = {epilogue.bias, LORE_ACT_NONE, false};
+    const lore_epilogue sums = {epilogue.bias, LORE_ACT_NONE, false, epilogue.lora};
     lore_op_matmul(q, fused->gate_up, fused->normed, w, sums);
     lore_op_glu(q, out, fused->gate_up, epilogue.activation);
 }

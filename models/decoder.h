@@ -14,6 +14,8 @@
 #include "models/weights.h"
 
 typedef struct lore_decoder lore_decoder;
+typedef struct lore_adapter lore_adapter; /* adapter.h */
+typedef struct lore_adapter_placed lore_adapter_placed;
 
 typedef struct lore_decoder_options {
     int32_t rows_max;      /* rows of one step; 0: limits.step_tokens_max */
@@ -23,6 +25,8 @@ typedef struct lore_decoder_options {
     int32_t page_count;    /* 0: as many as limits.kv_bytes_max, or a GPU's memory within
                               limits.vram_bytes_max, allows */
     lore_dtype kv_dtype;   /* LORE_F32 or LORE_BF16 */
+    int32_t adapter_slots; /* adapters that steps can choose from; 0: none, and nothing is paid */
+    int64_t adapter_bytes; /* of a GPU's memory that pages leave to placed adapters */
 } lore_decoder_options;
 
 /* In lore_step.ids: the id that draw k of the step submitted just before will give; the host does
@@ -39,8 +43,10 @@ typedef struct lore_step {
     const lore_penalty *penalties; /* [logits_count], of ids that are known; NULL: none */
     lore_likely *tops; /* out, [logits_count, LORE_TOPS_MAX] as lore_op_tops; NULL: none wanted */
     const int32_t
-        *lengths; /* [batch.sequences] tokens of each text, those of later steps and the
-                     one that is being drawn too: longrope rotates by it; NULL: past + rows */
+        *lengths;            /* [batch.sequences] tokens of each text, those of later steps and the
+                                one that is being drawn too: longrope rotates by it; NULL: past + rows */
+    const int32_t *adapters; /* [batch.sequences] the slot whose adapter changes this sequence, or
+                                -1: the base's own; NULL: all -1, which costs nothing */
 } lore_step;
 
 enum { LORE_EOS_MAX = 8 };
@@ -71,6 +77,8 @@ typedef struct lore_decoder_info {
     int32_t turn_tokens; /* a text that grows beyond so many tokens is rotated otherwise from its
                             first one on: computed anew (longrope); 0: none */
     lore_generation_defaults generation;
+    int32_t adapter_slots;    /* as asked for */
+    lore_dtype adapter_dtype; /* what adapters have to be opened in (lore_adapter_open) */
     bool needs_guard; /* the model's card asks for the strict support guard (lore.json in the
                          folder) */
     const char *name; /* served name: lore.json "name", else the folder's last part */
@@ -105,6 +113,28 @@ LORE_MUST_USE lore_status lore_decoder_collect(lore_decoder *decoder, int32_t *i
 LORE_MUST_USE lore_status lore_decoder_step(lore_decoder *decoder, const lore_step *step,
                                             int32_t *ids, float *logprobs, float *logits,
                                             lore_error *err);
+/* ---- adapters ----
+ * An adapter is placed (its values are copied to where the decoder's products read them), then
+ * seated in a slot, which a step names. A step keeps to the adapters that the slots had when it was
+ * submitted: seating never waits for steps, nor do they notice. */
+
+/* Bytes of backend memory that an adapter takes once it is placed. */
+size_t lore_decoder_adapter_bytes(const lore_decoder *decoder, const lore_adapter *adapter);
+/* Copy an adapter, opened in info.adapter_dtype for this decoder, which has slots. All is copied on
+ * return: the adapter may be closed. Thread: any, beside steps, which do not wait for it; of
+ * several threads one at a time. LORE_ERR_NOMEM: the backend has no room for it, LORE_ERR_DEVICE;
+ * then nothing is taken. */
+LORE_MUST_USE lore_status lore_decoder_adapter_place(lore_decoder *decoder,
+                                                     const lore_adapter *adapter,
+                                                     lore_adapter_placed **placed, lore_error *err);
+/* From the next submitted step on, slot 0 .. adapter_slots - 1 is this adapter; NULL: it is empty,
+ * and steps do not name it. Thread: that of steps. */
+void lore_decoder_adapter_seat(lore_decoder *decoder, int32_t slot,
+                               const lore_adapter_placed *placed);
+/* Give its memory back, once no slot has it and every step that named it is collected; before
+ * lore_decoder_close. NULL: nothing. Thread: any, as place. */
+void lore_decoder_adapter_unplace(lore_decoder *decoder, lore_adapter_placed *placed);
+
 /* For when there is nothing else to do and no step is on its way: run, and with the next call
  * record, one more of the shapes that steps of single rows run in, some milliseconds of a device
  * each. *is_done: there is none left, as always on ref and cpu. Fails as submit does. */

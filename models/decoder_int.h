@@ -6,6 +6,7 @@
 #ifndef LORE_MODELS_DECODER_INT_H
 #define LORE_MODELS_DECODER_INT_H
 
+#include "kernels/lora.h"
 #include "models/decoder.h"
 #include "models/model_config_int.h"
 #include "models/model_folder_int.h"

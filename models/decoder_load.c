@@ -364,6 +364,7 @@ static void fill_info(lore_decoder *d)
     memcpy(info->eos_ids, c->eos_ids, sizeof info->eos_ids);
     info->eos_count = c->eos_count;
     info->bos_id = c->bos_id;
+    info->adapter_dtype = lore_backend_lora_dtype(d->backend);
     info->turn_tokens = c->rope.kind == LORE_ROPE_LONG ? c->rope.original : 0;
     info->generation = c->generation;
     info->needs_guard = d->card.needs_guard;

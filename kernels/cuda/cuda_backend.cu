@@ -471,4 +471,6 @@ extern "C" const lore_backend_driver lore_cuda_driver = {
     lore_cuda_replay,
     lore_cuda_recording_free,
     lore_cuda_tune,
+    NULL, /* matrices of adapters stay row-major */
+    NULL,
 };

@@ -273,6 +273,7 @@ void lore_cuda_matmul(lore_queue *queue, lore_view out, lore_view x, const lore_
     few.finish = {out, few.w->scales, epilogue.bias, epilogue.activation, epilogue.is_accumulating};
     few.x = x;
     LORE_ASSERT(out.cols == w->rows && x.cols == w->cols);
+    LORE_ASSERT(epilogue.lora == NULL);
     if (x.rows > 0 && !few_matmul(queue, few) && !blas_matmul(queue, few.finish, x, few.w)) {
         LORE_CUDA_NOTE(queue, tile_launch(few.finish, x, few.w, lore_cuda_queue_of(queue)->stream));
     }
@@ -289,6 +290,7 @@ bool lore_cuda_matmul_fused(lore_queue *queue, lore_view out, lore_view x, const
     few.x = x;
     few.is_gated = fused->is_gated;
     LORE_ASSERT(w->rows == (fused->is_gated ? 2 * out.cols : out.cols) && x.cols == w->cols);
+    LORE_ASSERT(epilogue.lora == NULL);
     if (x.rows == 0) {
         return true;
     }

@@ -174,7 +174,9 @@ static float *run_matmul(const side *at, const matmul_shape *shape, const lore_m
     grid out = grid_new(at, old, shape->rows, shape->outs * shape->parts, 3);
     float *own_bias =
         shape->has_bias ? upload(at, bias, (size_t)out.view.cols * sizeof *bias) : NULL;
-    const lore_epilogue epilogue = {own_bias, shape->activation, shape->is_accumulating};
+    const lore_epilogue epilogue = {.bias = own_bias,
+                                    .activation = shape->activation,
+                                    .is_accumulating = shape->is_accumulating};
     lore_op_matmul(at->queue, out.view, in.view, weight, epilogue);
     float *got = grid_take(at, &out);
     lore_free(grid_take(at, &in));

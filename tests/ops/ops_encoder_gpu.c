@@ -144,8 +144,9 @@ static float *run_product(const side *at, const product_case *k, lore_dtype dtyp
     grid out = grid_typed(at, dtype, SENTINEL, NULL, k->rows, k->outs, k->gap);
     float *device_bias = upload(at, bias, (size_t)k->outs * sizeof *bias);
     CHECK_OK(lore_weight_pack(at->backend, matrix, 1, LORE_USE_MATMUL, &weight, &err), &err);
-    lore_op_matmul(at->queue, out.view, in.view, weight,
-                   (lore_epilogue){k->has_bias ? device_bias : NULL, k->activation, false});
+    lore_op_matmul(
+        at->queue, out.view, in.view, weight,
+        (lore_epilogue){.bias = k->has_bias ? device_bias : NULL, .activation = k->activation});
     float *values = grid_take(at, &out);
     lore_free(grid_take(at, &in));
     lore_backend_free(at->backend, device_bias);

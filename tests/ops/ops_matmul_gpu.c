@@ -112,7 +112,8 @@ static float *run_product(const side *at, const product *p, const lore_matrix *p
         grid_typed(at, is_ref ? LORE_F32 : p->out, SENTINEL, old, p->rows, outs, 3 * (p->gap % 2));
     float *own_bias = p->has_bias ? upload(at, bias, (size_t)rows_of_w * sizeof *bias) : NULL;
     float *own_norm = upload(at, norm, (size_t)p->depth * sizeof *norm);
-    const lore_epilogue epilogue = {own_bias, p->activation, p->is_accumulating};
+    const lore_epilogue epilogue = {
+        .bias = own_bias, .activation = p->activation, .is_accumulating = p->is_accumulating};
     if (p->is_fused) {
         run_fused(at, p, out.view, in.view, weight, epilogue, own_norm);
     } else {

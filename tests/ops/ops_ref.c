@@ -56,8 +56,9 @@ TEST(ref_matmul)
     lore_error err = {0};
     CHECK_OK(lore_weight_pack(ref.backend, parts, 2, LORE_USE_MATMUL, &weight, &err), &err);
     float x[2] = {2.0f, 3.0f}, bias[3] = {-7.0f, 0.0f, 9.0f}, out[3] = {100.0f, 100.0f, 100.0f};
-    lore_op_matmul(ref.queue, lore_view_of(out, 1, 3), lore_view_of(x, 1, 2), weight,
-                   (lore_epilogue){bias, LORE_ACT_GELU, true});
+    lore_op_matmul(
+        ref.queue, lore_view_of(out, 1, 3), lore_view_of(x, 1, 2), weight,
+        (lore_epilogue){.bias = bias, .activation = LORE_ACT_GELU, .is_accumulating = true});
     CHECK_NEAR(out[0], 100.0 + 0.84134474606854, 1e-5);       /* gelu(1) */
     CHECK_NEAR(out[1], 100.0 - 0.5 * 0.30853753872599, 1e-5); /* gelu(-1/2) = -1/2 * Phi(-1/2) */
     CHECK_NEAR(out[2], 100.0 - 0.15865525393146, 1e-5); /* gelu(9 + (20 - 60) / 4) = gelu(-1) */
