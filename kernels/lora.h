@@ -81,6 +81,17 @@ size_t lore_lora_bytes(const lore_backend *backend, lore_dtype dtype, int32_t ro
 size_t lore_lora_pack(const lore_backend *backend, lore_dtype dtype, int32_t rows, int32_t cols,
                       const void *data, int32_t first, int32_t count, void *to);
 
+/* What the adapter of a segment adds, NULL: nothing. For backends whose memory the host reads. */
+static inline const lore_lora_product *lore_lora_find(const lore_lora *lora, int32_t segment)
+{
+    const lore_lora_product *products = lora->rows.adapters[segment];
+    if (products == NULL || products[lora->index].rank == 0) {
+        return NULL;
+    }
+    LORE_ASSERT(products[lora->index].rank <= lora->rank_max);
+    return &products[lora->index];
+}
+
 static inline void lore_lora_check(const lore_lora *lora, lore_view out, lore_view x)
 {
     LORE_ASSERT(out.rows == x.rows && lora->rows.segments >= 0);

@@ -25,6 +25,11 @@ typedef struct lore_decoder_layer {
 /* The arrays of a step: places in one block, which the largest step fixes, with what grows with the
  * texts at the end. */
 typedef struct lore_step_memory {
+    /* Which rows have adapters, where a step may have any: before the rest, so that a step without
+     * them copies nothing of it. */
+    const lore_lora_product **adapters;
+    int32_t *lora_starts, *lora_order; /* of the batch's rows */
+    int32_t *head_starts, *head_order; /* of those that want logits */
     lore_sample *samples;
     int32_t *row_start, *past, *page_start, *logits_rows, *rope_starts, *ids, *pages;
 } lore_step_memory;
@@ -44,7 +49,21 @@ typedef struct lore_step_slot {
 typedef struct lore_bucket {
     lore_recording *recording; /* NULL: not yet, or not to be had */
     bool is_warm, is_refused;
+    int32_t lora_serial; /* of a bucket with adapters: what launches are sized for */
 } lore_bucket;
+
+/* An adapter where the decoder's products read it. */
+struct lore_adapter_placed {
+    void *block;
+    int32_t rank_max[LORE_LINEARS]; /* of its products of a kind; 0: it has none */
+};
+
+/* The way of adapters to a device. */
+typedef struct lore_adapter_loader {
+    lore_queue *queue; /* NULL on the host */
+    void *pieces[LORE_MARKS];
+    size_t piece_bytes;
+} lore_adapter_loader;
 
 struct lore_decoder {
     lore_decoder_config config;
@@ -73,8 +92,17 @@ struct lore_decoder {
     bool is_bucketed;          /* steps of single rows are padded to their bucket */
     int32_t row_buckets, context_buckets;
     bool is_refusal_told;  /* one is enough for the log */
-    lore_bucket *recorded; /* [context_buckets, row_buckets]; NULL where nothing can be recorded */
-    lore_dtype dtype;      /* of what passes between two ops: normed .. last_normed */
+    lore_bucket *recorded; /* [2, context_buckets, row_buckets], without adapters and with them;
+                              NULL where nothing can be recorded */
+    /* Adapters (decoder_adapters.c); NULL and 0 without slots. */
+    const lore_adapter_placed **seats; /* [info.adapter_slots] */
+    int32_t *segment_of;               /* [info.adapter_slots] of a step's table; -1 in between */
+    int32_t *segments;                 /* [rows_max] of a step's rows; scratch */
+    int32_t adapter_rank_max;
+    int32_t lora_ranks[LORE_LINEARS]; /* what launches are sized for; 0: nobody changes these */
+    int32_t lora_serial;              /* how often that has grown */
+    lore_adapter_loader loader;       /* of whoever places an adapter */
+    lore_dtype dtype;                 /* of what passes between two ops: normed .. last_normed */
     float *x, *last, *logits;
     void *normed, *qkv, *mixed, *gate_up, *hidden, *last_normed;
 };
@@ -109,12 +137,25 @@ lore_status lore_decoder_take_pages(lore_decoder *decoder, const lore_limits *li
                                     const lore_decoder_options *options, int64_t free_before,
                                     lore_error *err);
 
+/* ---- adapters (decoder_adapters.c) ---- */
+lore_status lore_decoder_open_seats(lore_decoder *decoder, lore_error *err);
+void lore_decoder_close_seats(lore_decoder *decoder);
+/* Which product of an adapter belongs to a decoder's. */
+int32_t lore_decoder_lora_index(const lore_decoder *decoder, int32_t layer, lore_linear which);
+bool lore_step_has_adapters(const lore_step *step);
+/* Write the table of a step that has adapters, filled up with empty segments to sequences_max.
+ * Returns how many there are before those. */
+int32_t lore_step_memory_fill_adapters(const lore_decoder *decoder, const lore_step_memory *to,
+                                       const lore_step *step);
+/* The table of a step in which nobody has one. */
+void lore_step_memory_clear_adapters(const lore_decoder *decoder, const lore_step_memory *to);
+
 /* Layers as lore_op_layers takes them (decoder.c). LORE_ERR_NOMEM. */
 lore_status lore_decoder_fuse(lore_decoder *decoder, lore_error *err);
 /* Embed .. logits (decoder.c): the rows d->step.ids of a batch whose arrays lie in backend memory;
  * logits of the rows logits_rows, there too, end up in d->logits. NULL: of all rows, in order.
- * Failures are the queue's. */
+ * segments: of the adapters' table in d->step; 0: nobody has one. Failures are the queue's. */
 void lore_decoder_forward(lore_decoder *decoder, const lore_batch *batch, int32_t logits_count,
-                          const int32_t *logits_rows);
+                          const int32_t *logits_rows, int32_t segments);
 
 #endif

@@ -414,6 +414,9 @@ static lore_status open_parts(lore_decoder *d, const char *folder, const lore_li
         status = take_scratch(d, err);
     }
     if (status == LORE_OK) {
+        status = lore_decoder_open_seats(d, err);
+    }
+    if (status == LORE_OK) {
         status = take_blocks(d, err);
     }
     if (status == LORE_OK) { /* last: on a device they get what is left */
@@ -466,9 +469,11 @@ lore_status lore_decoder_open(const char *folder, lore_backend *backend, const l
     lore_limits settled = *limits;
     lore_limits_settle(&settled, lore_backend_get_kind(backend) == LORE_BACKEND_CUDA);
     d->rows_max = options->rows_max > 0 ? options->rows_max : (int32_t)settled.step_tokens_max;
+    d->info.adapter_slots = options->adapter_slots;
+    d->adapter_rank_max = (int32_t)settled.adapter_rank_max;
     d->sequences_max =
         options->sequences_max > 0 ? options->sequences_max : (int32_t)settled.batch_sequences_max;
-    LORE_ASSERT(d->rows_max > 0 && d->sequences_max > 0);
+    LORE_ASSERT(d->rows_max > 0 && d->sequences_max > 0 && d->info.adapter_slots >= 0);
     lore_status status = open_parts(d, folder, limits, options, err);
     if (status == LORE_OK) {
         status = make_ready(d, err);
@@ -519,6 +524,7 @@ void lore_decoder_close(lore_decoder *d)
         drop(d->backend, memory[i]);
     }
     lore_decoder_free_buckets(d);
+    lore_decoder_close_seats(d);
     for (int32_t i = 0; i < LORE_STEPS_MAX; i++) {
         lore_backend_free_host(d->backend, d->slots[i].block);
         lore_backend_free_host(d->backend, d->slots[i].drawn);

@@ -83,12 +83,13 @@ lore_status lore_decoder_plan_pages(lore_decoder *d, const lore_limits *limits,
 }
 
 /* Fewer, where a device has not so much left. */
-static lore_status fit_pages(lore_decoder *d, const lore_limits *limits, int64_t one,
-                             int64_t free_before, lore_error *err)
+static lore_status fit_pages(lore_decoder *d, const lore_limits *limits, int64_t adapter_bytes,
+                             int64_t one, int64_t free_before, lore_error *err)
 {
     int64_t free_now = 0, total = 0;
     lore_backend_memory(d->backend, &free_now, &total);
-    int64_t bytes = lore_decoder_device_bytes(free_before, free_now, limits->vram_bytes_max);
+    int64_t bytes =
+        lore_decoder_device_bytes(free_before, free_now, limits->vram_bytes_max) - adapter_bytes;
     int64_t count = smaller(d->info.page_count, bytes / one - 1); /* and the reserved one */
     if (count < 1) {
         return lore_fail(err, LORE_ERR_NOMEM,
@@ -113,7 +114,7 @@ lore_status lore_decoder_take_pages(lore_decoder *d, const lore_limits *limits,
     int64_t one = page_bytes(c, d->info.page_tokens, options->kv_dtype);
     lore_status status = LORE_OK;
     if (free_before > 0 && options->page_count == 0) {
-        status = fit_pages(d, limits, one, free_before, err);
+        status = fit_pages(d, limits, options->adapter_bytes, one, free_before, err);
     }
     int64_t count = (int64_t)d->info.page_count + 1;
     d->info.kv_bytes = count * one;

@@ -13,7 +13,8 @@
  * has, of one token, on a page of their own that the scheduler does not know. So all launches of a
  * bucket are the same whoever is in it, and a row's result does not change with its neighbours.
  * The first step of a bucket runs as it is, which sizes scratch and loads kernels; the second is
- * recorded. Where that fails, steps stay as they are. Steps with pieces of prompts are never
+ * recorded. Where that fails, steps stay as they are. Steps with adapters have buckets of their
+ * own, which are the same whoever has which adapter. Steps with pieces of prompts are never
  * recorded. */
 #include "models/decoder_int.h"
 
@@ -23,6 +24,7 @@
 #include <string.h>
 
 enum {
+    KINDS = 2, /* of buckets: without adapters, and with them */
     CONTEXT_BUCKET_MIN = 256,
     BLOCK_ALIGNMENT = 64,
     TUNED_ROWS_MIN = 16,  /* fewer are the same whatever a library does, */
@@ -43,6 +45,13 @@ static void *place(char *block, size_t *used, size_t count, size_t element_bytes
 size_t lore_step_memory_place(const lore_decoder *d, void *block, lore_step_memory *memory)
 {
     size_t used = 0, sequences = (size_t)d->sequences_max;
+    const bool has_slots = d->info.adapter_slots > 0;
+    const size_t segments = has_slots ? sequences : 0, starts = has_slots ? sequences + 1 : 0;
+    memory->adapters = place(block, &used, segments, sizeof *memory->adapters);
+    memory->lora_starts = place(block, &used, starts, sizeof(int32_t));
+    memory->lora_order = place(block, &used, has_slots ? (size_t)d->rows_max : 0, sizeof(int32_t));
+    memory->head_starts = place(block, &used, starts, sizeof(int32_t));
+    memory->head_order = place(block, &used, segments, sizeof(int32_t));
     memory->samples = place(block, &used, sequences, sizeof(lore_sample));
     memory->row_start = place(block, &used, sequences + 1, sizeof(int32_t));
     memory->past = place(block, &used, sequences, sizeof(int32_t));
@@ -131,11 +140,13 @@ static void pad_block(const lore_decoder *d, const lore_step_memory *to, int32_t
 }
 
 /* One copy, of what is used. The batch comes back with pointers into the backend's memory. */
-static lore_batch upload_block(lore_decoder *d, const lore_step_slot *slot, lore_batch batch)
+static lore_batch upload_block(lore_decoder *d, const lore_step_slot *slot, lore_batch batch,
+                               int32_t segments)
 {
-    const int32_t *end = slot->at.pages + slot->at.page_start[batch.sequences];
-    lore_queue_upload(d->queue, d->block, slot->block,
-                      (size_t)((const char *)end - (const char *)slot->block));
+    const char *begin = segments > 0 ? slot->block : (const char *)slot->at.samples;
+    const char *end = (const char *)(slot->at.pages + slot->at.page_start[batch.sequences]);
+    lore_queue_upload(d->queue, (char *)d->block + (begin - (const char *)slot->block), begin,
+                      (size_t)(end - begin));
     batch.row_start = d->step.row_start;
     batch.past = d->step.past;
     batch.page_start = d->step.page_start;
@@ -183,6 +194,23 @@ static int32_t find_bucket(const lore_decoder *d, bucket_size *size, int32_t wan
     return index;
 }
 
+/* Of single rows, without adapters or with them: there is a bucket of each KIND. */
+static int32_t shape_count(const lore_decoder *d)
+{
+    return d->row_buckets * d->context_buckets;
+}
+
+/* The bucket of a shape. With adapters one is begun anew once its launches are too small. */
+static lore_bucket *take_bucket(lore_decoder *d, int32_t shape, bool has_adapters)
+{
+    lore_bucket *bucket = &d->recorded[shape + (has_adapters ? shape_count(d) : 0)];
+    if (has_adapters && bucket->lora_serial != d->lora_serial) {
+        lore_recording_free(bucket->recording);
+        *bucket = (lore_bucket){.lora_serial = d->lora_serial};
+    }
+    return bucket;
+}
+
 lore_status lore_decoder_plan_buckets(lore_decoder *d, lore_error *err)
 {
     d->is_bucketed = lore_backend_can_record(d->backend);
@@ -192,26 +220,25 @@ lore_status lore_decoder_plan_buckets(lore_decoder *d, lore_error *err)
     int32_t most = d->sequences_max < d->rows_max ? d->sequences_max : d->rows_max;
     d->row_buckets = find_bucket(d, rows_of, most) + 1;
     d->context_buckets = find_bucket(d, context_of, d->info.context) + 1;
-    d->recorded =
-        lore_alloc_zero((size_t)d->row_buckets * (size_t)d->context_buckets, sizeof *d->recorded);
+    d->recorded = lore_alloc_zero(KINDS * (size_t)shape_count(d), sizeof *d->recorded);
     return d->recorded != NULL ? LORE_OK
                                : lore_fail(err, LORE_ERR_NOMEM, "out of memory for the decoder");
 }
 
 void lore_decoder_free_buckets(lore_decoder *d)
 {
-    for (int32_t i = 0; d->recorded != NULL && i < d->row_buckets * d->context_buckets; i++) {
+    for (int32_t i = 0; d->recorded != NULL && i < KINDS * shape_count(d); i++) {
         lore_recording_free(d->recorded[i].recording);
     }
     lore_free(d->recorded);
 }
 
 /* Nothing is lost by a failure but speed, so it is said once, and no error. */
-static void record(lore_decoder *d, lore_bucket *bucket, const lore_batch *batch)
+static void record(lore_decoder *d, lore_bucket *bucket, const lore_batch *batch, int32_t segments)
 {
     lore_error err;
     lore_queue_record_begin(d->queue);
-    lore_decoder_forward(d, batch, batch->rows, NULL);
+    lore_decoder_forward(d, batch, batch->rows, NULL, segments);
     if (lore_queue_record_end(d->queue, &bucket->recording, &err) != LORE_OK) {
         bucket->is_refused = true;
         lore_log(d->is_refusal_told ? LORE_LOG_DEBUG : LORE_LOG_WARN,
@@ -224,18 +251,18 @@ static void record(lore_decoder *d, lore_bucket *bucket, const lore_batch *batch
 /* A bucket's pass: as recorded; recorded now, where it has run before; or as it is. Without a
  * bucket as it is. */
 static void run_bucket(lore_decoder *d, lore_bucket *bucket, const lore_batch *batch,
-                       const int32_t *logits_rows)
+                       const int32_t *logits_rows, int32_t segments)
 {
     bool is_well = d->queue->error.status == LORE_OK;
     if (bucket != NULL && bucket->is_warm && bucket->recording == NULL && !bucket->is_refused &&
         is_well) {
-        record(d, bucket, batch);
+        record(d, bucket, batch, segments);
     }
     if (bucket != NULL && bucket->recording != NULL) {
         lore_queue_replay(d->queue, bucket->recording);
         return;
     }
-    lore_decoder_forward(d, batch, batch->rows, logits_rows);
+    lore_decoder_forward(d, batch, batch->rows, logits_rows, segments);
     if (bucket != NULL) {
         bucket->is_warm = true;
     }
@@ -258,8 +285,10 @@ static const int32_t *logits_rows_of(const lore_decoder *d, const lore_step *ste
     return is_every ? NULL : d->step.logits_rows;
 }
 
-/* Pad what the slot holds of a step with single rows up to its bucket, and run that. */
-static void run_single_rows(lore_decoder *d, lore_step_slot *slot, const lore_step *step)
+/* Pad what the slot holds of a step with single rows up to its bucket, and run that. Of adapters
+ * there may be as many as rows. */
+static void run_single_rows(lore_decoder *d, lore_step_slot *slot, const lore_step *step,
+                            bool has_adapters)
 {
     int32_t row_index = find_bucket(d, rows_of, step->batch.rows);
     int32_t context_index = find_bucket(d, context_of, step->batch.context_max);
@@ -271,11 +300,14 @@ static void run_single_rows(lore_decoder *d, lore_step_slot *slot, const lore_st
     for (int32_t i = step->logits_count; i < batch.rows; i++) {
         slot->at.logits_rows[i] = 0;
     }
-    batch = upload_block(d, slot, batch);
+    const int32_t segments = has_adapters ? batch.rows : 0;
+    batch = upload_block(d, slot, batch, segments);
     const int32_t *logits_rows = logits_rows_of(d, step);
-    bool is_recorded = d->recorded != NULL && logits_rows == NULL; /* others are rare */
-    run_bucket(d, is_recorded ? &d->recorded[context_index * d->row_buckets + row_index] : NULL,
-               &batch, logits_rows);
+    lore_bucket *bucket = NULL;
+    if (d->recorded != NULL && logits_rows == NULL) { /* others are rare */
+        bucket = take_bucket(d, context_index * d->row_buckets + row_index, has_adapters);
+    }
+    run_bucket(d, bucket, &batch, logits_rows, segments);
 }
 
 /* ---- steps ---- */
@@ -300,12 +332,14 @@ static void draw(lore_decoder *d, lore_step_slot *slot, const lore_step *step)
 
 static void run_step(lore_decoder *d, lore_step_slot *slot, const lore_step *step, float *logits)
 {
+    const bool has_adapters = lore_step_has_adapters(step);
+    const int32_t segments = has_adapters ? lore_step_memory_fill_adapters(d, &slot->at, step) : 0;
     fill_block(d, &slot->at, step);
     if (d->is_bucketed && is_single_rows(step)) {
-        run_single_rows(d, slot, step);
+        run_single_rows(d, slot, step, has_adapters);
     } else {
-        lore_batch batch = upload_block(d, slot, step->batch);
-        lore_decoder_forward(d, &batch, step->logits_count, logits_rows_of(d, step));
+        lore_batch batch = upload_block(d, slot, step->batch, segments);
+        lore_decoder_forward(d, &batch, step->logits_count, logits_rows_of(d, step), segments);
     }
     if (step->logits_count == 0) {
         return;
@@ -373,51 +407,63 @@ lore_status lore_decoder_step(lore_decoder *d, const lore_step *step, int32_t *i
 
 /* ---- made ready ---- */
 
-/* Run a batch of nobody's sequences, whose arrays stand in the first slot. */
-static lore_status run_empty(lore_decoder *d, lore_batch batch, lore_error *err)
+/* Run a batch of nobody's sequences, whose arrays stand in the first slot; as one that has
+ * adapters, where segments are given, though nobody has any. */
+static lore_status run_empty(lore_decoder *d, lore_batch batch, int32_t segments, lore_error *err)
 {
     lore_queue_begin(d->queue, LORE_PRIORITY_NORMAL);
-    batch = upload_block(d, &d->slots[0], batch);
-    lore_decoder_forward(d, &batch, d->slots[0].count, d->step.logits_rows);
+    if (segments > 0) {
+        lore_step_memory_clear_adapters(d, &d->slots[0].at);
+    }
+    batch = upload_block(d, &d->slots[0], batch, segments);
+    lore_decoder_forward(d, &batch, d->slots[0].count, d->step.logits_rows, segments);
     return lore_queue_sync(d->queue, err);
 }
 
-/* The next bucket runs once, or is recorded where it has run. */
+/* The next bucket runs once, or is recorded where it has run; those with adapters once there are
+ * some. */
 lore_status lore_decoder_prepare(lore_decoder *d, bool *is_done, lore_error *err)
 {
-    int32_t i = 0, count = d->row_buckets * d->context_buckets;
+    const int32_t shapes = shape_count(d), count = (d->lora_serial > 0 ? KINDS : 1) * shapes;
+    int32_t i = 0, shape = 0;
+    lore_bucket *bucket = NULL;
     LORE_ASSERT(d->in_flight == 0);
-    while (i < count && (d->recorded[i].recording != NULL || d->recorded[i].is_refused)) {
-        i++;
+    for (*is_done = true; i < count; i++) {
+        shape = i % shapes;
+        bucket = take_bucket(d, shape, i >= shapes);
+        if (bucket->recording == NULL && !bucket->is_refused) {
+            *is_done = false;
+            break;
+        }
     }
-    *is_done = i == count;
     if (*is_done) {
         return LORE_OK;
     }
     lore_step_slot *slot = &d->slots[0];
-    lore_batch batch = {.rows = rows_of(d, i % d->row_buckets),
-                        .sequences = rows_of(d, i % d->row_buckets),
+    lore_batch batch = {.rows = rows_of(d, shape % d->row_buckets),
+                        .sequences = rows_of(d, shape % d->row_buckets),
                         .rows_max = 1,
-                        .context_max = context_of(d, i / d->row_buckets),
+                        .context_max = context_of(d, shape / d->row_buckets),
                         .row_start = d->step.row_start,
                         .past = d->step.past,
                         .page_start = d->step.page_start,
                         .pages = d->step.pages};
-    if (d->recorded[i].is_warm) {
-        record(d, &d->recorded[i], &batch);
+    const int32_t segments = i >= shapes ? batch.rows : 0;
+    if (bucket->is_warm) {
+        record(d, bucket, &batch, segments);
         return lore_queue_sync(d->queue, err);
     }
     slot->count = batch.rows;
     slot->at.row_start[0] = slot->at.page_start[0] = 0;
     pad_block(d, &slot->at, 0, batch.sequences);
     memset(slot->at.logits_rows, 0, (size_t)batch.rows * sizeof(int32_t));
-    lore_status status = run_empty(d, batch, err);
-    d->recorded[i].is_warm = status == LORE_OK;
+    lore_status status = run_empty(d, batch, segments, err);
+    bucket->is_warm = status == LORE_OK;
     return status;
 }
 
 /* So many rows of prompts, in as few sequences of nobody's as hold them. */
-static lore_status run_pieces(lore_decoder *d, int32_t rows, lore_error *err)
+static lore_status run_pieces(lore_decoder *d, int32_t rows, int32_t segments, lore_error *err)
 {
     lore_step_slot *slot = &d->slots[0];
     lore_step_memory *at = &slot->at;
@@ -440,12 +486,21 @@ static lore_status run_pieces(lore_decoder *d, int32_t rows, lore_error *err)
     slot->count = d->sequences_max;
     memset(at->ids, 0, (size_t)batch.rows * sizeof(int32_t));
     memset(at->logits_rows, 0, (size_t)d->sequences_max * sizeof(int32_t));
-    return run_empty(d, batch, err);
+    return run_empty(d, batch, segments, err);
 }
 
 lore_status lore_decoder_size_scratch(lore_decoder *d, lore_error *err)
 {
-    return run_pieces(d, d->rows_max, err);
+    lore_status status = run_pieces(d, d->rows_max, 0, err);
+    for (int32_t i = 0; i < LORE_LINEARS; i++) { /* the largest there can be */
+        d->lora_ranks[i] =
+            lore_decoder_linear(&d->config, (lore_linear)i).part_count * d->adapter_rank_max;
+    }
+    if (status == LORE_OK && d->info.adapter_slots > 0) {
+        status = run_pieces(d, d->rows_max, d->sequences_max, err);
+    }
+    memset(d->lora_ranks, 0, sizeof d->lora_ranks);
+    return status;
 }
 
 /* The weights of all layers together are larger than a cache, as in any step; with few layers one
@@ -459,7 +514,7 @@ lore_status lore_decoder_tune(lore_decoder *d, lore_error *err)
         lore_queue_tune(d->queue, true);
         for (int32_t layers = 0; layers < TUNED_LAYERS && status == LORE_OK;
              layers += d->config.layers) {
-            status = run_pieces(d, rows, err);
+            status = run_pieces(d, rows, 0, err);
         }
         lore_queue_tune(d->queue, false);
     }

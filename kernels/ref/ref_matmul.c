@@ -116,6 +116,53 @@ static void multiply(void *self, int32_t begin, int32_t end, int32_t worker)
     }
 }
 
+/* Element (row, col) of a matrix of an adapter. */
+static double lora_value(const void *data, lore_dtype dtype, int64_t cols, int32_t row, int32_t col)
+{
+    const int64_t at = row * cols + col;
+    return dtype == LORE_F32 ? (double)((const float *)data)[at]
+                             : (double)lore_bf16_to_f32(((const uint16_t *)data)[at]);
+}
+
+/* One row; v [p->rank] is scratch. */
+static void add_row(float *out, const float *x, int32_t depth, const lore_lora_product *p,
+                    lore_dtype dtype, float *v)
+{
+    for (int32_t k = 0; k < p->rank; k++) {
+        double sum = 0;
+        for (int32_t c = 0; c < depth; c++) {
+            sum += (double)x[c] * lora_value(p->a, dtype, depth, k, c);
+        }
+        v[k] = (float)sum;
+    }
+    for (int32_t i = 0; i < p->part_count; i++) {
+        const lore_lora_part *part = &p->parts[i];
+        for (int32_t o = 0; o < part->columns; o++) {
+            double sum = 0;
+            for (int32_t k = 0; k < part->rank; k++) {
+                sum +=
+                    (double)v[part->rank_start + k] * lora_value(part->b, dtype, part->rank, o, k);
+            }
+            out[part->column_start + o] += (float)((double)part->scale * sum);
+        }
+    }
+}
+
+static void add_lora(lore_queue *queue, lore_view out, lore_view x, const lore_lora *lora)
+{
+    const lore_lora_rows *rows = &lora->rows;
+    float *v = lore_host_scratch(queue, (size_t)lora->rank_max * sizeof *v);
+    lore_lora_check(lora, out, x);
+    for (int32_t i = 0; i < rows->segments && v != NULL; i++) {
+        const lore_lora_product *p = lore_lora_find(lora, i);
+        for (int32_t at = rows->starts[i]; p != NULL && at < rows->starts[i + 1]; at++) {
+            const int32_t r = rows->order[at];
+            LORE_ASSERT(r >= 0 && r < x.rows);
+            add_row(out.data + r * out.stride, x.data + r * x.stride, x.cols, p, lora->dtype, v);
+        }
+    }
+}
+
 void lore_ref_matmul(lore_queue *queue, lore_view out, lore_view x, const lore_weight *w,
                      lore_epilogue epilogue)
 {
@@ -123,4 +170,7 @@ void lore_ref_matmul(lore_queue *queue, lore_view out, lore_view x, const lore_w
     LORE_ASSERT(x.cols == w->cols);
     product job = {out, x, ((const lore_ref_weight *)w)->values, epilogue};
     lore_host_for(queue, out.cols, 64, multiply, &job);
+    if (epilogue.lora != NULL) {
+        add_lora(queue, out, x, epilogue.lora);
+    }
 }
