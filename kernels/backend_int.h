@@ -47,8 +47,9 @@ typedef struct lore_backend_driver {
     void (*recording_free)(lore_recording *recording);
     void (*tune)(lore_queue *queue, bool is_on);
     /* As lora.h has them; NULL: matrices of adapters stay as they are, row-major. */
-    size_t (*lora_bytes)(lore_dtype dtype, int32_t rows, int32_t cols);
-    size_t (*lora_pack)(lore_dtype dtype, int32_t cols, const void *rows, int32_t count, void *to);
+    size_t (*lora_bytes)(const lore_weight *weight, lore_dtype dtype, int32_t rows, int32_t cols);
+    size_t (*lora_pack)(const lore_weight *weight, lore_dtype dtype, int32_t cols, const void *rows,
+                        int32_t count, void *to);
 } lore_backend_driver;
 
 enum { LORE_BACKEND_DESCRIPTION_CAP = 192 };

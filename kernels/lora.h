@@ -71,14 +71,14 @@ struct lore_lora {
 
 /* What adapters are kept in on this backend: f32 on ref and where precision is f32, else bf16. */
 lore_dtype lore_backend_lora_dtype(const lore_backend *backend);
-/* Bytes of a matrix [rows, cols] (a or b) as the backend multiplies it, a multiple of
- * LORE_LORA_ALIGN. */
-size_t lore_lora_bytes(const lore_backend *backend, lore_dtype dtype, int32_t rows, int32_t cols);
-/* Turn rows first .. first + count - 1 of a row-major matrix [rows, cols] into what the backend
- * multiplies: host memory to host memory; first is a multiple of LORE_LORA_PANEL, and so is count
- * unless these are the last rows. data: the whole matrix. to: where those rows go. Returns how many
- * bytes were written; pieces follow one another. Thread: any. */
-size_t lore_lora_pack(const lore_backend *backend, lore_dtype dtype, int32_t rows, int32_t cols,
+/* Bytes of a matrix [rows, cols] (a or b) as the backend multiplies it beside this weight, a
+ * multiple of LORE_LORA_ALIGN. */
+size_t lore_lora_bytes(const lore_weight *weight, lore_dtype dtype, int32_t rows, int32_t cols);
+/* Turn rows first .. first + count - 1 of a row-major matrix [rows, cols] into that: host memory to
+ * host memory; first is a multiple of LORE_LORA_PANEL, and so is count unless these are the last
+ * rows. data: the whole matrix. to: where those rows go. Returns how many bytes were written;
+ * pieces follow one another. Thread: any. */
+size_t lore_lora_pack(const lore_weight *weight, lore_dtype dtype, int32_t rows, int32_t cols,
                       const void *data, int32_t first, int32_t count, void *to);
 
 /* What the adapter of a segment adds, NULL: nothing. For backends whose memory the host reads. */

@@ -38,6 +38,25 @@ static size_t table_bytes(const lore_decoder *d)
     return (bytes + LORE_LORA_ALIGN - 1) / LORE_LORA_ALIGN * LORE_LORA_ALIGN;
 }
 
+/* The weight that product i of an adapter is computed beside. */
+static const lore_weight *weight_at(const lore_decoder *d, int32_t i)
+{
+    const lore_decoder_layer *layer = &d->layers[i / LORE_LINEAR_HEAD];
+    if (i == product_count(d) - 1) {
+        return d->head != NULL ? d->head : d->table;
+    }
+    switch ((lore_linear)(i % LORE_LINEAR_HEAD)) {
+    case LORE_LINEAR_QKV:
+        return layer->qkv;
+    case LORE_LINEAR_ATTENTION_OUT:
+        return layer->attention_out;
+    case LORE_LINEAR_GATE_UP:
+        return layer->gate_up;
+    default:
+        return layer->down;
+    }
+}
+
 /* Values on their way into a block: straight, or piece by piece. */
 typedef struct writer {
     const lore_decoder *d;
@@ -83,18 +102,18 @@ static lore_status make_room(writer *w, size_t at, size_t bytes, char **to)
 }
 
 /* A matrix from `at` on. */
-static lore_status write_matrix(writer *w, size_t at, int32_t rows, int32_t cols, const void *data)
+static lore_status write_matrix(writer *w, size_t at, const lore_weight *weight, int32_t rows,
+                                int32_t cols, const void *data)
 {
-    const lore_backend *backend = w->d->backend;
     const lore_dtype dtype = w->d->info.adapter_dtype;
     for (int32_t r = 0; r < rows; r += LORE_LORA_PANEL) {
         const int32_t count = rows - r < LORE_LORA_PANEL ? rows - r : LORE_LORA_PANEL;
         char *to = NULL;
-        lore_status status = make_room(w, at, lore_lora_bytes(backend, dtype, count, cols), &to);
+        lore_status status = make_room(w, at, lore_lora_bytes(weight, dtype, count, cols), &to);
         if (status != LORE_OK) {
             return status;
         }
-        const size_t written = lore_lora_pack(backend, dtype, rows, cols, data, r, count, to);
+        const size_t written = lore_lora_pack(weight, dtype, rows, cols, data, r, count, to);
         w->end = at + written;
         at += written;
     }
@@ -110,7 +129,7 @@ static size_t lay_out(const lore_decoder *d, const lore_adapter *adapter, const 
         const lore_adapter_linear *linear = &adapter->linears[i];
         lore_lora_product product = {.rank = linear->rank, .part_count = linear->part_count};
         product.a = block != NULL ? block + used : NULL;
-        used += lore_lora_bytes(d->backend, adapter->dtype, linear->rank, linear->cols);
+        used += lore_lora_bytes(weight_at(d, i), adapter->dtype, linear->rank, linear->cols);
         for (int32_t k = 0; k < linear->part_count; k++) {
             const lore_adapter_part *part = &linear->parts[k];
             product.parts[k] = (lore_lora_part){.rank = part->rank,
@@ -119,7 +138,7 @@ static size_t lay_out(const lore_decoder *d, const lore_adapter *adapter, const 
                                                 .column_start = part->row_start,
                                                 .scale = part->scale,
                                                 .b = block != NULL ? block + used : NULL};
-            used += lore_lora_bytes(d->backend, adapter->dtype, part->rows, part->rank);
+            used += lore_lora_bytes(weight_at(d, i), adapter->dtype, part->rows, part->rank);
         }
         if (products != NULL) {
             products[i] = product;
@@ -142,12 +161,12 @@ static lore_status fill_placed(const lore_decoder *d, const lore_adapter *adapte
     for (int32_t i = 0; i < product_count(d) && status == LORE_OK; i++) {
         const lore_adapter_linear *linear = &adapter->linears[i];
         const lore_lora_product *p = &products[i];
-        status = write_matrix(&w, (size_t)((const char *)p->a - w.block), linear->rank,
-                              linear->cols, adapter->data + linear->a);
+        status = write_matrix(&w, (size_t)((const char *)p->a - w.block), weight_at(d, i),
+                              linear->rank, linear->cols, adapter->data + linear->a);
         for (int32_t k = 0; k < linear->part_count && status == LORE_OK; k++) {
             const lore_adapter_part *part = &linear->parts[k];
-            status = write_matrix(&w, (size_t)((const char *)p->parts[k].b - w.block), part->rows,
-                                  part->rank, adapter->data + part->b);
+            status = write_matrix(&w, (size_t)((const char *)p->parts[k].b - w.block),
+                                  weight_at(d, i), part->rows, part->rank, adapter->data + part->b);
         }
     }
     if (d->loader.queue == NULL) {

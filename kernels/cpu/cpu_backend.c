@@ -12,17 +12,20 @@ typedef struct isa_entry {
     lore_isa isa;
     const lore_small_loops *small;
     const lore_attention_loops *attention;
+    const lore_lora_loops *lora;
     const lore_matmul_kernel *matmul; /* [LORE_MATMUL_KERNELS] */
 } isa_entry;
 
 /* Best first. */
 static const isa_entry entries[] = {
 #if defined(__x86_64__)
-    {LORE_ISA_AMX, &lore_small_avx512, &lore_attention_avx512, lore_matmul_amx},
-    {LORE_ISA_AVX512, &lore_small_avx512, &lore_attention_avx512, lore_matmul_avx512},
-    {LORE_ISA_AVX2, &lore_small_avx2, &lore_attention_avx2, lore_matmul_avx2},
+    {LORE_ISA_AMX, &lore_small_avx512, &lore_attention_avx512, &lore_lora_avx512, lore_matmul_amx},
+    {LORE_ISA_AVX512, &lore_small_avx512, &lore_attention_avx512, &lore_lora_avx512,
+     lore_matmul_avx512},
+    {LORE_ISA_AVX2, &lore_small_avx2, &lore_attention_avx2, &lore_lora_avx2, lore_matmul_avx2},
 #endif
-    {LORE_ISA_SCALAR, &lore_small_scalar, &lore_attention_scalar, lore_matmul_scalar},
+    {LORE_ISA_SCALAR, &lore_small_scalar, &lore_attention_scalar, &lore_lora_scalar,
+     lore_matmul_scalar},
 };
 enum { ENTRIES = sizeof entries / sizeof entries[0] };
 
@@ -97,12 +100,14 @@ static lore_status cpu_open(const lore_backend_options *options, lore_backend **
         if (entries[i].isa <= opened->isa) {
             opened->small = entries[i].small;
             opened->attention = entries[i].attention;
+            opened->lora = entries[i].lora;
         }
     }
     opened->attention_bf16 = opened->attention;
 #if defined(__x86_64__)
     if (opened->isa >= LORE_ISA_AVX512 && (features & LORE_CPU_AVX512_BF16) != 0) {
         opened->attention_bf16 = &lore_attention_bf16_avx512;
+        opened->lora = &lore_lora_avx512_bf16;
     }
 #endif
     describe(opened, options);
@@ -134,4 +139,6 @@ const lore_backend_driver lore_cpu_driver = {
     .download = lore_host_download,
     .weight_pack = lore_cpu_weight_pack,
     .weight_free = lore_cpu_weight_free,
+    .lora_bytes = lore_cpu_lora_bytes,
+    .lora_pack = lore_cpu_lora_pack,
 };

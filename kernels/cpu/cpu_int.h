@@ -211,6 +211,80 @@ void lore_cpu_units_fill(lore_cpu_weight *w, const lore_matrix *parts, int32_t c
 void lore_cpu_matmul(lore_queue *queue, lore_view out, lore_view x, const lore_weight *w,
                      lore_epilogue epilogue);
 
+/* ---- adapters ---- */
+
+/* How a matrix of an adapter is kept and multiplied. Panels of 16 rows (the last of what is left)
+ * lie behind one another, each [groups][rows][32 bits]: one f32, two bf16, or four bytes plus 128,
+ * before which stands the scale of the panel. */
+typedef enum lore_lora_form {
+    LORE_LORA_F32,
+    LORE_LORA_WIDE, /* bf16, widened; rows are f32 */
+    LORE_LORA_BF16, /* bf16 in pairs */
+    LORE_LORA_INT8  /* beside weights that came in int8 */
+} lore_lora_form;
+
+/* Before a turned row: what its sums are multiplied with, and INT8: the sum of its integers. */
+typedef struct lore_lora_head {
+    float scale;
+    int32_t sum;
+} lore_lora_head;
+
+/* Turned rows times rows begin .. end-1 of a matrix: out[to][o] (+)= sum. */
+typedef struct lore_lora_job {
+    lore_lora_form form;
+    const char *rows; /* turned, */
+    int64_t row_bytes;
+    int32_t row_count;
+    const int32_t *to; /* [row_count] rows of out; NULL: in order */
+    const char *matrix;
+    int32_t matrix_rows, groups;
+    int32_t begin, end;
+    float *out;
+    int64_t out_stride;
+    bool is_accumulating;
+} lore_lora_job;
+
+typedef struct lore_lora_loops {
+    lore_lora_form bf16; /* WIDE or BF16 */
+    bool has_int8;
+    /* x, `cols` of it, behind its head and with zeros to whole groups; sums are multiplied with
+     * scale, too. */
+    void (*turn)(lore_lora_form form, char *to, const float *x, int32_t cols, float scale);
+    void (*multiply)(const lore_lora_job *job);
+} lore_lora_loops;
+extern const lore_lora_loops lore_lora_scalar, lore_lora_avx2, lore_lora_avx512,
+    lore_lora_avx512_bf16;
+
+/* Columns of a group, and bytes of a panel of so many rows. */
+static inline int32_t lore_lora_group(lore_lora_form form)
+{
+    return form == LORE_LORA_F32 ? 1 : form == LORE_LORA_INT8 ? 4 : 2;
+}
+
+static inline size_t lore_lora_panel_bytes(lore_lora_form form, int32_t rows, int32_t groups)
+{
+    return (form == LORE_LORA_INT8 ? sizeof(float) : 0) +
+           (size_t)rows * (size_t)groups * sizeof(uint32_t);
+}
+
+size_t lore_cpu_lora_bytes(const lore_weight *weight, lore_dtype dtype, int32_t rows, int32_t cols);
+size_t lore_cpu_lora_pack(const lore_weight *weight, lore_dtype dtype, int32_t cols,
+                          const void *rows, int32_t count, void *to);
+
+/* What one product has to do beside itself, in items: first those that shrink, then, with each of
+ * the product's own, what that has to expand. */
+typedef struct lore_cpu_lora lore_cpu_lora;
+size_t lore_cpu_lora_scratch(lore_queue *queue, const lore_lora *lora, const lore_weight *weight);
+/* Plan in so much scratch. *items: how many shrink. */
+lore_cpu_lora *lore_cpu_lora_begin(lore_queue *queue, const lore_lora *lora,
+                                   const lore_weight *weight, lore_view out, lore_view x,
+                                   void *scratch, int32_t *items);
+void lore_cpu_lora_shrink(lore_cpu_lora *plan, int32_t item, int32_t worker);
+/* Rows first .. + rows of the batch, columns begin .. end-1, where the product itself is done.
+ * Waits for items that others shrink. */
+void lore_cpu_lora_expand(lore_cpu_lora *plan, int32_t first, int32_t rows, int32_t begin,
+                          int32_t end);
+
 /* ---- attention ---- */
 
 enum {
@@ -309,6 +383,7 @@ typedef struct lore_cpu_backend {
     uint32_t features;
     lore_isa isa; /* the best one allowed */
     const lore_small_loops *small;
+    const lore_lora_loops *lora;
     const lore_attention_loops *attention;
     const lore_attention_loops *attention_bf16; /* where rounding is allowed; the same without */
 } lore_cpu_backend;

@@ -307,6 +307,8 @@ typedef struct product {
     int64_t low;       /* in units: from a row to its low plane, or 0 */
     int32_t block_rows, blocks;
     int32_t run_panels;
+    lore_cpu_lora *lora; /* or NULL */
+    int32_t shrinks;     /* its items, which come first */
 } product;
 
 static size_t row_element_size(lore_row_kind kind)
@@ -412,19 +414,33 @@ static void multiply_tiles(const product *job, int32_t first, int32_t rows, int3
 }
 
 /* Items are numbered (run of panels, block of rows): the blocks follow one another on one run. */
+static void multiply_item(const product *job, int32_t item)
+{
+    const int32_t first = item % job->blocks * job->block_rows, left = job->x.rows - first;
+    const int32_t rows = left < job->block_rows ? left : job->block_rows;
+    const int32_t panel = item / job->blocks * job->run_panels;
+    const int32_t panels = job->w->panel_count - panel;
+    const int32_t next = panel + (panels < job->run_panels ? panels : job->run_panels);
+    multiply_tiles(job, first, rows, panel, next);
+    if (job->lora != NULL) {
+        const int32_t width = job->w->kernel->panel, end = next * width;
+        lore_cpu_lora_expand(job->lora, first, rows, panel * width,
+                             end < job->out.cols ? end : job->out.cols);
+    }
+}
+
 static void multiply_items(void *self, int32_t begin, int32_t end, int32_t worker)
 {
-    (void)worker;
     const product *job = self;
     if (job->form->begin != NULL) {
         job->form->begin();
     }
     for (int32_t item = begin; item < end; item++) {
-        const int32_t first = item % job->blocks * job->block_rows;
-        const int32_t rows = job->x.rows - first, panel = item / job->blocks * job->run_panels;
-        const int32_t panels = job->w->panel_count - panel;
-        multiply_tiles(job, first, rows < job->block_rows ? rows : job->block_rows, panel,
-                       panel + (panels < job->run_panels ? panels : job->run_panels));
+        if (item < job->shrinks) {
+            lore_cpu_lora_shrink(job->lora, item, worker);
+        } else {
+            multiply_item(job, item - job->shrinks);
+        }
     }
     if (job->form->end != NULL) {
         job->form->end();
@@ -468,14 +484,16 @@ static int32_t plan_runs(product *job, int32_t threads)
     return (int32_t)((panels + job->run_panels - 1) / job->run_panels);
 }
 
-/* Turn the rows: in the pool where they are many. False: no memory, noted in the queue. */
-static bool prepare(lore_queue *queue, product *job, int32_t threads)
+/* Turn the rows: in the pool where they are many. False: no memory, noted in the queue. So many
+ * bytes of scratch are left for others. */
+static bool prepare(lore_queue *queue, product *job, int32_t threads, size_t others, char **scratch)
 {
     const lore_matmul_form *form = job->form;
     if (form->row_kind == LORE_ROW_F32) {
         job->rows = (const char *)job->x.data;
         job->row_bytes = job->x.stride * (int64_t)sizeof(float);
-        return true;
+        *scratch = others > 0 ? lore_host_scratch(queue, others) : NULL;
+        return others == 0 || *scratch != NULL;
     }
     const int32_t rows = job->x.rows;
     const int64_t units = job->w->unit > 0 ? job->w->depth / job->w->unit : 0;
@@ -485,10 +503,12 @@ static bool prepare(lore_queue *queue, product *job, int32_t threads)
     job->row_bytes = round_up(plane + job->low, ALIGN_BYTES);
     const int64_t padded = round_up(rows, form->rows_max);
     const size_t rows_bytes = (size_t)(padded * job->row_bytes);
-    char *memory = lore_host_scratch(queue, rows_bytes + (size_t)padded * sizeof(float));
+    char *memory = lore_host_scratch(queue, others + rows_bytes + (size_t)padded * sizeof(float));
     if (memory == NULL) {
         return false;
     }
+    *scratch = memory;
+    memory += others;
     job->rows = memory;
     job->row_scales = (float *)(void *)(memory + rows_bytes);
     const bool is_big = (int64_t)rows * job->x.cols >= PREPARE_ELEMENTS_MIN;
@@ -512,10 +532,16 @@ void lore_cpu_matmul(lore_queue *queue, lore_view out, lore_view x, const lore_w
                    .w = weight,
                    .form = x.rows <= kernel->few_max ? kernel->few : kernel->many,
                    .epilogue = epilogue};
-    if (!prepare(queue, &job, threads)) {
+    const lore_lora *lora = epilogue.lora;
+    char *scratch = NULL;
+    if (!prepare(queue, &job, threads, lora != NULL ? lore_cpu_lora_scratch(queue, lora, w) : 0,
+                 &scratch)) {
         return;
+    }
+    if (lora != NULL) {
+        job.lora = lore_cpu_lora_begin(queue, lora, w, out, x, scratch, &job.shrinks);
     }
     plan_blocks(&job);
     const int32_t items = plan_runs(&job, threads) * job.blocks;
-    lore_host_for(queue, items, 1, multiply_items, &job);
+    lore_host_for(queue, job.shrinks + items, 1, multiply_items, &job);
 }

@@ -97,6 +97,16 @@ LORE_INLINE vf vf_load_i8(const int8_t *p)
     const __m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)p);
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
 }
+/* The two bf16 in each 32 bits of a, the first in the low half. */
+LORE_INLINE vf vf_pair_first(vf a)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(a), 16));
+}
+LORE_INLINE vf vf_pair_second(vf a)
+{
+    const __m512i upper = _mm512_set1_epi32((int32_t)0xffff0000);
+    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(a), upper));
+}
 LORE_INLINE vf vf_load_bf16(const uint16_t *p)
 {
     const __m256i bits = _mm256_loadu_si256((const __m256i *)(const void *)p);
@@ -251,6 +261,15 @@ LORE_INLINE vf vf_load_i8(const int8_t *p)
     const __m128i bytes = _mm_loadl_epi64((const __m128i *)(const void *)p);
     return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
 }
+LORE_INLINE vf vf_pair_first(vf a)
+{
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(a), 16));
+}
+LORE_INLINE vf vf_pair_second(vf a)
+{
+    const __m256i upper = _mm256_set1_epi32((int32_t)0xffff0000);
+    return _mm256_castsi256_ps(_mm256_and_si256(_mm256_castps_si256(a), upper));
+}
 LORE_INLINE vf vf_load_bf16(const uint16_t *p)
 {
     const __m128i bits = _mm_loadu_si128((const __m128i *)(const void *)p);
@@ -360,6 +379,14 @@ LORE_INLINE vf vf_where_below(vf x, vf limit, vf y, vf a) { return x < limit ? y
 LORE_INLINE vf vf_scale2(vf a, vf n) { return ldexpf(a, (int)n); }
 LORE_INLINE vf vf_load_i32(const int32_t *p) { return (float)*p; }
 LORE_INLINE vf vf_load_i8(const int8_t *p) { return (float)*p; }
+LORE_INLINE vf vf_pair_half(vf a, int32_t shift)
+{
+    uint32_t bits;
+    memcpy(&bits, &a, sizeof bits);
+    return lore_bf16_to_f32((uint16_t)(bits >> shift));
+}
+LORE_INLINE vf vf_pair_first(vf a) { return vf_pair_half(a, 0); }
+LORE_INLINE vf vf_pair_second(vf a) { return vf_pair_half(a, 16); }
 LORE_INLINE vf vf_load_bf16(const uint16_t *p) { return lore_bf16_to_f32(*p); }
 LORE_INLINE vf vf_load_f16(const uint16_t *p) { return lore_f16_to_f32(*p); }
 /* Saturating like the vector forms; a NaN gives the lowest value, as there. */

@@ -1,6 +1,7 @@
 /* Every op of the cpu backend, on every instruction set of this machine and in every precision,
  * against ref. */
 #include "tests/ops/int4_cases.h"
+#include "tests/ops/lora_cases.h"
 #include "tests/ops/ops_cases.h"
 
 static void run_isa(lore_isa isa)
@@ -26,7 +27,9 @@ static void run_isa(lore_isa isa)
         cases_matmul(&on);
         cases_int4(&on);
         cases_matmul_not_finite(&on);
+        cases_lora(&on);
         if (i % 3 == 0) {
+            cases_lora_gated(&on);
             cases_small(&on);
         } else if (i % 3 == 1) { /* attention is the other op that may round */
             cases_decoder(&on);

@@ -2,6 +2,7 @@
  * then the same cases as every backend, which prove on ref the sentinels, strides and aliasing that
  * comparing ref with ref cannot fake. */
 #include "tests/ops/int4_cases.h"
+#include "tests/ops/lora_cases.h"
 #include "tests/ops/ops_cases.h"
 
 static side ref;
@@ -544,6 +545,7 @@ TEST(ref_cases)
                  3, "ref");
     cases_matmul(&on);
     cases_int4(&on);
+    cases_lora(&on);
     cases_small(&on);
     subject_close(&on);
 }
