@@ -281,9 +281,11 @@ lore_cpu_lora *lore_cpu_lora_begin(lore_queue *queue, const lore_lora *lora,
                                    void *scratch, int32_t *items);
 void lore_cpu_lora_shrink(lore_cpu_lora *plan, int32_t item, int32_t worker);
 /* Rows first .. + rows of the batch, columns begin .. end-1, where the product itself is done.
- * Waits for items that others shrink. */
+ * Waits for items that others shrink. `ahead` columns behind these are next: they are fetched. */
 void lore_cpu_lora_expand(lore_cpu_lora *plan, int32_t first, int32_t rows, int32_t begin,
-                          int32_t end);
+                          int32_t end, int32_t ahead);
+/* Fetch what expanding the columns begin .. + count reads. A hint. */
+void lore_cpu_lora_fetch(const lore_cpu_lora *plan, int32_t begin, int32_t count);
 
 /* ---- attention ---- */
 

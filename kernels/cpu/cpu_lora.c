@@ -18,6 +18,7 @@
 enum {
     ALIGN_BYTES = 64,
     BLOCK_ROWS = 16, /* of one piece: turned, they stay in the second cache beside a panel of A */
+    FETCH_BYTES = 4096, /* while rows are turned; then the machine has seen where it goes */
     INT8_COLS_MAX = 65536
 };
 
@@ -215,9 +216,18 @@ static int64_t part_at(const lore_lora_product *product, int32_t i)
     return 4 * (int64_t)product->parts[i].rank_start + i * 2 * ALIGN_BYTES;
 }
 
+/* Into the second cache. */
+static void fetch(const char *from, size_t size_bytes)
+{
+    for (size_t i = 0; i < size_bytes; i += ALIGN_BYTES) {
+        __builtin_prefetch(from + i, 0, 2);
+    }
+}
+
 void lore_cpu_lora_shrink(lore_cpu_lora *plan, int32_t item, int32_t worker)
 {
     const piece *p = &plan->pieces[item];
+    fetch(p->product->a, FETCH_BYTES);
     const lore_lora_product *product = p->product;
     char *block = plan->blocks + (int64_t)worker * BLOCK_ROWS * plan->row_bytes;
     float *v = plan->v + p->first * plan->v_stride;
@@ -247,33 +257,58 @@ void lore_cpu_lora_shrink(lore_cpu_lora *plan, int32_t item, int32_t worker)
     atomic_fetch_add_explicit(&plan->shrunk, 1, memory_order_release);
 }
 
+/* Columns begin .. end-1 of the product, as rows of a part's b. */
+typedef struct span {
+    int32_t begin, end;
+} span;
+
+static span span_of(const lore_lora_part *part, int32_t begin, int32_t end)
+{
+    const int32_t from = begin - part->column_start, to = end - part->column_start;
+    return (span){from > 0 ? from : 0, to < part->columns ? to : part->columns};
+}
+
+static void fetch_piece(const lore_cpu_lora *plan, const piece *p, int32_t begin, int32_t end)
+{
+    for (int32_t i = 0; i < p->product->part_count; i++) {
+        const lore_lora_part *part = &p->product->parts[i];
+        const span rows = span_of(part, begin, end);
+        if (rows.begin < rows.end) {
+            const int32_t groups = group_count(plan->form, part->rank);
+            const size_t bytes = lore_lora_panel_bytes(plan->form, LORE_LORA_PANEL, groups);
+            const int32_t first = rows.begin / LORE_LORA_PANEL;
+            const int32_t next = (rows.end + LORE_LORA_PANEL - 1) / LORE_LORA_PANEL;
+            fetch((const char *)part->b + (size_t)first * bytes, (size_t)(next - first) * bytes);
+        }
+    }
+}
+
 static void expand_piece(const lore_cpu_lora *plan, const piece *p, int32_t begin, int32_t end)
 {
     for (int32_t i = 0; i < p->product->part_count; i++) {
         const lore_lora_part *part = &p->product->parts[i];
-        const int32_t from = begin - part->column_start, to = end - part->column_start;
-        lore_lora_job job = {.form = plan->form,
-                             .rows = plan->turned + p->first * plan->turned_bytes +
-                                     part_at(p->product, i),
-                             .row_bytes = plan->turned_bytes,
-                             .row_count = p->count,
-                             .to = plan->rows.order + p->first,
-                             .matrix = part->b,
-                             .matrix_rows = part->columns,
-                             .groups = group_count(plan->form, part->rank),
-                             .begin = from > 0 ? from : 0,
-                             .end = to < part->columns ? to : part->columns,
-                             .out = plan->out.data + part->column_start,
-                             .out_stride = plan->out.stride,
-                             .is_accumulating = true};
-        if (job.begin < job.end) {
-            plan->loops->multiply(&job);
+        const span rows = span_of(part, begin, end);
+        if (rows.begin < rows.end) {
+            plan->loops->multiply(&(lore_lora_job){
+                .form = plan->form,
+                .rows = plan->turned + p->first * plan->turned_bytes + part_at(p->product, i),
+                .row_bytes = plan->turned_bytes,
+                .row_count = p->count,
+                .to = plan->rows.order + p->first,
+                .matrix = part->b,
+                .matrix_rows = part->columns,
+                .groups = group_count(plan->form, part->rank),
+                .begin = rows.begin,
+                .end = rows.end,
+                .out = plan->out.data + part->column_start,
+                .out_stride = plan->out.stride,
+                .is_accumulating = true});
         }
     }
 }
 
 void lore_cpu_lora_expand(lore_cpu_lora *plan, int32_t first, int32_t rows, int32_t begin,
-                          int32_t end)
+                          int32_t end, int32_t ahead)
 {
     while (atomic_load_explicit(&plan->shrunk, memory_order_acquire) < plan->piece_count) {
         (void)sched_yield(); /* whoever has the last piece may have lost its core */
@@ -288,7 +323,15 @@ void lore_cpu_lora_expand(lore_cpu_lora *plan, int32_t first, int32_t rows, int3
             p.count--;
         }
         if (p.count > 0) {
+            fetch_piece(plan, &p, end, end + ahead);
             expand_piece(plan, &p, begin, end);
         }
+    }
+}
+
+void lore_cpu_lora_fetch(const lore_cpu_lora *plan, int32_t begin, int32_t count)
+{
+    for (int32_t i = 0; i < plan->piece_count; i++) {
+        fetch_piece(plan, &plan->pieces[i], begin, begin + count);
     }
 }

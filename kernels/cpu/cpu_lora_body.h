@@ -177,21 +177,67 @@ LORE_INLINE void multiply_tile(const lore_lora_form form, const int32_t rows, co
     }
 }
 
-/* All rows against each panel in turn, which stays in the first cache. */
+/* One row times whole panels, first .. last-1: what most adapters of a step get. */
+LORE_INLINE void multiply_row(const lore_lora_form form, const lore_lora_job *job, int32_t row,
+                              int32_t first, int32_t last)
+{
+    const char *a = job->rows + row * job->row_bytes;
+    const lore_lora_head head = *(const lore_lora_head *)(const void *)a;
+    const bool is_int8 = form == LORE_LORA_INT8;
+    const size_t panel_bytes = lore_lora_panel_bytes(form, LORE_LORA_PANEL, job->groups);
+    const char *b = job->matrix + (size_t)first * panel_bytes;
+    float *out = job->out + (job->to != NULL ? job->to[row] : row) * job->out_stride;
+    for (int32_t p = first; p < last; p++, b += panel_bytes) {
+        const char *lanes = b + (is_int8 ? sizeof(float) : 0), *x = a + sizeof head;
+        const vf factor = is_int8 ? vf_mul(set_floats(b), vf_set(head.scale)) : vf_set(head.scale);
+        vf sum[LORA_CHAINS][LORA_VECTORS];
+#pragma GCC unroll 16
+        for (int32_t v = 0; v < LORA_VECTORS; v++) {
+            sum[0][v] = sum[1][v] = vf_zero();
+        }
+        for (int32_t g = 0; g < job->groups; g += LORA_CHAINS) {
+#pragma GCC unroll 2
+            for (int32_t i = 0; i < LORA_CHAINS; i++) {
+                if (i > 0 && g + i == job->groups) {
+                    break;
+                }
+#pragma GCC unroll 16
+                for (int32_t v = 0; v < LORA_VECTORS; v++) {
+                    const vf w = vf_load((const float *)(const void *)lanes + v * VF_WIDTH);
+                    sum[i][v] = add_group(form, sum[i][v], x, w);
+                }
+                lanes += LORE_LORA_PANEL * sizeof(uint32_t);
+                x += group_bytes(form);
+            }
+        }
+#pragma GCC unroll 16
+        for (int32_t v = 0; v < LORA_VECTORS; v++) {
+            float *to = out + p * LORE_LORA_PANEL + v * VF_WIDTH;
+            const vf total =
+                is_int8 ? whole_sums(sum[0][v], sum[1][v], head.sum) : vf_add(sum[0][v], sum[1][v]);
+            const vf before = job->is_accumulating ? vf_load(to) : vf_zero();
+            vf_store(to, vf_add(before, vf_mul(factor, total)));
+        }
+    }
+}
+
+/* All rows against each panel in turn, which stays in the first cache; whole ones, and those that
+ * are cut off by the matrix's end or that another item has a share of. */
 LORE_INLINE void multiply_form(const lore_lora_form form, const lore_lora_job *job)
 {
-    const int32_t last = (job->end + LORE_LORA_PANEL - 1) / LORE_LORA_PANEL;
-    for (int32_t p = job->begin / LORE_LORA_PANEL; p < last; p++) {
+    const int32_t width = LORE_LORA_PANEL, last = (job->end + width - 1) / width;
+    for (int32_t p = job->begin / width, next; p < last; p = next) {
+        const bool is_whole = job->begin <= p * width && job->end >= (p + 1) * width;
         int32_t r = 0;
-        const bool is_whole = job->matrix_rows - p * LORE_LORA_PANEL >= LORE_LORA_PANEL;
+        next = is_whole && job->row_count < LORA_ROWS ? job->end / width : p + 1;
         for (; is_whole && r + LORA_ROWS <= job->row_count; r += LORA_ROWS) {
             multiply_tile(form, LORA_ROWS, true, job, r, p);
         }
         for (; is_whole && r < job->row_count; r++) {
-            multiply_tile(form, 1, true, job, r, p);
+            multiply_row(form, job, r, p, next);
         }
         for (; r < job->row_count; r++) {
-            multiply_tile(form, 1, false, job, r, p);
+            multiply_tile(form, 1, job->matrix_rows >= (p + 1) * width, job, r, p);
         }
     }
 }

@@ -365,6 +365,9 @@ static void multiply_tiles(const product *job, int32_t first, int32_t rows, int3
     const int32_t panel = w->kernel->panel, groups = w->depth / w->kernel->group;
     const int32_t tiles = (rows + form->rows_max - 1) / form->rows_max;
     float sums[LORE_MATMUL_ROWS_MAX * LORE_MATMUL_PANEL_MAX] __attribute__((aligned(ALIGN_BYTES)));
+    if (job->lora != NULL) {
+        lore_cpu_lora_fetch(job->lora, panel_begin * panel, panel);
+    }
     for (int32_t p = panel_begin; p < panel_end; p++) {
         const int32_t col = p * panel,
                       cols = job->out.cols - col < panel ? job->out.cols - col : panel;
@@ -410,6 +413,10 @@ static void multiply_tiles(const product *job, int32_t first, int32_t rows, int3
             finish.row_scales = form->is_integer ? job->row_scales + row : NULL;
             w->kernel->finish(&finish);
         }
+        if (job->lora != NULL) {
+            const int32_t ahead = p + 1 < panel_end ? panel : 0;
+            lore_cpu_lora_expand(job->lora, first, rows, col, col + cols, ahead);
+        }
     }
 }
 
@@ -422,11 +429,6 @@ static void multiply_item(const product *job, int32_t item)
     const int32_t panels = job->w->panel_count - panel;
     const int32_t next = panel + (panels < job->run_panels ? panels : job->run_panels);
     multiply_tiles(job, first, rows, panel, next);
-    if (job->lora != NULL) {
-        const int32_t width = job->w->kernel->panel, end = next * width;
-        lore_cpu_lora_expand(job->lora, first, rows, panel * width,
-                             end < job->out.cols ? end : job->out.cols);
-    }
 }
 
 static void multiply_items(void *self, int32_t begin, int32_t end, int32_t worker)
