@@ -21,16 +21,18 @@ typedef struct lore_bench_list {
 typedef struct lore_bench {
     const lore_config *config;
     lore_bench_report *report;
-    bool is_brief;              /* all of them in a minute: a quarter of the time for each */
-    const char *data;           /* data folder to search and serve; NULL: one made of `documents` */
-    const char *documents;      /* file or folder to ingest, and text for the models */
-    const char *questions;      /* JSONL with "question" */
-    const char *load;           /* to ingest while serving; NULL: nothing */
-    int32_t clients;            /* asking at a time, beside one alone */
-    int32_t chunk;              /* encode: tokens of a chunk; 0: 200 */
-    int32_t vectors;            /* search: a scan of so many instead; 0: a data folder */
-    lore_bench_list prompts;    /* prefill: tokens; none: 400 */
-    lore_bench_list contexts;   /* decode: tokens before the steps, ascending; none: 400 */
+    bool is_brief;            /* all of them in a minute: a quarter of the time for each */
+    const char *data;         /* data folder to search and serve; NULL: one made of `documents` */
+    const char *documents;    /* file or folder to ingest, and text for the models */
+    const char *questions;    /* JSONL with "question" */
+    const char *load;         /* to ingest while serving; NULL: nothing */
+    int32_t clients;          /* asking at a time, beside one alone */
+    int32_t chunk;            /* encode: tokens of a chunk; 0: 200 */
+    int32_t vectors;          /* search: a scan of so many instead; 0: a data folder */
+    lore_bench_list prompts;  /* prefill: tokens; none: 400 */
+    lore_bench_list contexts; /* decode: tokens before the steps, ascending; none: 400 */
+    int32_t adapters;         /* decode: streams have so many adapters; 0: none */
+    int32_t adapter_rank;
     lore_bench_list batches;    /* decode: streams, ascending; none: 1, 2, 4 .., and the engine */
     double rate;                /* serve --engine: requests a second; 0: asked for otherwise */
     bool has_engine;            /* serve: the engine alone, under an open load */

@@ -20,6 +20,7 @@ enum {
     STEPS = 64,       /* timed, for each number of streams */
     WARM_STEPS = 6,   /* a device records what it will repeat, two steps ahead */
     TEXT_BYTES = 64 * 1024,
+    TURNS = 5,            /* with adapters and without */
     GAPS = 400,           /* tokens of the stream that is watched */
     PROMPT_EVERY_MS = 150 /* beside it a new prompt arrives so often */
 };
@@ -89,6 +90,38 @@ static void report_streams(const lore_bench_model *m, int32_t count, int32_t con
     }
 }
 
+/* The same streams with adapters, in turns with those without. */
+static lore_status bench_adapted(lore_bench_model *m, int32_t count, int32_t context,
+                                 lore_error *err)
+{
+    stopwatch watches[2] = {{.model = m}, {.model = m}};
+    lore_status status = LORE_OK;
+    for (int32_t turn = 0; turn < 2 * TURNS && status == LORE_OK; turn++) {
+        m->is_adapted = turn % 2 == 1;
+        status = lore_bench_model_fill(m, count, context, err);
+        if (status == LORE_OK) {
+            status = time_streams(m, count, &watches[turn % 2], err);
+        }
+    }
+    m->is_adapted = false;
+    if (status == LORE_OK) {
+        const double base = lore_bench_percentile(&watches[0].times, 50.0);
+        const double adapted = lore_bench_percentile(&watches[1].times, 50.0);
+        char name[96];
+        snprintf(name, sizeof name, "  %d adapters of rank %d, %.1f MB each", m->bench->adapters,
+                 m->bench->adapter_rank, m->adapter_bytes * 1e-6);
+        lore_bench_report_figure(m->bench->report,
+                                 &(lore_bench_figure){name, count / adapted, "tok/s",
+                                                      base / adapted, "of the base, in turns",
+                                                      watches[1].times.count});
+    }
+    for (int32_t i = 0; i < 2; i++) {
+        lore_bench_samples_destroy(&watches[i].times);
+        lore_bench_samples_destroy(&watches[i].host);
+    }
+    return status;
+}
+
 /* *rate: tokens a second of one stream, from the first call. */
 static lore_status bench_streams(lore_bench_model *m, int32_t count, int32_t context, double *rate,
                                  lore_error *err)
@@ -114,6 +147,9 @@ static lore_status bench_streams(lore_bench_model *m, int32_t count, int32_t con
                 &(lore_bench_figure){.name = name, .value = tokens / *rate, .unit = "times"});
         }
         status = lore_bench_check_cancelled(m->bench, err);
+    }
+    if (status == LORE_OK && m->info->adapter_slots > 0) {
+        status = bench_adapted(m, count, context, err);
     }
     lore_bench_samples_destroy(&watch.times);
     lore_bench_samples_destroy(&watch.host);
@@ -282,6 +318,7 @@ lore_status lore_bench_decode(lore_bench *bench, lore_error *err)
         status = bench_contexts(&m, contexts, err);
     }
     if (status == LORE_OK && batches->count == 0) {
+        lore_bench_model_unadapt(&m);
         lore_decoder_close(m.decoder); /* the engine opens its own */
         m.decoder = NULL;
         status = bench_watched(&m, err);

@@ -77,9 +77,12 @@ static lore_status take_arrays(lore_bench_model *m, lore_error *err)
     m->drawn = LORE_PUSH(arena, int32_t, streams);
     m->samples = LORE_PUSH(arena, lore_sample, streams);
     m->logprobs = LORE_PUSH(arena, float, streams);
+    m->adapters = LORE_PUSH(arena, int32_t, streams);
+    m->placed = LORE_PUSH(arena, lore_adapter_placed *, m->info->adapter_slots + 1);
     return m->filled == NULL || m->ids == NULL || m->row_start == NULL || m->past == NULL ||
                    m->page_start == NULL || m->pages == NULL || m->logits_rows == NULL ||
-                   m->drawn == NULL || m->samples == NULL || m->logprobs == NULL
+                   m->drawn == NULL || m->samples == NULL || m->logprobs == NULL ||
+                   m->adapters == NULL || m->placed == NULL
                ? lore_fail(err, LORE_ERR_NOMEM, "no memory for the arrays of a step")
                : LORE_OK;
 }
@@ -89,7 +92,7 @@ lore_status lore_bench_model_open(lore_bench_model *m, lore_bench *bench,
 {
     const lore_config *config = bench->config;
     const int32_t streams = needs->streams > 0 ? needs->streams : needs->most;
-    lore_decoder_options options = {.sequences_max = streams};
+    lore_decoder_options options = {.sequences_max = streams, .adapter_slots = bench->adapters};
     options.rows_max = needs->rows_max > streams ? needs->rows_max : streams;
     if (needs->streams > 0) {
         options.page_tokens = PAGE_TOKENS;
@@ -109,11 +112,18 @@ lore_status lore_bench_model_open(lore_bench_model *m, lore_bench *bench,
         m->info = lore_decoder_get_info(m->decoder);
         status = count_streams(m, needs, err);
     }
-    return status == LORE_OK ? take_arrays(m, err) : status;
+    if (status == LORE_OK) {
+        status = take_arrays(m, err);
+    }
+    if (status == LORE_OK && bench->adapters > 0) {
+        status = lore_bench_model_adapt(m, bench->adapter_rank, err);
+    }
+    return status;
 }
 
 void lore_bench_model_close(lore_bench_model *model)
 {
+    lore_bench_model_unadapt(model);
     lore_decoder_close(model->decoder);
     lore_backend_close(model->backend);
     model->decoder = NULL;
@@ -146,6 +156,7 @@ static lore_step make_step(lore_bench_model *m, int32_t first, int32_t count, in
             m->pages[s * pages + i] = (first + s) * m->pages_each + i;
         }
         m->filled[first + s] += rows;
+        m->adapters[s] = m->is_adapted ? (first + s) % m->info->adapter_slots : -1;
     }
     return (lore_step){.ids = m->ids,
                        .batch = {.sequences = count,
@@ -158,7 +169,8 @@ static lore_step make_step(lore_bench_model *m, int32_t first, int32_t count, in
                                  .context_max = past + rows},
                        .logits_rows = m->logits_rows,
                        .samples = m->samples,
-                       .logits_count = count};
+                       .logits_count = count,
+                       .adapters = m->is_adapted ? m->adapters : NULL};
 }
 
 static lore_status step_streams(lore_bench_model *m, int32_t first, int32_t count, int32_t rows,

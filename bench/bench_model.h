@@ -24,6 +24,11 @@ typedef struct lore_bench_model {
     int32_t *ids, *row_start, *past, *page_start, *pages, *logits_rows, *drawn;
     lore_sample *samples;
     float *logprobs;
+    /* Adapters, where the bench asks for some: stream s has number s % adapters. */
+    lore_adapter_placed **placed;
+    int32_t *adapters;    /* [streams_max] */
+    bool is_adapted;      /* steps name them */
+    double adapter_bytes; /* of one, as it is placed */
 } lore_bench_model;
 
 typedef struct lore_bench_model_needs {
@@ -55,6 +60,11 @@ LORE_MUST_USE lore_status lore_bench_model_decode(lore_bench_model *model, int32
  * up to rows_max rows, what is too much is forgotten. */
 LORE_MUST_USE lore_status lore_bench_model_fill(lore_bench_model *model, int32_t count,
                                                 int32_t context, lore_error *err);
+/* Seat an adapter of random numbers in every slot (bench_adapters.c); closing the model gives them
+ * back. */
+LORE_MUST_USE lore_status lore_bench_model_adapt(lore_bench_model *model, int32_t rank,
+                                                 lore_error *err);
+void lore_bench_model_unadapt(lore_bench_model *model);
 int32_t lore_bench_model_random_id(lore_bench_model *model);
 
 /* Weights of the layers that each token is multiplied with; the head is for the last one only. */

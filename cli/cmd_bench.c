@@ -13,6 +13,9 @@
 enum {
     BRIEF_CASE_MS = 25,
     CLIENTS = 8,
+    ADAPTERS_MAX = 1024,
+    RANK = 16,
+    RANK_MAX = 512,
     CLIENTS_MAX = 64,
     TOKENS_MAX = 32768, /* of a prompt or a context */
     STREAMS_MAX = 256,
@@ -224,7 +227,7 @@ static int run_and_print(bench_run *run, const char *only)
 /* Flags as they were typed. */
 typedef struct bench_flags {
     const char *isa, *questions, *prompts, *contexts, *batches;
-    int64_t case_ms, clients, chunk, vectors, seconds, soak_seconds;
+    int64_t case_ms, clients, chunk, vectors, seconds, soak_seconds, adapters, rank;
     bool is_once;
 } bench_flags;
 
@@ -260,6 +263,8 @@ static lore_status take_flags(bench_run *run, const bench_flags *flags, const ch
     bench->clients = (int32_t)flags->clients;
     bench->chunk = (int32_t)flags->chunk;
     bench->vectors = (int32_t)flags->vectors;
+    bench->adapters = (int32_t)flags->adapters;
+    bench->adapter_rank = (int32_t)flags->rank;
     bench->seconds = (int32_t)flags->seconds;
     bench->soak_seconds = (int32_t)flags->soak_seconds;
     bench->is_cancelled = lore_cli_is_interrupted;
@@ -288,6 +293,10 @@ static int parse_flags(bench_run *run, bench_flags *to, int argc, char **argv,
          "decode: tokens before the steps (400)", 0, 0},
         {"batch", 0, LORE_FLAG_TEXT, &to->batches, "LIST",
          "decode: streams at a time (1, 2, 4 and so on)", 0, 0},
+        {"adapters", 0, LORE_FLAG_INTEGER, &to->adapters, "N",
+         "decode: the same with so many LoRA adapters, in turns", 1, ADAPTERS_MAX},
+        {"rank", 0, LORE_FLAG_INTEGER, &to->rank, "R",
+         "decode: of these, on all linear layers (16)", 1, RANK_MAX},
         {"vectors", 0, LORE_FLAG_INTEGER, &to->vectors, "N",
          "search: only the exact search of so many random vectors", 1, VECTORS_MAX},
         {"while-ingesting", 0, LORE_FLAG_TEXT, &run->bench.load, "PATH",
@@ -312,7 +321,7 @@ int lore_cmd_bench(lore_cli *cli, int argc, char **argv)
 {
     lore_error err;
     lore_flag_list words = {0};
-    bench_flags flags = {.clients = CLIENTS};
+    bench_flags flags = {.clients = CLIENTS, .rank = RANK};
     bench_run run = {.cli = cli};
     int code = parse_flags(&run, &flags, argc, argv, &words);
     if (code != LORE_EXIT_CONTINUE) {

@@ -7,6 +7,9 @@ adapters/cases.jsonl has a line for each family: the configuration that save_pre
 that are null, false or empty, but in the first line), names and shapes of the tensors that it wrote, and for each
 module that was adapted u^T D v, D being the change of its weight (get_delta_weight). Values of tensors, of u and
 of v are those of fill(): golden_adapters.c makes them again, and takes copies of the base's weights from the base. adapters/written/ is one folder as it was written.
+
+adapters/logits.jsonl has a line for each family and rank: what the logits are with an adapter of that rank on
+every linear layer and the head, values of fill() too, at ROWS of PROMPT and at COLUMNS of them.
 """
 
 import json
@@ -45,6 +48,11 @@ CASES = {
     "phi3-long": dict(r=1, lora_alpha=1, target_modules=["gate_up_proj"]),
     "gemma2": dict(r=2, lora_alpha=5, target_modules=["v_proj", "up_proj", "lm_head"], exclude_modules=r".*\.1\..*"),
 }
+
+RANKS = [1, 8, 16, 64, 128]
+PROMPT = [(73 * i + 5) % 256 for i in range(12)]
+ROWS = [0, 5, 11]
+COLUMNS = 8  # of each row: those that come first in so many equal parts of it, and as many further as the row's number
 
 
 def hash_of(text):
@@ -105,11 +113,31 @@ def write_folder(path):
     os.remove(os.path.join(path, "README.md"))
 
 
+def logits_of(family, rank):
+    base = AutoModelForCausalLM.from_pretrained(os.path.join(HERE, "families", family), dtype=torch.float32)
+    ends = {name.split(".")[-1] for name, module in base.named_modules() if isinstance(module, torch.nn.Linear)}
+    # What is added is about a third of what it is added to.
+    size = base.model.layers[0].self_attn.o_proj.weight.std()
+    alpha = round(float(size / 3 / 0.084 * rank**0.5), 3)
+    with torch.no_grad():
+        before = base(torch.tensor([PROMPT])).logits[0]
+        after = adapted(family, dict(r=rank, lora_alpha=alpha, target_modules=sorted(ends)))(torch.tensor([PROMPT])).logits[0]
+    change = ((after - before).pow(2).mean() / before.pow(2).mean()).sqrt()
+    assert 0.05 < change < 5, (family, rank, float(change))
+    step = after.shape[1] // COLUMNS
+    values = [float(f"{after[row, row + step * i]:.6g}") for row in ROWS for i in range(COLUMNS)]
+    return {"family": family, "rank": rank, "alpha": alpha, "logits": values}
+
+
 def main():
     os.makedirs(OUT, exist_ok=True)
     with open(os.path.join(OUT, "cases.jsonl"), "w") as file:
         for i, (family, options) in enumerate(CASES.items()):
             file.write(json.dumps(case_of(family, options, i == 0), separators=(",", ":")) + "\n")
+    with open(os.path.join(OUT, "logits.jsonl"), "w") as file:
+        for family in CASES:
+            for rank in RANKS:
+                file.write(json.dumps(logits_of(family, rank), separators=(",", ":")) + "\n")
     write_folder(os.path.join(OUT, "written"))
 
 
