@@ -255,6 +255,10 @@ typedef struct lore_lora_loops {
 extern const lore_lora_loops lore_lora_scalar, lore_lora_avx2, lore_lora_avx512,
     lore_lora_avx512_bf16;
 
+/* Bytes that are fetched before they are read. A machine does that by itself inside of a page of 4
+ * KB, which is half of a matrix. */
+enum { LORE_LORA_AHEAD = 2048 };
+
 /* Columns of a group, and bytes of a panel of so many rows. */
 static inline int32_t lore_lora_group(lore_lora_form form)
 {
@@ -281,11 +285,11 @@ lore_cpu_lora *lore_cpu_lora_begin(lore_queue *queue, const lore_lora *lora,
                                    void *scratch, int32_t *items);
 void lore_cpu_lora_shrink(lore_cpu_lora *plan, int32_t item, int32_t worker);
 /* Rows first .. + rows of the batch, columns begin .. end-1, where the product itself is done.
- * Waits for items that others shrink. `ahead` columns behind these are next: they are fetched. */
+ * Waits for items that others shrink. */
 void lore_cpu_lora_expand(lore_cpu_lora *plan, int32_t first, int32_t rows, int32_t begin,
-                          int32_t end, int32_t ahead);
-/* Fetch what expanding the columns begin .. + count reads. A hint. */
-void lore_cpu_lora_fetch(const lore_cpu_lora *plan, int32_t begin, int32_t count);
+                          int32_t end);
+/* Fetch what expanding the columns from `begin` on reads first. A hint. */
+void lore_cpu_lora_fetch(const lore_cpu_lora *plan, int32_t begin);
 
 /* ---- attention ---- */
 

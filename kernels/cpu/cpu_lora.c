@@ -18,7 +18,7 @@
 enum {
     ALIGN_BYTES = 64,
     BLOCK_ROWS = 16, /* of one piece: turned, they stay in the second cache beside a panel of A */
-    FETCH_BYTES = 4096, /* while rows are turned; then the machine has seen where it goes */
+    LOOKS = 4096,    /* some microseconds */
     INT8_COLS_MAX = 65536
 };
 
@@ -130,7 +130,7 @@ struct lore_cpu_lora {
     const lore_lora_loops *loops;
     lore_lora_form form;
     lore_lora_rows rows;
-    int32_t index; /* as in lore_lora */
+    int32_t threads;
     lore_view out, x;
     piece *pieces;
     int32_t piece_count;
@@ -179,6 +179,14 @@ static size_t lay_out(const lore_queue *queue, const lore_lora *lora, int32_t co
     return used;
 }
 
+/* The first lines, into the second cache; the loops fetch those behind. */
+static void fetch(const char *from)
+{
+    for (int32_t i = 0; i < LORE_LORA_AHEAD; i += ALIGN_BYTES) {
+        __builtin_prefetch(from + i, 0, 2);
+    }
+}
+
 size_t lore_cpu_lora_scratch(lore_queue *queue, const lore_lora *lora, const lore_weight *weight)
 {
     return lay_out(queue, lora, weight->cols, NULL, NULL);
@@ -193,7 +201,7 @@ lore_cpu_lora *lore_cpu_lora_begin(lore_queue *queue, const lore_lora *lora,
     *plan = (lore_cpu_lora){.loops = lore_cpu_of(queue)->lora,
                             .form = form_of(weight, lora->dtype),
                             .rows = lora->rows,
-                            .index = lora->index,
+                            .threads = lore_host_threads(queue),
                             .out = out,
                             .x = x};
     atomic_init(&plan->shrunk, 0);
@@ -206,6 +214,9 @@ lore_cpu_lora *lore_cpu_lora_begin(lore_queue *queue, const lore_lora *lora,
             plan->pieces[plan->piece_count++] = (piece){product, at, count};
         }
     }
+    for (int32_t i = 0; i < plan->piece_count && i < plan->threads; i++) {
+        fetch(plan->pieces[i].product->a);
+    }
     *items = plan->piece_count;
     return plan;
 }
@@ -216,18 +227,13 @@ static int64_t part_at(const lore_lora_product *product, int32_t i)
     return 4 * (int64_t)product->parts[i].rank_start + i * 2 * ALIGN_BYTES;
 }
 
-/* Into the second cache. */
-static void fetch(const char *from, size_t size_bytes)
-{
-    for (size_t i = 0; i < size_bytes; i += ALIGN_BYTES) {
-        __builtin_prefetch(from + i, 0, 2);
-    }
-}
-
 void lore_cpu_lora_shrink(lore_cpu_lora *plan, int32_t item, int32_t worker)
 {
     const piece *p = &plan->pieces[item];
-    fetch(p->product->a, FETCH_BYTES);
+    const int32_t next = item + plan->threads;
+    if (next < plan->piece_count) { /* likely this thread's */
+        fetch(plan->pieces[next].product->a);
+    }
     const lore_lora_product *product = p->product;
     char *block = plan->blocks + (int64_t)worker * BLOCK_ROWS * plan->row_bytes;
     float *v = plan->v + p->first * plan->v_stride;
@@ -268,17 +274,15 @@ static span span_of(const lore_lora_part *part, int32_t begin, int32_t end)
     return (span){from > 0 ? from : 0, to < part->columns ? to : part->columns};
 }
 
-static void fetch_piece(const lore_cpu_lora *plan, const piece *p, int32_t begin, int32_t end)
+static void fetch_piece(const lore_cpu_lora *plan, const piece *p, int32_t begin)
 {
     for (int32_t i = 0; i < p->product->part_count; i++) {
         const lore_lora_part *part = &p->product->parts[i];
-        const span rows = span_of(part, begin, end);
-        if (rows.begin < rows.end) {
-            const int32_t groups = group_count(plan->form, part->rank);
-            const size_t bytes = lore_lora_panel_bytes(plan->form, LORE_LORA_PANEL, groups);
-            const int32_t first = rows.begin / LORE_LORA_PANEL;
-            const int32_t next = (rows.end + LORE_LORA_PANEL - 1) / LORE_LORA_PANEL;
-            fetch((const char *)part->b + (size_t)first * bytes, (size_t)(next - first) * bytes);
+        const span rows = span_of(part, begin, INT32_MAX);
+        if (rows.begin < rows.end && part->column_start <= begin) {
+            const size_t bytes = lore_lora_panel_bytes(plan->form, LORE_LORA_PANEL,
+                                                       group_count(plan->form, part->rank));
+            fetch((const char *)part->b + (size_t)(rows.begin / LORE_LORA_PANEL) * bytes);
         }
     }
 }
@@ -308,10 +312,13 @@ static void expand_piece(const lore_cpu_lora *plan, const piece *p, int32_t begi
 }
 
 void lore_cpu_lora_expand(lore_cpu_lora *plan, int32_t first, int32_t rows, int32_t begin,
-                          int32_t end, int32_t ahead)
+                          int32_t end)
 {
-    while (atomic_load_explicit(&plan->shrunk, memory_order_acquire) < plan->piece_count) {
-        (void)sched_yield(); /* whoever has the last piece may have lost its core */
+    for (int32_t looks = 1;
+         atomic_load_explicit(&plan->shrunk, memory_order_acquire) < plan->piece_count; looks++) {
+        if (looks % LOOKS == 0) {
+            (void)sched_yield(); /* whoever has the last piece may have lost its core */
+        }
     }
     for (int32_t i = 0; i < plan->piece_count; i++) { /* rows ascend in a piece */
         piece p = plan->pieces[i];
@@ -323,15 +330,14 @@ void lore_cpu_lora_expand(lore_cpu_lora *plan, int32_t first, int32_t rows, int3
             p.count--;
         }
         if (p.count > 0) {
-            fetch_piece(plan, &p, end, end + ahead);
             expand_piece(plan, &p, begin, end);
         }
     }
 }
 
-void lore_cpu_lora_fetch(const lore_cpu_lora *plan, int32_t begin, int32_t count)
+void lore_cpu_lora_fetch(const lore_cpu_lora *plan, int32_t begin)
 {
     for (int32_t i = 0; i < plan->piece_count; i++) {
-        fetch_piece(plan, &plan->pieces[i], begin, begin + count);
+        fetch_piece(plan, &plan->pieces[i], begin);
     }
 }

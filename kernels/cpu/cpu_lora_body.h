@@ -206,6 +206,7 @@ LORE_INLINE void multiply_row(const lore_lora_form form, const lore_lora_job *jo
                     const vf w = vf_load((const float *)(const void *)lanes + v * VF_WIDTH);
                     sum[i][v] = add_group(form, sum[i][v], x, w);
                 }
+                __builtin_prefetch(lanes + LORE_LORA_AHEAD, 0, 2);
                 lanes += LORE_LORA_PANEL * sizeof(uint32_t);
                 x += group_bytes(form);
             }

@@ -366,7 +366,7 @@ static void multiply_tiles(const product *job, int32_t first, int32_t rows, int3
     const int32_t tiles = (rows + form->rows_max - 1) / form->rows_max;
     float sums[LORE_MATMUL_ROWS_MAX * LORE_MATMUL_PANEL_MAX] __attribute__((aligned(ALIGN_BYTES)));
     if (job->lora != NULL) {
-        lore_cpu_lora_fetch(job->lora, panel_begin * panel, panel);
+        lore_cpu_lora_fetch(job->lora, panel_begin * panel);
     }
     for (int32_t p = panel_begin; p < panel_end; p++) {
         const int32_t col = p * panel,
@@ -414,8 +414,7 @@ static void multiply_tiles(const product *job, int32_t first, int32_t rows, int3
             w->kernel->finish(&finish);
         }
         if (job->lora != NULL) {
-            const int32_t ahead = p + 1 < panel_end ? panel : 0;
-            lore_cpu_lora_expand(job->lora, first, rows, col, col + cols, ahead);
+            lore_cpu_lora_expand(job->lora, first, rows, col, col + cols);
         }
     }
 }
