@@ -8,7 +8,8 @@
  *   out[r, column_start + o] += scale * sum_k v[rank_start + k] b[o, k],   k below the part's rank
  *
  * before the activation of a gated product; others have none. v is f32, or rounded to bf16 where
- * dtype is bf16, and x may be rounded likewise. Rows of no segment get the bits that the product
+ * dtype is bf16, and x may be rounded likewise; beside weights that came in int8 a, b, x and v may
+ * all be rounded to int8. Rows of no segment get the bits that the product
  * gives without lora. A row's result does not depend on the other rows beyond rounding.
  *
  * All that structs here point to is backend memory, but for lore_lora and lore_lora_rows

@@ -42,11 +42,12 @@ typedef struct lore_step {
     int32_t logits_count;
     const lore_penalty *penalties; /* [logits_count], of ids that are known; NULL: none */
     lore_likely *tops; /* out, [logits_count, LORE_TOPS_MAX] as lore_op_tops; NULL: none wanted */
-    const int32_t
-        *lengths;            /* [batch.sequences] tokens of each text, those of later steps and the
-                                one that is being drawn too: longrope rotates by it; NULL: past + rows */
-    const int32_t *adapters; /* [batch.sequences] the slot whose adapter changes this sequence, or
-                                -1: the base's own; NULL: all -1, which costs nothing */
+    /* [batch.sequences] tokens of each text, those of later steps and the one that is being drawn
+     * too: longrope rotates by it; NULL: past + rows */
+    const int32_t *lengths;
+    /* [batch.sequences] the slot whose adapter changes this sequence, or -1: the base's own; NULL:
+     * all -1, which costs nothing */
+    const int32_t *adapters;
 } lore_step;
 
 enum { LORE_EOS_MAX = 8 };
