@@ -6,12 +6,12 @@
  * run here is as many as take some milliseconds. Weights of one shape rotate through more than the
  * device's cache holds, as the layers of a model do, and so do scattered pages of keys and values.
  * Times are medians over runs, of one op. Floors are those of bench_report.h: the larger of bytes
- * over the read bandwidth and operations over the product rate. Everything is random, never zeros.
- */
+ * over the read bandwidth and operations over the product rate. Everything is random. */
 #include "bench/bench_ops_device.h"
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "bench/bench_ops_lora.h"
 #include "bench/bench_peak.h"
 #include "bench/bench_report.h"
 
@@ -115,7 +115,6 @@ static void free_all(device_bench *d)
     }
 }
 
-/* What passes between two ops. */
 static lore_view passed(const device_bench *d, float *data, int32_t rows, int32_t cols)
 {
     return lore_view_as(d->dtype, data, rows, cols);
@@ -257,8 +256,8 @@ static void run_product(device_bench *d, const void *self)
                        (lore_epilogue){.is_accumulating = true});
         return;
     }
-    /* x takes less than a quarter of its memory here: the normed rows lie in the second one, what
-     * comes out of the gates in the other half. */
+    /* x takes less than a quarter of its memory: normed rows lie in the second one, gates behind.
+     */
     const bool is_gated = shape->kind == GATED;
     const lore_view sums =
         shape->kind == LOGITS ? lore_view_of(d->y, rows, outs) : passed(d, d->y, rows, outs);
@@ -593,6 +592,7 @@ lore_status lore_bench_ops_device(const lore_bench_ops_device_options *options, 
     for (size_t i = 0; i < sizeof parts / sizeof parts[0] && status == LORE_OK; i++) {
         status = parts[i](&d, err);
     }
+    status = status == LORE_OK ? lore_bench_ops_lora(d.backend, d.queue, options, err) : status;
     free_all(&d);
     lore_queue_close(d.queue);
     lore_backend_close(d.backend);

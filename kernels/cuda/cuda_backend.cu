@@ -99,6 +99,136 @@ void lore_cuda_note(lore_queue *queue, cudaError_t error, const char *call)
     }
 }
 
+/* ---- memory ----
+ * Adapters come and go beside a working engine. cudaFree waits until the whole device is idle, and
+ * those who launch wait meanwhile; a pool gives and takes in the order of a stream, of one that has
+ * nothing else to do. What it took back it keeps for the next, and counts as free. */
+
+/* Without a pool, which some virtual devices do not have, memory is the driver's. */
+static cudaError_t open_pool(lore_cuda_backend *backend)
+{
+    int is_there = 0;
+    uint64_t kept_bytes = UINT64_MAX;
+    cudaMemPoolProps facts = {};
+    facts.allocType = cudaMemAllocationTypePinned;
+    facts.location.type = cudaMemLocationTypeDevice;
+    facts.location.id = backend->device;
+    cudaError_t error =
+        cudaDeviceGetAttribute(&is_there, cudaDevAttrMemoryPoolsSupported, backend->device);
+    if (error != cudaSuccess || is_there == 0) {
+        return error;
+    }
+    error = cudaStreamCreateWithFlags(&backend->pool_stream, cudaStreamNonBlocking);
+    if (error == cudaSuccess) {
+        error = cudaMemPoolCreate(&backend->pool, &facts);
+    }
+    if (error == cudaSuccess) {
+        error =
+            cudaMemPoolSetAttribute(backend->pool, cudaMemPoolAttrReleaseThreshold, &kept_bytes);
+    }
+    return error;
+}
+
+static void close_pool(lore_cuda_backend *backend)
+{
+    if (backend->pool_stream != NULL) {
+        (void)cudaStreamSynchronize(backend->pool_stream);
+    }
+    if (backend->pool != NULL) {
+        (void)cudaMemPoolDestroy(backend->pool);
+    }
+    if (backend->pool_stream != NULL) {
+        (void)cudaStreamDestroy(backend->pool_stream);
+    }
+}
+
+/* What nobody has goes back to the driver, behind what is given back right now. */
+static void trim_pool(const lore_cuda_backend *backend)
+{
+    (void)cudaGetLastError();
+    if (backend->pool != NULL) {
+        (void)cudaStreamSynchronize(backend->pool_stream);
+        (void)cudaMemPoolTrimTo(backend->pool, 0);
+    }
+}
+
+cudaError_t lore_cuda_malloc(const lore_cuda_backend *backend, void **memory, size_t size_bytes)
+{
+    cudaError_t error = cudaMalloc(memory, size_bytes);
+    if (error == cudaErrorMemoryAllocation && backend->pool != NULL) {
+        trim_pool(backend);
+        error = cudaMalloc(memory, size_bytes);
+    }
+    return error;
+}
+
+/* Every stream may use it on return. */
+static cudaError_t take_from_pool(const lore_cuda_backend *backend, void **memory,
+                                  size_t size_bytes)
+{
+    if (backend->pool == NULL) {
+        return cudaMalloc(memory, size_bytes);
+    }
+    cudaError_t error =
+        cudaMallocFromPoolAsync(memory, size_bytes, backend->pool, backend->pool_stream);
+    return error == cudaSuccess ? cudaStreamSynchronize(backend->pool_stream) : error;
+}
+
+static lore_status cuda_alloc(lore_backend *backend, size_t size_bytes, void **memory,
+                              lore_error *err)
+{
+    const lore_cuda_backend *own = (const lore_cuda_backend *)backend;
+    const size_t wanted = size_bytes > 0 ? size_bytes : 1;
+    cudaError_t error = cudaSetDevice(own->device);
+    void *made = NULL;
+    if (error == cudaSuccess) {
+        error = take_from_pool(own, &made, wanted);
+    }
+    if (error == cudaErrorMemoryAllocation) { /* what it keeps may lie in pieces */
+        trim_pool(own);
+        error = take_from_pool(own, &made, wanted);
+    }
+    if (error == cudaErrorMemoryAllocation) {
+        return lore_cuda_fail_memory(err, size_bytes);
+    }
+    if (error != cudaSuccess) {
+        return lore_cuda_fail(err, error, "no memory of the GPU");
+    }
+    *memory = made;
+    return LORE_OK;
+}
+
+static void cuda_memory(const lore_backend *backend, int64_t *free_bytes, int64_t *total_bytes)
+{
+    const lore_cuda_backend *own = (const lore_cuda_backend *)backend;
+    size_t unused = 0, all = 0;
+    uint64_t held = 0, used = 0;
+    (void)cudaSetDevice(own->device);
+    if (cudaMemGetInfo(&unused, &all) != cudaSuccess) {
+        return;
+    }
+    if (own->pool != NULL &&
+        cudaMemPoolGetAttribute(own->pool, cudaMemPoolAttrReservedMemCurrent, &held) ==
+            cudaSuccess &&
+        cudaMemPoolGetAttribute(own->pool, cudaMemPoolAttrUsedMemCurrent, &used) == cudaSuccess) {
+        unused += (size_t)(held > used ? held - used : 0);
+    }
+    *free_bytes = (int64_t)unused;
+    *total_bytes = (int64_t)all;
+}
+
+/* Nothing under way uses it: nobody waits for that here. */
+static void cuda_free(lore_backend *backend, void *memory)
+{
+    const lore_cuda_backend *own = (const lore_cuda_backend *)backend;
+    (void)cudaSetDevice(own->device);
+    if (own->pool == NULL) {
+        (void)cudaFree(memory);
+    } else if (memory != NULL) {
+        (void)cudaFreeAsync(memory, own->pool_stream);
+    }
+}
+
 /* ---- the device ---- */
 
 int32_t lore_cuda_device_count(void)
@@ -224,6 +354,12 @@ static lore_status cuda_open(const lore_backend_options *options, lore_backend *
     opened->encode_tensor_map =
         facts.major == 9 && facts.minor == 0 ? lore_cuda_find_tensor_map() : NULL;
     opened->dtype = dtype;
+    error = open_pool(opened);
+    if (error != cudaSuccess) {
+        close_pool(opened);
+        lore_free(opened);
+        return lore_cuda_fail(err, error, "no pool for memory of the GPU");
+    }
     opened->blas_library = lore_cuda_blas_load();
     snprintf(opened->base.description, sizeof opened->base.description,
              "cuda: %.100s, %.0f GiB, sm_%d%d%s", facts.name,
@@ -240,6 +376,7 @@ static void cuda_close(lore_backend *backend)
         dlclose(opened->blas_library);
     }
     lore_cuda_ring_close(opened->ring);
+    close_pool(opened);
     lore_free(opened);
 }
 
@@ -360,7 +497,7 @@ static bool grow(lore_queue *queue, lore_cuda_memory *memory, size_t size_bytes,
     size_t grown = size_bytes > least ? size_bytes : least;
     grown = grown > SCRATCH_BYTES_MIN ? grown : (size_t)SCRATCH_BYTES_MIN;
     *memory = {NULL, 0};
-    const cudaError_t error = cudaMalloc(&memory->at, grown);
+    const cudaError_t error = lore_cuda_malloc(lore_cuda_backend_of(queue), &memory->at, grown);
     if (error != cudaSuccess) {
         (void)cudaGetLastError();
         lore_queue_fail(queue, LORE_ERR_NOMEM,
@@ -394,43 +531,6 @@ uint32_t *lore_cuda_packets(lore_queue *queue, size_t count, uint64_t **packets)
     }
     *packets = (uint64_t *)own->packets.at + 2;
     return (uint32_t *)own->packets.at;
-}
-
-/* ---- memory ---- */
-
-static lore_status cuda_alloc(lore_backend *backend, size_t size_bytes, void **memory,
-                              lore_error *err)
-{
-    const int device = ((const lore_cuda_backend *)backend)->device;
-    cudaError_t error = cudaSetDevice(device);
-    void *made = NULL;
-    if (error == cudaSuccess) {
-        error = cudaMalloc(&made, size_bytes > 0 ? size_bytes : 1);
-    }
-    if (error == cudaErrorMemoryAllocation) {
-        return lore_cuda_fail_memory(err, size_bytes);
-    }
-    if (error != cudaSuccess) {
-        return lore_cuda_fail(err, error, "no memory of the GPU");
-    }
-    *memory = made;
-    return LORE_OK;
-}
-
-static void cuda_memory(const lore_backend *backend, int64_t *free_bytes, int64_t *total_bytes)
-{
-    size_t unused = 0, all = 0;
-    (void)cudaSetDevice(((const lore_cuda_backend *)backend)->device);
-    if (cudaMemGetInfo(&unused, &all) == cudaSuccess) {
-        *free_bytes = (int64_t)unused;
-        *total_bytes = (int64_t)all;
-    }
-}
-
-static void cuda_free(lore_backend *backend, void *memory)
-{
-    (void)cudaSetDevice(((const lore_cuda_backend *)backend)->device);
-    (void)cudaFree(memory);
 }
 
 static void cuda_upload(lore_queue *queue, void *to, const void *host, size_t size_bytes)

@@ -51,6 +51,7 @@ typedef struct few {
     const float *raw, *norm;
     int64_t x_stride;
     float eps;
+    const float *added; /* as lore_cuda_few */
 } few;
 
 static __device__ __forceinline__ void prefetch(const void *at)
@@ -239,10 +240,14 @@ static __device__ __forceinline__ void put_tile(const few &f, const float d[2][4
         if (col < f.outs && !is_gated) {
             lore_cuda_store(f.finish, row, col, sum);
         } else if (col < f.outs) {
-            const float up = factor * lore_sum_warps<WARPS, WIDE>(sums, f.rows, row, own + 8);
-            lore_write(f.finish.out, row, col,
-                       lore_cuda_finished(f.finish, col, sum, f.finish.activation) *
-                           lore_cuda_finished(f.finish, f.outs + col, up, LORE_ACT_NONE));
+            const float other = factor * lore_sum_warps<WARPS, WIDE>(sums, f.rows, row, own + 8);
+            float gate = lore_cuda_finished(f.finish, col, sum, LORE_ACT_NONE);
+            float up = lore_cuda_finished(f.finish, f.outs + col, other, LORE_ACT_NONE);
+            if (f.added != NULL) {
+                gate += f.added[(int64_t)row * 2 * f.outs + col];
+                up += f.added[(int64_t)row * 2 * f.outs + f.outs + col];
+            }
+            lore_write(f.finish.out, row, col, lore_activate(gate, f.finish.activation) * up);
         }
     }
 }
@@ -360,6 +365,8 @@ cudaError_t lore_cuda_few_rows(lore_queue *queue, const lore_cuda_few *few_rows)
     f.x_stride = x.stride;
     f.norm = few_rows->norm;
     f.eps = few_rows->eps;
+    f.added = few_rows->added;
+    LORE_ASSERT(f.added == NULL || is_gated);
     if (w->dtype == LORE_BF16) {
         return launch<__nv_bfloat16, 1>(queue, f, is_gated);
     }

@@ -50,7 +50,9 @@ typedef struct lore_cuda_backend {
     lore_dtype dtype; /* of packed weights and of the rows that meet them: f32 or bf16 */
     void *
         blas_library; /* kept loaded; NULL where cuBLASLt is missing: own kernels do all products */
-    lore_cuda_ring *ring; /* of weights under way (cuda_upload.cu); NULL until the first */
+    lore_cuda_ring *ring;     /* of weights under way (cuda_upload.cu); NULL until the first */
+    cudaMemPool_t pool;       /* of lore_backend_alloc; NULL: the device has none */
+    cudaStream_t pool_stream; /* in whose order it gives and takes: nothing else is in it */
 } lore_cuda_backend;
 
 /* Page-locked memory of a queue, and when the device has read it. */
@@ -130,6 +132,9 @@ void lore_cuda_note(lore_queue *queue, cudaError_t error, const char *call);
 
 /* As lore_fail, for a call outside of a queue: the device's words behind ours. */
 lore_status lore_cuda_fail(lore_error *err, cudaError_t error, const char *what);
+
+/* cudaMalloc, which also gets what the pool keeps for later. */
+cudaError_t lore_cuda_malloc(const lore_cuda_backend *backend, void **memory, size_t size_bytes);
 
 /* An allocation that failed: how much was wanted, how much is free, what helps. */
 lore_status lore_cuda_fail_memory(lore_error *err, size_t size_bytes);

@@ -3,6 +3,7 @@
  * Few rows go to cuda_few.cu, where memory bandwidth is the bound; many rows to cuBLASLt, where
  * arithmetic is; shapes that neither can do (odd depths, no library) to a tiled kernel in f32, slow
  * and right. */
+#include "kernels/cuda/cuda_lora_int.h"
 #include "kernels/cuda/cuda_matmul_int.h"
 
 enum {
@@ -265,6 +266,39 @@ static bool few_matmul(lore_queue *queue, lore_cuda_few few)
     return true;
 }
 
+/* ---- what adapters add ----
+ * Where the product adds to what is there, they do so first: their kernels follow one another, and
+ * those before them, without a gap, which cuBLASLt's do not. Elsewhere they come behind it. */
+
+static void add_adapters(lore_queue *queue, const lore_cuda_few &few, const lore_lora *lora)
+{
+    const lore_cuda_addition addition = {few.finish.out, few.x, few.norm, few.eps, lora, false};
+    void *memory = lore_cuda_scratch(queue, lore_cuda_lora_bytes(&addition));
+    if (memory != NULL) {
+        lore_cuda_lora_add(queue, &addition, memory);
+    }
+}
+
+/* A gated product has no sums for them to be added to: it gets all that they add, [n, 2f]. False
+ * after noting that there is no memory. It is behind what few_matmul may take. */
+static bool collect_adapters(lore_queue *queue, lore_cuda_few *few, const lore_lora *lora)
+{
+    const int32_t rows = few->x.rows, outs = few->w->base.rows;
+    const size_t before = aligned((size_t)rows * (size_t)few->x.cols * sizeof(__nv_bfloat16));
+    const size_t added_bytes = aligned((size_t)rows * (size_t)outs * sizeof(float));
+    lore_cuda_addition addition = {{}, few->x, few->norm, few->eps, lora, true};
+    addition.out = lore_view_of(NULL, rows, outs);
+    char *memory =
+        (char *)lore_cuda_scratch(queue, before + added_bytes + lore_cuda_lora_bytes(&addition));
+    if (memory == NULL) {
+        return false;
+    }
+    addition.out.data = (float *)(void *)(memory + before);
+    lore_cuda_lora_add(queue, &addition, memory + before + added_bytes);
+    few->added = addition.out.data;
+    return true;
+}
+
 void lore_cuda_matmul(lore_queue *queue, lore_view out, lore_view x, const lore_weight *w,
                       lore_epilogue epilogue)
 {
@@ -273,9 +307,17 @@ void lore_cuda_matmul(lore_queue *queue, lore_view out, lore_view x, const lore_
     few.finish = {out, few.w->scales, epilogue.bias, epilogue.activation, epilogue.is_accumulating};
     few.x = x;
     LORE_ASSERT(out.cols == w->rows && x.cols == w->cols);
-    LORE_ASSERT(epilogue.lora == NULL);
-    if (x.rows > 0 && !few_matmul(queue, few) && !blas_matmul(queue, few.finish, x, few.w)) {
+    if (x.rows == 0) {
+        return;
+    }
+    if (epilogue.lora != NULL && epilogue.is_accumulating) {
+        add_adapters(queue, few, epilogue.lora);
+    }
+    if (!few_matmul(queue, few) && !blas_matmul(queue, few.finish, x, few.w)) {
         LORE_CUDA_NOTE(queue, tile_launch(few.finish, x, few.w, lore_cuda_queue_of(queue)->stream));
+    }
+    if (epilogue.lora != NULL && !epilogue.is_accumulating) {
+        add_adapters(queue, few, epilogue.lora);
     }
 }
 
@@ -284,13 +326,13 @@ void lore_cuda_matmul(lore_queue *queue, lore_view out, lore_view x, const lore_
 bool lore_cuda_matmul_fused(lore_queue *queue, lore_view out, lore_view x, const lore_weight *w,
                             lore_epilogue epilogue, const lore_fusion *fused)
 {
+    const lore_lora *lora = epilogue.lora;
     lore_cuda_few few = {};
     few.w = (const lore_cuda_weight *)w;
     few.finish = {out, few.w->scales, epilogue.bias, epilogue.activation, epilogue.is_accumulating};
     few.x = x;
     few.is_gated = fused->is_gated;
     LORE_ASSERT(w->rows == (fused->is_gated ? 2 * out.cols : out.cols) && x.cols == w->cols);
-    LORE_ASSERT(epilogue.lora == NULL);
     if (x.rows == 0) {
         return true;
     }
@@ -304,5 +346,15 @@ bool lore_cuda_matmul_fused(lore_queue *queue, lore_view out, lore_view x, const
         lore_cuda_rmsnorm(queue, fused->normed, x, fused->norm, fused->eps);
         few.x = fused->normed;
     }
-    return few_matmul(queue, few);
+    if (lora != NULL && fused->is_gated && !collect_adapters(queue, &few, lora)) {
+        return true; /* noted */
+    }
+    if (lora != NULL && !fused->is_gated && epilogue.is_accumulating) {
+        add_adapters(queue, few, lora);
+    }
+    const bool is_done = few_matmul(queue, few);
+    if (lora != NULL && !fused->is_gated && !epilogue.is_accumulating) {
+        add_adapters(queue, few, lora);
+    }
+    return is_done;
 }

@@ -20,7 +20,8 @@ typedef struct lore_cuda_few {
     const lore_cuda_weight *w;
     const float *norm; /* of f32 rows: an RMS norm before the product; or NULL */
     float eps;
-    bool is_gated; /* w is [2f, d], gate first; out [n, f] */
+    bool is_gated;      /* w is [2f, d], gate first; out [n, f] */
+    const float *added; /* [n, 2f] of a gated product, to the sums before the activation; or NULL */
 } lore_cuda_few;
 
 /* Whether these weights can be read so, by so many rows, which begin at multiples of 16 bytes. */

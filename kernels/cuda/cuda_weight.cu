@@ -153,7 +153,7 @@ lore_status lore_cuda_weight_pack(lore_backend *backend, const lore_matrix *part
     packed->base = {backend, rows, parts[0].cols, size_bytes};
     cudaError_t error = cudaSetDevice(own->device);
     if (error == cudaSuccess) {
-        error = cudaMalloc(&packed->values, size_bytes > 0 ? size_bytes : 1);
+        error = lore_cuda_malloc(own, &packed->values, size_bytes > 0 ? size_bytes : 1);
     }
     if (error == cudaSuccess) {
         error = copy_parts(packed, parts, count);
