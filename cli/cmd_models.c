@@ -523,8 +523,11 @@ int lore_cmd_models(lore_cli *cli, int argc, char **argv)
     const lore_flag flags[] = {
         {"dir", 0, LORE_FLAG_TEXT, &folder, "FOLDER", "info: of this model folder", 0, 0},
     };
-    if (argc > 1 && strcmp(argv[1], "quantize") == 0) { /* these two have flags of their own */
+    if (argc > 1 && strcmp(argv[1], "quantize") == 0) { /* these have flags of their own */
         return lore_cmd_models_quantize(cli, argc, argv);
+    }
+    if (argc > 1 && strcmp(argv[1], "merge-lora") == 0) {
+        return lore_cmd_models_merge(cli, argc, argv);
     }
     if (argc > 1 && strcmp(argv[1], "pull") == 0) {
         return lore_cmd_models_pull(cli, argc, argv);
@@ -539,7 +542,8 @@ int lore_cmd_models(lore_cli *cli, int argc, char **argv)
     }
     if (strcmp(verb, "info") != 0) {
         return lore_cli_misuse(cli,
-                               "models list | info [MODEL...] | pull OWNER/NAME | quantize ...");
+                               "models list | info [MODEL...] | pull OWNER/NAME | quantize ... | "
+                               "merge-lora ...");
     }
     return folder != NULL ? run_info(cli, &folder, 1)
                           : run_info(cli, words.items + 1, words.count - 1);

@@ -33,13 +33,26 @@ const lore_command lore_commands[] = {
     {"collections", "list | create NAME | delete NAME [flags]", "the collections of the folder", "",
      lore_cmd_collections},
     {"models",
-     "list | info [MODEL...] | pull OWNER/NAME[@REV] | quantize FOLDER NEW-FOLDER [flags]",
-     "what the models are; fetch them; write them in fewer bits",
+     "list | info [MODEL...] | pull OWNER/NAME[@REV] | quantize FOLDER NEW-FOLDER |\n"
+     "            merge-lora MODEL ADAPTER NEW-FOLDER [flags]",
+     "what the models are; fetch them; write them in fewer bits, or with an adapter",
      "info, without a model: those of the configuration. pull fetches a repository of the hub\n"
      "(HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE) into the data folder; from then on OWNER/NAME is a\n"
-     "model wherever a folder is. quantize reads any model folder and writes a new one. `models\n"
-     "pull --help` and `models quantize --help` list their flags.\n",
+     "model wherever a folder is. quantize reads any model folder and writes a new one;\n"
+     "merge-lora one with an adapter (a PEFT folder) added to its weights. `models pull --help`,\n"
+     "`models quantize --help` and `models merge-lora --help` list their flags.\n",
      lore_cmd_models},
+    {"adapters",
+     "list | add NAME FOLDER | remove NAME |\n"
+     "            convert MODEL ADAPTER NEW-FOLDER [flags]",
+     "LoRA adapters: those of `lore serve`; folders of other trainers",
+     "list says where each is (disk, loading, host, device, failed) and how large; add and remove\n"
+     "are for the process that serves the data folder: a name for a PEFT folder, checked before\n"
+     "anybody can ask for it; one that goes takes no requests any more and waits for those under\n"
+     "way. convert reads what MLX-LM, torchtune, kohya's scripts, diffusers, NeMo and trainers\n"
+     "with fused matrices write (a folder, or a safetensors file), and writes what lore and PEFT\n"
+     "read, for one model. `adapters convert --help` lists its flags.\n",
+     lore_cmd_adapters},
     {"bench", "[WHAT [DOCUMENTS]] [flags]", "measure this machine",
      "WHAT is one of these; without it all of them, briefly:\n"
      "  ops      the operations of the backends at the shapes of the models\n"

@@ -276,21 +276,18 @@ static lore_status write_index(writer *w)
 
 static lore_status write_config(writer *w, const char *folder)
 {
-    lore_buf json;
-    lore_json *old = NULL;
+    lore_buf old, json;
+    lore_buf_init(&old, 0);
     lore_buf_init(&json, 0);
-    lore_status status = lore_model_json(folder, "config.json", w->limits, &old, w->err);
-    if (status == LORE_OK && !lore_json_is_object(old)) {
-        status =
-            lore_fail(w->err, LORE_ERR_CORRUPT, "'%s/config.json' must hold an object", folder);
-    }
+    lore_status status = lore_model_read(folder, "config.json", w->limits, &old, w->err);
     if (status == LORE_OK) {
-        status = lore_quantize_plan_config(&w->plan, w->options->to, old, &json, w->err);
+        status =
+            lore_quantize_plan_config(&w->plan, w->options->to, lore_buf_str(&old), &json, w->err);
     }
     if (status == LORE_OK) {
         status = write_json(w, "config.json", &json);
     }
-    lore_json_free(old);
+    lore_buf_destroy(&old);
     lore_buf_destroy(&json);
     return status;
 }

@@ -8,7 +8,8 @@
  * tensors lie by the size of their elements, largest first, so that all are aligned. */
 #include "models/quantize_plan_int.h"
 
-#include <stdio.h>
+#include "models/config_edit_int.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -243,87 +244,38 @@ lore_status lore_quantize_plan_make(const lore_weights *weights,
 
 void lore_quantize_plan_file(const lore_quantize_plan *plan, int32_t shard, char *name, size_t cap)
 {
-    if (plan->shard_count == 1) {
-        snprintf(name, cap, "model.safetensors");
-    } else {
-        snprintf(name, cap, "model-%05d-of-%05d.safetensors", shard + 1, plan->shard_count);
-    }
+    lore_safetensors_file(shard, plan->shard_count, name, cap);
 }
 
 /* ---- JSON ---- */
-
-static void write_tensor(lore_json_writer *json, const lore_output *o)
-{
-    char name[LORE_TENSOR_NAME_CAP + 32];
-    snprintf(name, sizeof name, LORE_STR_FMT, LORE_STR_ARG(o->name));
-    lore_json_object(json, name);
-    lore_json_string(json, "dtype", lore_str_from(o->dtype));
-    lore_json_array(json, "shape");
-    for (int32_t i = 0; i < o->rank; i++) {
-        lore_json_int(json, NULL, o->shape[i]);
-    }
-    lore_json_end(json);
-    lore_json_array(json, "data_offsets");
-    lore_json_int(json, NULL, (int64_t)o->offset);
-    lore_json_int(json, NULL, (int64_t)(o->offset + o->size_bytes));
-    lore_json_end(json);
-    lore_json_end(json);
-}
 
 lore_status lore_quantize_plan_header(const lore_quantize_plan *plan, int32_t shard, lore_buf *out,
                                       lore_error *err)
 {
     lore_json_writer json;
-    const size_t start = out->len;
-    lore_buf_append(out, LORE_STR("\0\0\0\0\0\0\0\0"));
-    lore_json_write_begin(&json, out);
-    lore_json_object(&json, NULL);
-    lore_json_object(&json, "__metadata__");
-    lore_json_string(&json, "format", LORE_STR("pt")); /* transformers asks for it */
-    lore_json_end(&json);
+    lore_safetensors_begin(&json, out);
     for (int32_t i = 0; i < plan->item_count; i++) {
         const lore_item *item = &plan->items[i];
         for (int32_t k = 0; item->shard == shard && k < item->output_count; k++) {
-            write_tensor(&json, &item->outputs[k]);
+            lore_safetensors_add(&json, &item->outputs[k]);
         }
     }
-    lore_json_end(&json);
-    while (!lore_buf_failed(out) && (out->len - start) % 8 != 0) {
-        lore_buf_byte(out, ' ');
-    }
-    if (lore_buf_failed(out)) {
-        return fail_memory(err);
-    }
-    const uint64_t length = out->len - start - 8;
-    for (int i = 0; i < 8; i++) {
-        out->ptr[start + (size_t)i] = (char)(length >> (8 * i));
-    }
-    return LORE_OK;
+    return lore_safetensors_end(&json, err);
 }
 
 lore_status lore_quantize_plan_index(const lore_quantize_plan *plan, lore_buf *out, lore_error *err)
 {
-    char file[64], name[LORE_TENSOR_NAME_CAP + 32];
     lore_json_writer json;
     int64_t bytes = 0;
-    lore_json_write_begin(&json, out);
-    lore_json_object(&json, NULL);
-    lore_json_object(&json, "weight_map");
+    lore_safetensors_index_begin(&json, out);
     for (int32_t i = 0; i < plan->item_count; i++) {
         const lore_item *item = &plan->items[i];
-        lore_quantize_plan_file(plan, item->shard, file, sizeof file);
         for (int32_t k = 0; k < item->output_count; k++) {
             bytes += (int64_t)item->outputs[k].size_bytes;
-            snprintf(name, sizeof name, LORE_STR_FMT, LORE_STR_ARG(item->outputs[k].name));
-            lore_json_string(&json, name, lore_str_from(file));
+            lore_safetensors_index_add(&json, &item->outputs[k], item->shard, plan->shard_count);
         }
     }
-    lore_json_end(&json);
-    lore_json_object(&json, "metadata");
-    lore_json_int(&json, "total_size", bytes);
-    lore_json_end(&json);
-    lore_json_end(&json);
-    return lore_buf_failed(out) ? fail_memory(err) : LORE_OK;
+    return lore_safetensors_index_end(&json, bytes, err);
 }
 
 /* The names of all matrices of one form; without all, only those that no class name covers. */
@@ -383,7 +335,7 @@ static void write_quantization(lore_json_writer *json, const lore_quantize_plan 
                                lore_dtype to)
 {
     const bool is_i4 = to == LORE_I4, has_i8 = has_form(plan, LORE_ITEM_I8);
-    lore_json_object(json, "quantization_config");
+    lore_json_object(json, NULL);
     lore_json_string(json, "quant_method", LORE_STR("compressed-tensors"));
     lore_json_string(json, "format",
                      !is_i4   ? LORE_STR("int-quantized")
@@ -408,27 +360,18 @@ static void write_quantization(lore_json_writer *json, const lore_quantize_plan 
     lore_json_end(json);
 }
 
-lore_status lore_quantize_plan_config(const lore_quantize_plan *plan, lore_dtype to,
-                                      const lore_json *old, lore_buf *out, lore_error *err)
+lore_status lore_quantize_plan_config(const lore_quantize_plan *plan, lore_dtype to, lore_str old,
+                                      lore_buf *out, lore_error *err)
 {
     lore_json_writer json;
-    lore_buf member;
-    lore_status status = LORE_OK;
-    lore_buf_init(&member, 0);
-    lore_json_write_begin(&json, out);
-    lore_json_object(&json, NULL);
-    for (const lore_json *n = lore_json_first(old); n != NULL && status == LORE_OK;
-         n = lore_json_next(n)) {
-        lore_str key = lore_json_key(n);
-        if (lore_str_equal(key, LORE_STR("quantization_config"))) {
-            continue;
-        }
-        lore_buf_reset(&member);
-        status = lore_json_print(n, &member, err);
-        lore_json_raw(&json, key.ptr, lore_buf_str(&member));
-    }
+    lore_buf value;
+    lore_buf_init(&value, 0);
+    lore_json_write_begin(&json, &value);
     write_quantization(&json, plan, to);
-    lore_json_end(&json);
-    lore_buf_destroy(&member);
-    return status == LORE_OK && lore_buf_failed(out) ? fail_memory(err) : status;
+    const lore_config_edit edit = {"quantization_config", lore_buf_str(&value), true};
+    lore_status status = lore_buf_failed(&value)
+                             ? fail_memory(err)
+                             : lore_config_edit_text(old, "config.json", &edit, 1, out, err);
+    lore_buf_destroy(&value);
+    return status;
 }

@@ -4,6 +4,7 @@
 #define LORE_MODELS_QUANTIZE_PLAN_INT_H
 
 #include "models/quantize.h"
+#include "models/safetensors_write_int.h"
 #include "models/weights_int.h"
 
 typedef enum lore_item_form {
@@ -14,16 +15,6 @@ typedef enum lore_item_form {
 } lore_item_form;
 
 enum { LORE_OUTPUTS_MAX = 3 };
-
-/* One tensor of the new files. */
-typedef struct lore_output {
-    lore_str name;
-    const char *dtype;
-    size_t element_bytes, size_bytes;
-    size_t offset; /* in the data of its file */
-    int32_t rank;
-    int64_t shape[LORE_TENSOR_RANK_MAX];
-} lore_output;
 
 /* One tensor of the old files, or one matrix, and what becomes of it. */
 typedef struct lore_item {
@@ -53,8 +44,7 @@ LORE_MUST_USE lore_status lore_quantize_plan_make(const lore_weights *weights,
                                                   lore_error *err);
 /* config.json with its new quantization_config. */
 LORE_MUST_USE lore_status lore_quantize_plan_config(const lore_quantize_plan *plan, lore_dtype to,
-                                                    const lore_json *old, lore_buf *out,
-                                                    lore_error *err);
+                                                    lore_str old, lore_buf *out, lore_error *err);
 /* The header of one file, length in front. */
 LORE_MUST_USE lore_status lore_quantize_plan_header(const lore_quantize_plan *plan, int32_t shard,
                                                     lore_buf *out, lore_error *err);

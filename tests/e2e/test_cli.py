@@ -15,6 +15,7 @@ import time
 import unittest
 
 from served import ROOT, binary
+from tensors import numbers, write_adapter, write_tensors
 
 COMMANDS = ["ingest", "query", "chat", "serve", "documents", "collections", "models", "bench", "doctor", "config", "version"]
 HERON = "# Herons\n\n## Nesting\n\nThe heron builds its nest in the tallest pine.\n\n## Food\n\nThe heron eats frogs at dawn.\n"
@@ -169,6 +170,44 @@ class CliTest(unittest.TestCase):
         self.lore("models", "quantize", "--to", "int8", "--calibration", "/nowhere", encoder, other, code=1, words="/nowhere")
         self.assertFalse(os.path.exists(other))
         self.assertIn("no text was given", self.lore("models", "quantize", "--to", "int8", encoder, other))
+
+    def test_merge_lora(self):
+        decoder = self.json("models", "info")["models"][1]["folder"]
+        config = json.loads(pathlib.Path(decoder, "config.json").read_text())
+        width, ffn = config["hidden_size"], config["intermediate_size"]
+        adapter, module = self.folder / "adapter", "model.layers.0.mlp.up_proj"
+        write_adapter(adapter, module, ffn, width)
+        merge = ["models", "merge-lora"]
+        out = str(self.folder / "merged")
+        self.lore(*merge, decoder, str(adapter), out, code=1, words="is quantised")
+        self.lore(*merge, "--to", "int8", decoder, str(adapter), out, code=2, words="--to must be")
+        self.lore(*merge, "--to", "bf16", decoder, str(adapter), code=2, words="NEW-FOLDER")
+        self.lore(*merge, "--to", "bf16", decoder, decoder, out, code=1, words="adapter_config.json")
+        self.assertFalse(os.path.exists(out))
+        done = self.json(*merge, "--to", "bf16", decoder, str(adapter), out)
+        self.assertEqual((done["modules"], done["dtype"], done["untied"], done["files"]), (1, "bf16", False, 1))
+        found = self.json("models", "info", "--dir", out)["models"][0]
+        self.assertEqual((found["dtype"], found["parameters"]), ("bf16", self.json("models", "info", "--dir", decoder)["models"][0]["parameters"]))
+        self.lore(*merge, "--to", "bf16", decoder, str(adapter), out, code=1, words="exists")
+        self.lore(*merge, "--to", "bf16", decoder, str(adapter), decoder, code=1, words="exists")
+        # The same adapter as MLX-LM would have written it, converted, makes the same weights.
+        rank, a, b = 2, numbers(2 * width), numbers(2 * ffn, 7)
+        mlx, peft = self.folder / "mlx", str(self.folder / "peft")
+        write_tensors(mlx / "adapters.safetensors", {
+            f"{module}.lora_a": ([width, rank], [a[k * width + i] for i in range(width) for k in range(rank)]),
+            f"{module}.lora_b": ([rank, ffn], [b[i * rank + k] for k in range(rank) for i in range(ffn)])})
+        (mlx / "adapter_config.json").write_text(json.dumps({"fine_tune_type": "lora", "lora_parameters": {"rank": 2, "scale": 1.5}}))
+        self.assertEqual(self.json("adapters", "convert", decoder, str(mlx), peft)["modules"], 1)
+        again = str(self.folder / "again")
+        self.assertIn("1 matrices of", self.lore(*merge, "--to", "bf16", decoder, peft, again))
+        self.assertEqual(self.json("models", "info", "--dir", again)["models"][0]["fingerprint"], found["fingerprint"])
+        self.lore("adapters", "convert", decoder, str(mlx), peft, code=1, words="exists")
+        self.lore("adapters", "convert", decoder, str(mlx), code=2, words="NEW-FOLDER")
+        self.lore("adapters", "convert", "--alpha", "-1", decoder, str(mlx), again, code=2, words="--alpha")
+        (mlx / "adapter_config.json").unlink()
+        other = str(self.folder / "other")
+        self.lore("adapters", "convert", decoder, str(mlx), other, code=1, words="--alpha")
+        self.assertIn("of rank 2", self.lore("adapters", "convert", "--alpha", "3", decoder, str(mlx / "adapters.safetensors"), other))
 
     def test_bench(self):
         figures = self.json("bench", "ops", "--case-ms", "1", "--only", "decode qkv 1x")["ops"]

@@ -18,6 +18,7 @@ import unittest
 
 from kills import KINDS, Kills, build_preload, verify
 from served import ROOT, SHARED, Served, binary
+from tensors import write_adapter
 
 SAMPLES = SHARED / "data" / "sample-docs"
 HERON = "# Herons\n\n## Nesting\n\nThe heron builds its nest in the tallest pine.\n"
@@ -614,6 +615,10 @@ class DiskTest(Case):
         disk = self.mount("disk", "size=4m")
         self.lore("models", "quantize", "--to", "int4", str(ROOT / "weights" / "decoder"), str(disk / "model"), code=1,
                   words=[str(disk / "model"), "No space left"])
+        self.assertEqual(list(disk.iterdir()), [])
+        write_adapter(self.folder / "adapter", "model.layers.0.mlp.up_proj", 1536, 512)
+        self.lore("models", "merge-lora", "--to", "bf16", str(ROOT / "weights" / "decoder"), str(self.folder / "adapter"),
+                  str(disk / "model"), code=1, words=[str(disk / "model"), "No space left"])
         self.assertEqual(list(disk.iterdir()), [])
 
     def check_read_only(self, data):

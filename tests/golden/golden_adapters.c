@@ -1,5 +1,8 @@
 /* What adapters change, on every decoder family, is what PEFT changes: of each module u^T D v, as
- * adapters/cases.jsonl has it (made by make_adapters.py). And a folder as PEFT wrote it is read. */
+ * adapters/cases.jsonl has it (made by make_adapters.py), in memory and in the weights of a merged
+ * folder. And a folder as PEFT wrote it is read. */
+#include "models/merge_lora.h"
+#include "models/quantize_int.h"
 #include "models/weights_int.h"
 #include "tests/unit/adapter_fixture.h"
 
@@ -148,6 +151,75 @@ static void compare(const lore_json *root, lore_dtype dtype)
     lore_weights_close(weights);
 }
 
+static double value_of(const lore_tensor *t, int32_t row, int32_t col)
+{
+    const size_t at = ((size_t)row * (size_t)t->shape[1] + (size_t)col) * t->type->size_bytes;
+    uint16_t half = 0;
+    float value = 0;
+    if (t->type->dtype == LORE_F32) {
+        memcpy(&value, t->data + at, sizeof value);
+        return (double)value;
+    }
+    memcpy(&half, t->data + at, sizeof half);
+    return (double)(t->type->dtype == LORE_F16 ? lore_f16_to_f32(half) : lore_bf16_to_f32(half));
+}
+
+/* u^T (W' - W) v; a head that had the table's weights has its own now. */
+static double u_difference_v(const lore_weights *base, const lore_weights *merged,
+                             const char *module)
+{
+    static float u[SIDE_MAX], v[SIDE_MAX];
+    char name[300];
+    double sum = 0;
+    snprintf(name, sizeof name, "%s.weight", module);
+    const lore_tensor *to = lore_weights_find(merged, lore_str_from(name));
+    const lore_tensor *from = lore_weights_find(base, lore_str_from(name));
+    from = from != NULL ? from : lore_weights_find(base, LORE_STR("model.embed_tokens.weight"));
+    CHECK(to != NULL && from != NULL && to->type->dtype == LORE_F32);
+    const int32_t rows = (int32_t)to->shape[0], cols = (int32_t)to->shape[1];
+    CHECK(rows <= SIDE_MAX && cols <= SIDE_MAX);
+    adapter_fill("u", u, rows);
+    adapter_fill("v", v, cols);
+    for (int32_t i = 0; i < rows; i++) {
+        for (int32_t k = 0; k < cols; k++) {
+            sum += (double)u[i] * (value_of(to, i, k) - value_of(from, i, k)) * (double)v[k];
+        }
+    }
+    return sum;
+}
+
+static void compare_merged(const lore_json *root)
+{
+    static const lore_dtype F32 = LORE_F32;
+    char base[512], adapter[512], merged[512], family[64];
+    lore_error err = {0};
+    lore_limits limits = ADAPTER_LIMITS;
+    limits.model_file_bytes_max = LIMITS.model_file_bytes_max;
+    const lore_merge_options options = {.to = &F32};
+    lore_merge_result result;
+    lore_weights *after = NULL;
+    snprintf(family, sizeof family, LORE_STR_FMT,
+             LORE_STR_ARG(lore_json_str(lore_json_get(root, "family"))));
+    snprintf(base, sizeof base, GOLDEN_FOLDER "/families/%s", family);
+    snprintf(adapter, sizeof adapter, "%s/%s", check_temp_dir(), family); /* of compare() */
+    snprintf(merged, sizeof merged, "%s/merged", check_temp_dir());
+    CHECK_OK(lore_merge_lora(base, adapter, merged, &limits, &options, &result, &err), &err);
+    CHECK_OK(lore_weights_open(merged, &LIMITS, &after, &err), &err);
+    lore_weights *before = weights_of(family);
+    const lore_json *changes = lore_json_get(root, "changes");
+    CHECK_INT(result.modules, lore_json_count(changes));
+    for (const lore_json *n = lore_json_first(changes); n != NULL; n = lore_json_next(n)) {
+        char module[256];
+        const double wanted = lore_json_number(lore_json_next(lore_json_first(n)));
+        snprintf(module, sizeof module, LORE_STR_FMT,
+                 LORE_STR_ARG(lore_json_str(lore_json_first(n))));
+        CHECK_NEAR(u_difference_v(before, after, module), wanted, 1e-5 * (1 + fabs(wanted)));
+    }
+    lore_weights_close(after);
+    lore_weights_close(before);
+    lore_folder_abort(merged);
+}
+
 TEST(changes_are_those_of_peft)
 {
     lore_error err = {0};
@@ -161,6 +233,7 @@ TEST(changes_are_those_of_peft)
         CHECK_OK(lore_json_parse(line, 16, &root, &err), &err);
         compare(root, LORE_F32);
         compare(root, LORE_BF16); /* which holds these values */
+        compare_merged(root);
         lore_json_free(root);
     }
     CHECK_INT(cases, 14);
