@@ -449,7 +449,8 @@ static lore_status write_answer(writing *w, lore_error *err)
                                   .sampling = w->query->sampling,
                                   .stop = w->query->stop,
                                   .stop_count = w->query->stop_count,
-                                  .salt = salt_of(w->query)};
+                                  .salt = salt_of(w->query),
+                                  .adapter = w->answer->adapter};
     w->answer->prompt_tokens = prompt.tokens.count;
     const lore_config *config = w->answerer->config;
     w->guard = (lore_guard){.evidence = &w->evidence,
@@ -464,6 +465,10 @@ static lore_status write_answer(writing *w, lore_error *err)
     }
     announce(w);
     status = follow_stream(w, stream, submitted_ns, &outcome, &finish, err);
+    const lore_error *reason = finish == LORE_FINISH_ERROR ? lore_stream_error(stream) : NULL;
+    if (status == LORE_OK && reason != NULL) { /* a quotation would pass for the adapter's words */
+        status = lore_fail(err, reason->status, "%s", reason->message);
+    }
     lore_stream_cancel(stream);
     lore_stream_release(stream);
     if (status != LORE_OK) {
@@ -540,9 +545,11 @@ lore_status lore_answer_run(const lore_answerer *answerer, const lore_query *que
                           .model = answerer->engine != NULL
                                        ? lore_engine_info(answerer->engine)->name
                                        : "extractive"};
-    if (query->adapter.len > 0) {
-        return lore_fail(err, LORE_ERR_NOT_FOUND, "adapter: there is no adapter '" LORE_STR_FMT "'",
-                         LORE_STR_ARG(query->adapter));
+    lore_status status = /* its load begins while passages are found */
+        lore_engine_choose(answerer->engine, query->adapter, query->mode == LORE_MODE_ANSWER,
+                           &result.adapter, err);
+    if (status != LORE_OK) {
+        return lore_error_prefix(err, "adapter");
     }
     if (query->prompt_name.len > 0 && find_template(answerer, query->prompt_name) == NULL) {
         return lore_fail(err, LORE_ERR_NOT_FOUND,
@@ -562,8 +569,8 @@ lore_status lore_answer_run(const lore_answerer *answerer, const lore_query *que
                  .start_ns = lore_clock_ns()};
     lore_buf_init(&w.text, (size_t)answerer->config->limits.arena_bytes_max);
     lore_buf_init(&w.pending, (size_t)answerer->config->limits.arena_bytes_max);
-    lore_status status = lore_question_choose(
-        query, (size_t)answerer->config->limits.question_bytes_max, arena, &result.question, err);
+    status = lore_question_choose(query, (size_t)answerer->config->limits.question_bytes_max, arena,
+                                  &result.question, err);
     if (status == LORE_OK) {
         status = find_passages(&w, err);
     }

@@ -35,7 +35,7 @@ typedef struct lore_query { /* strings borrowed; limits checked by whoever fille
     lore_str prompt_name; /* empty: "default" */
     const lore_prompt_variable *variables;
     int32_t variable_count;
-    lore_str adapter;   /* empty: none; any other is LORE_ERR_NOT_FOUND until adapters exist */
+    lore_str adapter;   /* as lore_engine_choose takes it */
     int32_t max_tokens; /* 0: config */
     lore_sampling sampling;
     const lore_str *stop;
@@ -62,6 +62,7 @@ typedef struct lore_answer {
     lore_citation *citations;
     int32_t citation_count;
     const char *model; /* "lore-small"; "extractive" without a decoder */
+    lore_str adapter;  /* empty: none */
     const char *prompt_name;
     const char *finish_reason; /* stop, length, cancelled */
     int32_t prompt_tokens, completion_tokens;
@@ -89,7 +90,8 @@ typedef struct lore_answer_events { /* all may be NULL; on the caller's thread, 
     bool (*is_gone)(void *self); /* polled while waiting; true: cancel */
 } lore_answer_events;
 
-/* LORE_ERR_BUSY (engine queue full), LORE_ERR_NOT_FOUND (collection, prompt, adapter),
+/* LORE_ERR_BUSY (engine queue full), LORE_ERR_NOT_FOUND (collection, prompt, adapter), why an
+ * adapter could not be loaded,
  * LORE_ERR_INVALID, LORE_ERR_CANCELLED, LORE_ERR_TIMEOUT, ... */
 LORE_MUST_USE lore_status lore_answer_run(const lore_answerer *answerer, const lore_query *query,
                                           const lore_answer_events *events, lore_arena *arena,

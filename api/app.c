@@ -395,6 +395,9 @@ static lore_status open_parts(lore_app *app, lore_app_needs needs, lore_error *e
         *err = engine_err;
         status = engine_status;
     }
+    if (status == LORE_OK && needs.engine) {
+        status = lore_app_open_adapters(app, needs.service, err);
+    }
     if (status == LORE_OK && (needs.engine || needs.prompts)) {
         status = open_prompts(app, err);
     }

@@ -63,6 +63,14 @@ LORE_MUST_USE lore_status lore_app_begin_document(lore_app *app, size_t bytes,
                                                   bool (*is_cancelled)(void *self), void *self,
                                                   lore_error *err);
 void lore_app_end_document(lore_app *app, size_t bytes); /* the same number */
+/* Call found(self, spec, is_named) for each adapter of the configuration: of its names, and of the
+ * folders in its folders. Strings live in the arena, or in config. Fails as found, or as a folder
+ * that cannot be read. */
+typedef lore_status (*lore_app_adapter_found)(void *self, const lore_adapter_spec *spec,
+                                              bool is_named, lore_error *err);
+LORE_MUST_USE lore_status lore_app_find_adapters(const lore_config *config,
+                                                 lore_app_adapter_found found, void *self,
+                                                 lore_arena *arena, lore_error *err);
 /* What config->device means on this machine; LORE_ERR_INVALID for a word it does not know. auto is
  * the first GPU where this lore is built for them and the GPU can be opened, else the processor,
  * and the log says why. */

@@ -251,6 +251,64 @@ static void print_engine(const lore_app *app, lore_buf *out)
     print_counter(out, "lore_engine_steps_total", "Steps of the decoder.", stats.steps);
 }
 
+/* Those in memory, each by its name, which needs no escapes (adapters.h). */
+static lore_status print_loaded(lore_adapters *adapters, lore_buf *out, lore_error *err)
+{
+    lore_arena arena;
+    lore_adapter_view *list = NULL;
+    int32_t count = 0;
+    lore_arena_init(&arena, 0);
+    lore_status status = lore_adapters_list(adapters, &arena, &list, &count, err);
+    print_head(out, "lore_adapter_size_bytes", "gauge", "Of an adapter that is in memory.");
+    for (int32_t i = 0; status == LORE_OK && i < count; i++) {
+        const lore_adapter_view *view = &list[i];
+        if (!view->is_leaving &&
+            (view->state == LORE_ADAPTER_HOST || view->state == LORE_ADAPTER_DEVICE)) {
+            lore_buf_printf(
+                out, "lore_adapter_size_bytes{adapter=\"" LORE_STR_FMT "\",state=\"%s\"} %zu\n",
+                LORE_STR_ARG(view->name), lore_adapter_state_name(view->state),
+                view->info.size_bytes);
+        }
+    }
+    lore_arena_destroy(&arena);
+    return status;
+}
+
+static lore_status print_adapters(const lore_app *app, lore_buf *out, lore_error *err)
+{
+    lore_adapters *adapters = app->engine != NULL ? lore_engine_adapters(app->engine) : NULL;
+    if (adapters == NULL) {
+        return LORE_OK;
+    }
+    lore_adapters_stats stats;
+    lore_adapters_get_stats(adapters, &stats);
+    print_head(out, "lore_adapters", "gauge", "Adapters by where they are.");
+    for (int state = 0; state < LORE_ADAPTER_STATES; state++) {
+        lore_buf_printf(out, "lore_adapters{state=\"%s\"} %d\n",
+                        lore_adapter_state_name((lore_adapter_state)state),
+                        (int)stats.by_state[state]);
+    }
+    print_gauge(out, "lore_adapter_requests", "Requests that hold an adapter.", stats.requests);
+    print_gauge(out, "lore_adapter_device_bytes", "Adapters in the decoder's memory.",
+                (double)stats.device_bytes);
+    print_gauge(out, "lore_adapter_device_bytes_max", "What they may take of it.",
+                (double)stats.device_bytes_max);
+    print_gauge(out, "lore_adapter_host_bytes", "Adapters in host memory.",
+                (double)stats.host_bytes);
+    print_gauge(out, "lore_adapter_host_bytes_max", "What they may take of it.",
+                (double)stats.host_bytes_max);
+    print_counter(out, "lore_adapter_loads_total", "Loads into the decoder's memory.", stats.loads);
+    print_counter(out, "lore_adapter_failures_total", "Loads that failed.", stats.failures);
+    print_head(out, "lore_adapter_load_seconds_total", "counter", "Time of all loads together.");
+    lore_buf_printf(out, "lore_adapter_load_seconds_total %.9g\n", (double)stats.load_ns / 1e9);
+    print_head(out, "lore_adapter_evictions_total", "counter", "Adapters that made room.");
+    lore_buf_printf(out, "lore_adapter_evictions_total{memory=\"device\"} %" PRId64 "\n",
+                    stats.device_evictions);
+    lore_buf_printf(out, "lore_adapter_evictions_total{memory=\"host\"} %" PRId64 "\n",
+                    stats.host_evictions);
+    return print_loaded(adapters, out, err);
+}
+
 static lore_status print_index(const lore_app *app, lore_buf *out, lore_error *err)
 {
     if (app->index == NULL) {
@@ -334,12 +392,15 @@ lore_status lore_metrics_print(lore_metrics *metrics, const lore_app *app, lore_
                   metrics->refused);
     lore_lock_release(&metrics->lock);
     print_engine(app, out);
+    lore_status status = print_adapters(app, out, err);
     if (app->log != NULL) {
         print_counter(out, "lore_request_log_dropped_total",
                       "Requests that the request log could not take.",
                       lore_request_log_dropped(app->log));
     }
-    lore_status status = print_index(app, out, err);
+    if (status == LORE_OK) {
+        status = print_index(app, out, err);
+    }
     print_process(metrics, out);
     return status;
 }

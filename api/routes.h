@@ -87,6 +87,8 @@ void lore_request_id(const char *given, char out[LORE_REQUEST_ID_CAP]);
  * object; the others write whole objects. */
 void lore_routes_write_document(lore_json_writer *w, const lore_document_info *document);
 void lore_routes_write_chunk(lore_json_writer *w, const lore_chunk *chunk, lore_arena *arena);
+void lore_routes_write_adapters(const lore_adapter_view *list, int32_t count,
+                                const lore_adapters_stats *stats, lore_buf *out);
 void lore_routes_write_collections(const lore_collection_info *list, int32_t count, lore_buf *out);
 
 #endif

@@ -26,5 +26,11 @@ lore_status lore_route_delete_collection(lore_service *service, lore_http_reques
                                          lore_http_reply *reply, lore_error *err);
 lore_status lore_route_get_collections(lore_service *service, lore_http_request *request,
                                        lore_http_reply *reply, lore_error *err);
+lore_status lore_route_get_adapters(lore_service *service, lore_http_request *request,
+                                    lore_http_reply *reply, lore_error *err);
+lore_status lore_route_load_adapter(lore_service *service, lore_http_request *request,
+                                    lore_http_reply *reply, lore_error *err);
+lore_status lore_route_unload_adapter(lore_service *service, lore_http_request *request,
+                                      lore_http_reply *reply, lore_error *err);
 
 #endif

@@ -79,6 +79,7 @@ static lore_status begin_query(lore_service *service, lore_http_request *request
     *run_out = run;
     request->entry.mode = lore_str_from(lore_mode_name(run->parsed.query.mode));
     request->entry.question = run->parsed.query.question;
+    request->entry.adapter = run->parsed.query.adapter;
     return join_collections(&run->parsed.query, request->arena, &request->entry.collection, err);
 }
 

@@ -137,7 +137,11 @@ void lore_wire_answer(const lore_answer *answer, bool with_passages, lore_buf *o
     lore_json_string(&w, "object", LORE_STR("lore.answer"));
     lore_json_int(&w, "created", answer->created);
     lore_json_string(&w, "model", lore_str_from(answer->model));
-    lore_json_null(&w, "adapter");
+    if (answer->adapter.len > 0) {
+        lore_json_string(&w, "adapter", answer->adapter);
+    } else {
+        lore_json_null(&w, "adapter");
+    }
     lore_json_string(&w, "answer", answer->text);
     lore_json_boolean(&w, "refused", answer->is_refused);
     lore_json_string(&w, "mode", lore_str_from(lore_mode_name(answer->mode)));
@@ -280,7 +284,11 @@ static lore_str error_param(const lore_error *error)
                                          "min_p",
                                          "repetition_penalty",
                                          "presence_penalty",
-                                         "frequency_penalty"};
+                                         "frequency_penalty",
+                                         "lora_name",
+                                         "lora_path",
+                                         "load_inplace",
+                                         "pinned"};
     if (error->status != LORE_ERR_INVALID && error->status != LORE_ERR_LIMIT) {
         return (lore_str){NULL, 0};
     }

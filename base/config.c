@@ -88,6 +88,13 @@ enum { PATH_CAP = 1024 };
     INTEGER(model_json_bytes_max, 64 * MIB, KIB, GIB, "bytes of config.json or tokenizer.json")    \
     INTEGER(adapter_file_bytes_max, 8 * GIB, KIB, 1024 * GIB, "bytes of the file of an adapter")   \
     INTEGER(adapter_rank_max, 512, 1, 65536, "rank of an adapter")                                 \
+    INTEGER(adapters_max, 4096, 0, 1048576, "adapters that have a name; 0: adapters are off")      \
+    INTEGER(adapter_bytes_max, 0, 0, 1024 * GIB,                                                   \
+            "bytes of adapters in the decoder's memory; 0: 1 GiB, of a GPU a sixteenth of what "   \
+            "is free, 8 GiB at most")                                                              \
+    INTEGER(adapter_host_bytes_max, 0, 0, 1024 * GIB,                                              \
+            "bytes of adapters kept in host memory to be there sooner again; 0: 256 MiB, for a "   \
+            "decoder on a GPU 4 GiB")                                                              \
     INTEGER(encoder_tokens_max, 8192, 16, 131072,                                                  \
             "tokens of one text that an encoder reads, or the model's maximum where that is less")
 
@@ -106,6 +113,11 @@ enum { PATH_CAP = 1024 };
     TEXT(chat_template, "auto", NULL,                                                              \
          "how conversations are written for the decoder: auto (as its folder says), chatml, "      \
          "llama2, llama3, mistral, alpaca, or a file")                                             \
+    TEXT(adapters, "none", NULL,                                                                   \
+         "LoRA adapters of the decoder, with commas between them: NAME=FOLDER, or a folder whose " \
+         "folders are adapters; none: no others than are loaded while serving")                    \
+    TEXT(adapters_pinned, "none", NULL,                                                            \
+         "names of adapters, with commas between them, that never leave the decoder's memory")     \
     INSTALLED(prompts, "prompts", "folder of the prompt templates")                                \
     TEXT(listen, "127.0.0.1:8080", NULL, "address and port of the HTTP service")                   \
     TEXT(log_level, "warn", "error|warn|info|debug", "least important events that are logged")     \

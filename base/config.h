@@ -67,6 +67,10 @@ typedef struct lore_limits {
     int64_t model_json_bytes_max;   /* 64 MiB: config.json, tokenizer.json */
     int64_t adapter_file_bytes_max; /* 8 GiB: read whole, so that a change of it harms nobody */
     int64_t adapter_rank_max;       /* 512 */
+    int64_t adapters_max;           /* 4,096 names; 0: adapters are off */
+    int64_t adapter_bytes_max;      /* in the decoder's memory; 0: 1 GiB, of a GPU a sixteenth */
+    int64_t adapter_host_bytes_max; /* of host memory, to be there sooner again; 0: 256 MiB, 4 GiB
+                                       where the decoder is on a GPU */
     int64_t encoder_tokens_max;     /* 8,192 of one text; longer ones are cut as at the model's own
                                        maximum */
 } lore_limits;
@@ -81,11 +85,13 @@ typedef struct lore_config {
                             prefix */
     char reranker[1024]; /* model folder of a cross-encoder; default "none" */
     char decoder[1024]; /* model folder; default weights/decoder; "none": extractive answers only */
-    char chat_template[1024]; /* auto, a built-in one, or a file; see generation/template.h */
-    char prompts[1024];       /* folder of prompt templates; default prompts/ found likewise */
-    char listen[128];         /* 127.0.0.1:8080 */
-    char log_level[8];        /* warn */
-    int64_t threads;          /* 0: all cores this process may use */
+    char chat_template[1024];   /* auto, a built-in one, or a file; see generation/template.h */
+    char adapters[4096];        /* "none", or NAME=FOLDER and folders of adapters, with commas */
+    char adapters_pinned[1024]; /* "none", or names with commas */
+    char prompts[1024];         /* folder of prompt templates; default prompts/ found likewise */
+    char listen[128];           /* 127.0.0.1:8080 */
+    char log_level[8];          /* warn */
+    int64_t threads;            /* 0: all cores this process may use */
     /* ingest */
     int64_t chunk_tokens;            /* 200: target length of a chunk */
     int64_t chunk_overlap_sentences; /* 1 */

@@ -18,10 +18,10 @@ typedef struct ask_flags {
     lore_flag_list collections, stop, variables;
     int64_t top_k, max_tokens, seed;
     double temperature;
-    const char *filter, *mode, *adapter, *prompt;
+    const char *filter, *mode, *adapter, *adapters, *prompt;
 } ask_flags;
 
-enum { ASK_FLAGS = 11 };
+enum { ASK_FLAGS = 12 };
 
 static const ask_flags ASK_DEFAULTS = {.seed = -1, .temperature = NAN};
 
@@ -38,7 +38,10 @@ static void list_flags(ask_flags *ask, lore_flag flags[ASK_FLAGS])
          "answer, extract (quote only), context (passages), prompt", 0, 0},
         {"prompt", 'p', LORE_FLAG_TEXT, &ask->prompt, "NAME[@VERSION]", "prompt template", 0, 0},
         {"var", 0, LORE_FLAG_LIST, &ask->variables, "NAME=VALUE", "variable of the template", 0, 0},
-        {"adapter", 0, LORE_FLAG_TEXT, &ask->adapter, "NAME", "LoRA adapter", 0, 0},
+        {"adapter", 0, LORE_FLAG_TEXT, &ask->adapter, "NAME", "LoRA adapter, one of --adapters", 0,
+         0},
+        {"adapters", 0, LORE_FLAG_TEXT, &ask->adapters, "LIST",
+         "NAME=FOLDER,... and folders of adapters", 0, 0},
         {"max-tokens", 0, LORE_FLAG_INTEGER, &ask->max_tokens, "N", "length of the answer", 1,
          1 << 17},
         {"temperature", 't', LORE_FLAG_NUMBER, &ask->temperature, "X", "0: the likeliest words", 0,
@@ -211,12 +214,19 @@ static lore_status ask_app(lore_app *app, const lore_wire_query *parsed, lore_wr
 
 /* A template that is named must exist in every mode, so that a wrong name is not found out later.
  */
-static lore_status open_for(const lore_cli *cli, const ask_flags *ask, lore_mode mode,
-                            lore_app *app, lore_error *err)
+static lore_status open_for(lore_cli *cli, const ask_flags *ask, lore_mode mode, lore_app *app,
+                            lore_error *err)
 {
     lore_app_needs needs = {
         .embedder = true, .reranker = true, .index = true, .prompts = ask->prompt != NULL};
-    needs.engine = mode == LORE_MODE_ANSWER || mode == LORE_MODE_PROMPT;
+    needs.engine = mode == LORE_MODE_ANSWER || mode == LORE_MODE_PROMPT || ask->adapter != NULL;
+    if (ask->adapters != NULL) {
+        lore_status status =
+            lore_config_set(&cli->config, LORE_STR("adapters"), lore_str_from(ask->adapters), err);
+        if (status != LORE_OK) {
+            return status;
+        }
+    }
     return lore_app_open(&cli->config, needs, app, err);
 }
 

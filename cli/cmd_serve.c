@@ -39,6 +39,23 @@ static void print_ready_json(const lore_cli *cli, const lore_app *app, const lor
     fflush(stdout);
 }
 
+static void print_adapters(const lore_app *app)
+{
+    lore_adapters *adapters = app->engine != NULL ? lore_engine_adapters(app->engine) : NULL;
+    lore_adapters_stats stats = {0};
+    int32_t count = 0;
+    if (adapters != NULL) {
+        lore_adapters_get_stats(adapters, &stats);
+    }
+    for (int state = 0; state < LORE_ADAPTER_STATES; state++) {
+        count += stats.by_state[state];
+    }
+    if (count > 0) {
+        printf("  adapters    %d, %.1f MB of them loaded\n", (int)count,
+               (double)stats.device_bytes / 1e6);
+    }
+}
+
 static lore_status print_ready(lore_cli *cli, lore_app *app, const lore_http *http, lore_error *err)
 {
     lore_collection_info *list = NULL;
@@ -60,6 +77,7 @@ static lore_status print_ready(lore_cli *cli, lore_app *app, const lore_http *ht
                lore_backend_describe(app->decode_backend), (double)info->weight_bytes / (1 << 30),
                (double)info->kv_bytes / (1 << 30));
     }
+    print_adapters(app);
     printf("  encoder     %s\n", lore_embedder_name(app->embedder));
     printf("  data        %s\n", cli->config.data);
     for (int32_t i = 0; i < count; i++) {
@@ -144,24 +162,37 @@ static lore_status serve(lore_cli *cli, lore_app *app, lore_error *err)
     return status;
 }
 
+/* A flag that stands for a key; NULL: not given. */
+static lore_status set_text(lore_cli *cli, const char *key, const char *value, lore_error *err)
+{
+    return value == NULL
+               ? LORE_OK
+               : lore_config_set(&cli->config, lore_str_from(key), lore_str_from(value), err);
+}
+
 int lore_cmd_serve(lore_cli *cli, int argc, char **argv)
 {
     lore_error err = {0};
     lore_flag_list words = {0};
-    const char *listen = NULL;
+    const char *listen = NULL, *adapters = NULL, *pinned = NULL;
     const lore_flag flags[] = {
         {"listen", 'l', LORE_FLAG_TEXT, &listen, "ADDR:PORT", "where to listen (127.0.0.1:8080)", 0,
          0},
+        {"adapters", 0, LORE_FLAG_TEXT, &adapters, "LIST",
+         "LoRA adapters: NAME=FOLDER,... and folders of adapters", 0, 0},
+        {"pin", 0, LORE_FLAG_TEXT, &pinned, "NAME,...",
+         "adapters that never leave the decoder's memory", 0, 0},
     };
-    int code = lore_cli_parse(cli, flags, 1, argc, argv, &words);
+    int code = lore_cli_parse(cli, flags, sizeof flags / sizeof flags[0], argc, argv, &words);
     if (code != LORE_EXIT_CONTINUE) {
         return code;
     }
     if (words.count > 0) {
         return lore_cli_misuse(cli, "serve takes no argument '%s'", words.items[0]);
     }
-    if (listen != NULL &&
-        lore_config_set(&cli->config, LORE_STR("listen"), lore_str_from(listen), &err) != LORE_OK) {
+    if (set_text(cli, "listen", listen, &err) != LORE_OK ||
+        set_text(cli, "adapters", adapters, &err) != LORE_OK ||
+        set_text(cli, "adapters_pinned", pinned, &err) != LORE_OK) {
         return lore_cli_misuse(cli, "%s", err.message);
     }
     const sigset_t set = ending_signals();

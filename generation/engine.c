@@ -7,77 +7,51 @@
  * on it belongs to the engine thread, which alone touches decoder and scheduler and allocates
  * nothing.
  *
+ * A request whose adapter is not in memory is parked, in order of arrival, and goes to the
+ * scheduler when it is; the others do not wait for it.
+ *
  * What crosses threads: the request pointer (channel), tokens and the cancel flag (stream), those
  * to be woken (waker), the count of unfinished requests and the order to stop (atomics below), the
- * statistics (under stats_lock).
+ * statistics (under stats_lock), what is loaded (adapters, whose thread wakes this one with an item
+ * of the channel that is no request).
  *
  * Invariants
- * 1. unfinished >= requests in the channel + live requests, and never above request_cap once a
+ * 1. unfinished >= requests in the channel + parked + live ones, and never above request_cap once a
  *    submit has returned: so neither the channel nor the scheduler can be full when one arrives.
  * 2. `live` holds exactly the requests that the scheduler has; live[i]->live_index is i.
- * 3. Each request ends in finish_request, once: one last event, its memory freed.
+ * 3. Each request ends in end_request, once: one last event, its lease and its memory given back.
  *
  * States of the engine: serving -> draining (lore_engine_stop: the channel is closed) -> aborting
- * (the deadline has passed) -> ended (channel and `live` empty, the thread returns). */
-#include "generation/engine.h"
+ * (the deadline has passed) -> ended (channel, `parked` and `live` empty, the thread returns). */
+#include "generation/engine_state_int.h"
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "base/thread.h"
-#include "generation/engine_int.h"
-#include "generation/request_int.h"
-#include "generation/waker.h"
 
-#include <stdatomic.h>
-
-#define HOST_CACHED_BYTES ((int64_t)64 << 20)
-#define QUIET_NS ((int64_t)5 * 1000 * 1000) /* before each part of what is done while idle */
+#define PARKED_NS ((int64_t)20 * 1000 * 1000) /* how often an idle engine looks after who waits */
+#define QUIET_NS ((int64_t)5 * 1000 * 1000)   /* before each part of what is done while idle */
 enum {
-    BOUND_MAX = 1 << 20,   /* of rows, sequences and queue: far above use, far below overflow */
-    PIECE_ROWS_FIRST = 64, /* beside running answers, until the speed is known */
-    STEPS_MAX = 2,         /* in flight */
-    PIECE_ROWS_MIN = 16, /* however slow: weights are read for every step, and prompts must go on */
-    NOT_STOPPING = -1
-};
-
-struct lore_engine {
-    lore_engine_model model;
-    lore_limits limits;
-    int32_t rows_max, sequences_max;
-    int32_t steps_max;          /* in flight */
-    int32_t request_cap;        /* running and waiting together */
-    lore_request_bounds bounds; /* const after the start */
-    lore_chan *arrivals;
-    lore_thread thread;
-
-    /* Relaxed: a bare count; requests themselves are handed over by the channel's lock. */
-    atomic_int_least32_t unfinished;
-    /* Absolute deadline of lore_engine_stop, 0 none, or NOT_STOPPING. Relaxed: nothing else is
-     * published with it, and the closed channel wakes the thread. */
-    _Atomic int64_t stop_deadline_ns;
-
-    /* The engine thread's alone. */
-    lore_sched *sched;
-    lore_waker waker;    /* started where two steps are in flight */
-    lore_request **live; /* [request_cap] */
-    int32_t live_count;
-    /* Submitted and not collected: the first so many, oldest first. */
-    struct {
-        const lore_step *step;
-        int64_t submitted_ns;
-    } flights[STEPS_MAX];
-    int32_t flight_count;
-    int64_t collected_ns; /* when the last step was */
-    bool is_prepared;     /* no shape of steps is left to get ready for */
-    int64_t row_ns;  /* a row of a step with pieces of prompts takes, smoothed; 0: not known yet */
-    int32_t *ids;    /* [sequences_max] drawn by the step */
-    float *logprobs; /* [sequences_max] */
-
-    lore_lock stats_lock; /* guards stats */
-    lore_sched_stats stats;
+    PIECE_ROWS_MIN = 16 /* however slow: weights are read for every step, and prompts must go on */
 };
 
 /* ---- requests, on the asking thread ---- */
+
+static lore_status refuse_adapter(const lore_engine *engine, lore_str name, lore_error *err)
+{
+    return lore_fail(
+        err, LORE_ERR_NOT_FOUND, "there is no adapter '" LORE_STR_FMT "': %s", LORE_STR_ARG(name),
+        engine == NULL ? "no decoder is loaded" : "the decoder takes none (limits.adapters_max)");
+}
+
+static void drop_request(lore_engine *engine, lore_request *req)
+{
+    if (req->adapter != NULL) {
+        lore_adapters_release(engine->adapters, req->adapter);
+    }
+    lore_stream_release(req->stream); /* ours, and what would have been the caller's */
+    lore_stream_release(req->stream);
+    lore_request_free(req);
+}
 
 static lore_status hand_over(lore_engine *engine, const lore_generation *generation,
                              lore_stream **stream_out, lore_error *err)
@@ -87,12 +61,21 @@ static lore_status hand_over(lore_engine *engine, const lore_generation *generat
     if (status != LORE_OK) {
         return status;
     }
+    if (generation->adapter.len > 0) {
+        req->arrived_ns = lore_clock_ns();
+        status =
+            engine->adapters != NULL
+                ? lore_adapters_lease(engine->adapters, generation->adapter, &req->adapter, err)
+                : refuse_adapter(engine, generation->adapter, err);
+    }
+    if (status != LORE_OK) {
+        drop_request(engine, req);
+        return status;
+    }
     lore_stream *stream = req->stream; /* after the send, req may be gone already */
     status = lore_chan_try_send(engine->arrivals, req);
     if (status != LORE_OK) {
-        lore_stream_release(stream);
-        lore_stream_release(stream);
-        lore_request_free(req);
+        drop_request(engine, req);
         LORE_ASSERT(status == LORE_ERR_CANCELLED); /* invariant 1: the channel is not full */
         return lore_fail(err, LORE_ERR_CANCELLED, "the engine is stopping");
     }
@@ -148,18 +131,35 @@ static void send_tokens(lore_engine *engine, lore_request *req, int32_t until, l
     }
 }
 
-/* The last event, then the end of the request. The place is given back first, so that whoever has
- * seen the last event can submit again at once. */
+/* The last event, then the end of the request. Place and lease are given back first, so that
+ * whoever has seen the last event can submit again, or unload, at once. */
+static void end_request(lore_engine *engine, lore_request *req, int32_t until, lore_finish finish,
+                        int32_t cut_bytes)
+{
+    atomic_fetch_sub_explicit(&engine->unfinished, 1, memory_order_relaxed);
+    send_tokens(engine, req, until, finish, cut_bytes);
+    lore_stream_release(req->stream);
+    lore_request_free(req);
+}
+
+/* One that the scheduler had. */
 static void finish_request(lore_engine *engine, lore_request *req, int32_t until,
                            lore_finish finish, int32_t cut_bytes)
 {
     lore_request *moved = engine->live[--engine->live_count];
     engine->live[req->live_index] = moved;
     moved->live_index = req->live_index;
-    atomic_fetch_sub_explicit(&engine->unfinished, 1, memory_order_relaxed);
-    send_tokens(engine, req, until, finish, cut_bytes);
-    lore_stream_release(req->stream);
-    lore_request_free(req);
+    if (req->adapter != NULL) {
+        lore_adapters_leave(engine->adapters, req->adapter, engine->steps);
+    }
+    end_request(engine, req, until, finish, cut_bytes);
+}
+
+/* One that still waited for its adapter, which is out of `parked`. */
+static void finish_parked(lore_engine *engine, lore_request *req, lore_finish finish)
+{
+    lore_adapters_release(engine->adapters, req->adapter);
+    end_request(engine, req, 0, finish, 0);
 }
 
 /* lore_sched_token: one drawn token, or the end of a sequence without one. */
@@ -189,7 +189,7 @@ static bool take_token(void *self, void *owner, int32_t ticket, int32_t id, floa
     return false;
 }
 
-static void add_request(lore_engine *engine, lore_request *req)
+static void add_request(lore_engine *engine, lore_request *req, uint64_t adapter, int32_t slot)
 {
     lore_sequence_request sequence = {.tokens = req->tokens,
                                       .prompt_count = req->prompt_count,
@@ -197,12 +197,76 @@ static void add_request(lore_engine *engine, lore_request *req)
                                       .sampling = req->sampling,
                                       .tops = lore_stream_tops(req->stream),
                                       .salt = req->salt,
+                                      .adapter = adapter,
+                                      .adapter_slot = slot,
                                       .cached_tokens = &req->cached_tokens,
                                       .owner = req};
     lore_status status = lore_sched_add(engine->sched, &sequence, &req->ticket, NULL);
     LORE_ASSERT(status == LORE_OK); /* submit has checked the size, invariant 1 the room */
     req->live_index = engine->live_count;
     engine->live[engine->live_count++] = req;
+}
+
+/* False: it waits on. */
+static bool unpark(lore_engine *engine, lore_request *req)
+{
+    lore_error err;
+    int32_t slot = -1;
+    uint64_t serial = 0;
+    if (lore_stream_is_cancelled(req->stream)) {
+        finish_parked(engine, req, LORE_FINISH_CANCELLED);
+        return true;
+    }
+    lore_status status =
+        lore_adapters_enter(engine->adapters, req->adapter, req->arrived_ns, &slot, &serial, &err);
+    if (status == LORE_ERR_BUSY) {
+        return false;
+    }
+    if (status == LORE_OK) {
+        add_request(engine, req, serial, slot);
+    } else {
+        lore_stream_set_error(req->stream, &err);
+        finish_parked(engine, req, LORE_FINISH_ERROR);
+    }
+    return true;
+}
+
+/* Empty what slots nobody uses, let in who can be let in. */
+static void look_after_adapters(lore_engine *engine)
+{
+    int32_t kept = 0;
+    if (engine->adapters == NULL) {
+        return;
+    }
+    lore_adapters_settle(engine->adapters, engine->steps);
+    for (int32_t i = 0; i < engine->parked_count; i++) {
+        lore_request *req = engine->parked[i];
+        if (!unpark(engine, req)) {
+            engine->parked[kept++] = req;
+        }
+    }
+    engine->parked_count = kept;
+}
+
+void lore_engine_nudge(void *self)
+{
+    lore_engine *engine = self;
+    if (!atomic_exchange(&engine->is_nudged, true) &&
+        lore_chan_try_send(engine->arrivals, &engine->is_nudged) != LORE_OK) {
+        atomic_store(&engine->is_nudged, false); /* closed: the engine looks by itself then */
+    }
+}
+
+static void take_item(lore_engine *engine, void *item)
+{
+    lore_request *req = item;
+    if (item == (void *)&engine->is_nudged) {
+        atomic_store(&engine->is_nudged, false);
+    } else if (req->adapter != NULL) {
+        engine->parked[engine->parked_count++] = req;
+    } else {
+        add_request(engine, req, 0, -1);
+    }
 }
 
 /* Wait for a request. Where none comes for a while, the model gets ready for one more shape of
@@ -225,20 +289,38 @@ static lore_status wait_for_arrival(lore_engine *engine, void **item)
     return lore_chan_recv(engine->arrivals, item, 0);
 }
 
-/* Take all that has arrived; with nothing to do, wait for one. False: closed and nothing left. */
+/* Nothing can be done before something arrives, or an adapter does. False: closed and nothing left.
+ */
+static bool wait_idle(lore_engine *engine)
+{
+    void *item = NULL;
+    const bool is_parked = engine->parked_count > 0;
+    const int64_t look_ns = lore_clock_ns() + PARKED_NS;
+    lore_waker_send(&engine->waker);
+    lore_status status = is_parked ? lore_chan_recv(engine->arrivals, &item, look_ns)
+                                   : wait_for_arrival(engine, &item);
+    if (status == LORE_OK) {
+        take_item(engine, item);
+    } else if (is_parked && status == LORE_ERR_CANCELLED) {
+        lore_adapters_wait(engine->adapters, look_ns);
+    }
+    return status == LORE_OK || is_parked;
+}
+
+/* Take all that has arrived; with nothing to do, wait for it. False: as wait_idle. */
 static bool take_arrivals(lore_engine *engine)
 {
     void *item = NULL;
     if (engine->live_count == 0 && engine->flight_count == 0) {
-        lore_waker_send(&engine->waker);
-        if (wait_for_arrival(engine, &item) != LORE_OK) {
+        look_after_adapters(engine); /* whose slots the last step has left */
+        if (engine->live_count == 0 && !wait_idle(engine)) {
             return false;
         }
-        add_request(engine, item);
     }
     while (lore_chan_try_recv(engine->arrivals, &item) == LORE_OK) {
-        add_request(engine, item);
+        take_item(engine, item);
     }
+    look_after_adapters(engine);
     return true;
 }
 
@@ -248,6 +330,7 @@ static lore_status collect_step(lore_engine *engine, lore_error *err)
     lore_status status =
         engine->model.collect(engine->model.self, engine->ids, engine->logprobs, err);
     engine->flight_count--;
+    engine->steps.collected++;
     engine->flights[0] = engine->flights[1];
     return status;
 }
@@ -265,8 +348,11 @@ static void end_all(lore_engine *engine, lore_finish finish)
 static void take_cancels(lore_engine *engine)
 {
     int64_t deadline_ns = atomic_load_explicit(&engine->stop_deadline_ns, memory_order_relaxed);
-    if (deadline_ns != NOT_STOPPING && lore_deadline_passed(deadline_ns)) {
+    if (deadline_ns != LORE_NOT_STOPPING && lore_deadline_passed(deadline_ns)) {
         end_all(engine, LORE_FINISH_CANCELLED);
+        while (engine->parked_count > 0) {
+            finish_parked(engine, engine->parked[--engine->parked_count], LORE_FINISH_CANCELLED);
+        }
         return;
     }
     for (int32_t i = 0; i < engine->live_count; i++) {
@@ -292,10 +378,11 @@ static void learn_pieces(lore_engine *engine, const lore_step *step, int64_t ela
     lore_sched_limit_pieces(engine->sched, rows > PIECE_ROWS_MIN ? (int32_t)rows : PIECE_ROWS_MIN);
 }
 
-static void publish_stats(lore_engine *engine)
+void lore_engine_publish_stats(lore_engine *engine)
 {
     lore_sched_stats stats;
     lore_sched_get_stats(engine->sched, &stats);
+    stats.waiting += engine->parked_count;
     lore_lock_acquire(&engine->stats_lock);
     engine->stats = stats;
     lore_lock_release(&engine->stats_lock);
@@ -334,7 +421,7 @@ static void run_step(lore_engine *engine)
 {
     const lore_step *step = lore_sched_plan(engine->sched);
     const bool has_rows = step->batch.rows > 0;
-    publish_stats(engine); /* a step can be long: what runs now is to be seen now */
+    lore_engine_publish_stats(engine); /* a step can be long: what runs now is to be seen now */
     if (has_rows) {
         lore_error err;
         engine->flights[engine->flight_count].step = step;
@@ -345,6 +432,7 @@ static void run_step(lore_engine *engine)
             return;
         }
         engine->flight_count++;
+        engine->steps.submitted++;
     }
     lore_waker_send(&engine->waker); /* now that the device has work */
     if (engine->flight_count == engine->steps_max || (!has_rows && engine->flight_count > 0)) {
@@ -354,7 +442,7 @@ static void run_step(lore_engine *engine)
     }
 }
 
-static void *run_engine(void *self)
+void *lore_engine_run(void *self)
 {
     lore_engine *engine = self;
     if (engine->steps_max > 1) {
@@ -363,216 +451,13 @@ static void *run_engine(void *self)
     while (take_arrivals(engine)) {
         take_cancels(engine);
         run_step(engine);
-        publish_stats(engine);
+        lore_engine_publish_stats(engine);
     }
     lore_waker_stop(&engine->waker);
     return NULL;
 }
 
-/* ---- start and stop ---- */
-
-static lore_status bounded(int64_t value, const char *name, int32_t *out, lore_error *err)
-{
-    if (value < 1 || value > BOUND_MAX) {
-        return lore_fail(err, LORE_ERR_INVALID, "limits.%s is %lld, must be 1 to %d", name,
-                         (long long)value, (int)BOUND_MAX);
-    }
-    *out = (int32_t)value;
-    return LORE_OK;
-}
-
-static lore_status read_bounds(lore_engine *engine, lore_error *err)
-{
-    const lore_limits *limits = &engine->limits;
-    int32_t queue = 0;
-    lore_status status =
-        bounded(limits->step_tokens_max, "step_tokens_max", &engine->rows_max, err);
-    if (status == LORE_OK) {
-        status = bounded(limits->batch_sequences_max, "batch_sequences_max", &engine->sequences_max,
-                         err);
-    }
-    if (status == LORE_OK) {
-        status = bounded(limits->queue_requests_max, "queue_requests_max", &queue, err);
-    }
-    engine->request_cap = engine->sequences_max + queue;
-    return status;
-}
-
-static void close_engine(lore_engine *engine)
-{
-    lore_sched_free(engine->sched);
-    lore_free(engine->live);
-    lore_free(engine->ids);
-    lore_free(engine->logprobs);
-    lore_chan_free(engine->arrivals);
-    lore_lock_destroy(&engine->stats_lock);
-    if (engine->model.close != NULL) {
-        engine->model.close(engine->model.self);
-    }
-    lore_free(engine);
-}
-
-/* A host's memory that was never used costs nothing, so that only some of it is kept in use; a
- * GPU's pages are taken in any case. */
-static void limit_cached(lore_engine *engine, const lore_decoder_info *info)
-{
-    int64_t bytes = engine->limits.kv_cached_bytes_max;
-    if (bytes == 0) {
-        bytes = info->kv_on_device ? info->kv_bytes : HOST_CACHED_BYTES;
-    }
-    if (bytes < info->kv_bytes) {
-        const double kept = (double)bytes / (double)info->kv_bytes;
-        const int32_t pages = (int32_t)(kept * info->page_count);
-        lore_sched_limit_cached(engine->sched, pages > 0 ? pages : 1);
-    }
-}
-
-static lore_status make_parts(lore_engine *engine, lore_error *err)
-{
-    const lore_decoder_info *info = engine->model.info;
-    engine->steps_max = info->steps_in_flight >= STEPS_MAX ? STEPS_MAX : 1;
-    lore_sched_options options = {.rows_max = engine->rows_max,
-                                  .sequences_max = engine->sequences_max,
-                                  .waiting_max = engine->request_cap,
-                                  .context = info->context,
-                                  .page_tokens = info->page_tokens,
-                                  .page_count = info->page_count,
-                                  .eos_ids = info->eos_ids,
-                                  .eos_count = info->eos_count,
-                                  .steps_in_flight = engine->steps_max,
-                                  .turn_tokens = info->turn_tokens};
-    lore_status status = lore_sched_new(&options, &engine->sched, err);
-    if (status != LORE_OK) {
-        return status;
-    }
-    limit_cached(engine, info);
-    if (engine->limits.step_ms_max > 0) {
-        lore_sched_limit_pieces(engine->sched, PIECE_ROWS_FIRST);
-    }
-    engine->arrivals = lore_chan_new((size_t)engine->request_cap);
-    engine->live = lore_alloc_zero((size_t)engine->request_cap, sizeof(lore_request *));
-    engine->ids = lore_alloc_zero((size_t)engine->sequences_max, sizeof(int32_t));
-    engine->logprobs = lore_alloc_zero((size_t)engine->sequences_max, sizeof(float));
-    if (engine->arrivals == NULL || engine->live == NULL || engine->ids == NULL ||
-        engine->logprobs == NULL) {
-        return lore_fail(err, LORE_ERR_NOMEM, "out of memory for the engine");
-    }
-    int32_t vocab = lore_tokenizer_vocab(engine->model.tokenizer);
-    size_t longest = 0;
-    for (int32_t id = 0; id < vocab; id++) {
-        size_t bytes = lore_tokenizer_bytes(engine->model.tokenizer, id).len;
-        longest = bytes > longest ? bytes : longest;
-    }
-    engine->bounds = (lore_request_bounds){&engine->limits, info, engine->sched, longest};
-    return LORE_OK;
-}
-
-lore_status lore_engine_start_model(const lore_engine_model *model, const lore_limits *limits,
-                                    lore_engine **engine_out, lore_error *err)
-{
-    lore_engine *engine = lore_alloc_zero(1, sizeof *engine);
-    if (engine == NULL) {
-        if (model->close != NULL) {
-            model->close(model->self);
-        }
-        return lore_fail(err, LORE_ERR_NOMEM, "out of memory for the engine");
-    }
-    engine->model = *model;
-    engine->is_prepared = model->prepare == NULL;
-    engine->limits = *limits;
-    atomic_init(&engine->unfinished, 0);
-    atomic_init(&engine->stop_deadline_ns, NOT_STOPPING);
-    lore_lock_init(&engine->stats_lock);
-    lore_status status = read_bounds(engine, err);
-    if (status == LORE_OK) {
-        status = make_parts(engine, err);
-    }
-    if (status == LORE_OK) {
-        publish_stats(engine);
-        status = lore_thread_start(&engine->thread, "engine", run_engine, engine, err);
-    }
-    if (status != LORE_OK) {
-        close_engine(engine);
-        return status;
-    }
-    *engine_out = engine;
-    return LORE_OK;
-}
-
-static lore_status submit_step(void *self, const lore_step *step, lore_error *err)
-{
-    return lore_decoder_submit(self, step, err);
-}
-
-static lore_status collect_draws(void *self, int32_t *ids, float *logprobs, lore_error *err)
-{
-    return lore_decoder_collect(self, ids, logprobs, err);
-}
-
-static lore_status prepare_shape(void *self, bool *is_done, lore_error *err)
-{
-    return lore_decoder_prepare(self, is_done, err);
-}
-
-static void close_decoder(void *self)
-{
-    lore_decoder_close(self);
-}
-
-lore_status lore_engine_kv_dtype(const lore_config *config, const lore_backend *backend,
-                                 lore_dtype *dtype, lore_error *err)
-{
-    lore_str name = lore_str_from(config->kv_dtype);
-    bool is_auto = name.len == 0 || lore_str_equal(name, LORE_STR("auto"));
-    if (is_auto && lore_backend_get_kind(backend) != LORE_BACKEND_REF) {
-        *dtype = LORE_BF16;
-    } else if (is_auto || lore_str_equal(name, LORE_STR("f32"))) {
-        *dtype = LORE_F32;
-    } else if (lore_str_equal(name, LORE_STR("bf16"))) {
-        *dtype = LORE_BF16;
-    } else {
-        return lore_fail(err, LORE_ERR_INVALID, "kv_dtype is '%s', must be auto, f32 or bf16",
-                         config->kv_dtype);
-    }
-    return LORE_OK;
-}
-
-lore_status lore_engine_start(const char *folder, lore_backend *backend, const lore_config *config,
-                              lore_engine **engine, lore_error *err)
-{
-    lore_decoder_options options = {0};
-    lore_limits limits = config->limits;
-    lore_limits_settle(&limits, lore_backend_get_kind(backend) == LORE_BACKEND_CUDA);
-    lore_status status = lore_engine_kv_dtype(config, backend, &options.kv_dtype, err);
-    lore_decoder *decoder = NULL;
-    if (status == LORE_OK) {
-        status = lore_decoder_open(folder, backend, &limits, &options, &decoder, err);
-    }
-    if (status != LORE_OK) {
-        return status;
-    }
-    lore_engine_model model = {.self = decoder,
-                               .submit = submit_step,
-                               .collect = collect_draws,
-                               .prepare = prepare_shape,
-                               .close = close_decoder,
-                               .info = lore_decoder_get_info(decoder),
-                               .tokenizer = lore_decoder_tokenizer(decoder)};
-    return lore_engine_start_model(&model, &limits, engine, err);
-}
-
-void lore_engine_stop(lore_engine *engine, int64_t deadline_ns)
-{
-    if (engine == NULL) {
-        return;
-    }
-    /* A deadline before the clock's zero is as passed as any other. */
-    int64_t stop_ns = deadline_ns < 0 ? 1 : deadline_ns;
-    atomic_store_explicit(&engine->stop_deadline_ns, stop_ns, memory_order_relaxed);
-    lore_chan_close(engine->arrivals);
-    lore_thread_join(&engine->thread);
-    close_engine(engine);
-}
+/* ---- facts ---- */
 
 void lore_engine_end_at(lore_engine *engine, int32_t id)
 {
@@ -596,5 +481,31 @@ void lore_engine_get_stats(lore_engine *engine, lore_sched_stats *stats)
     lore_lock_acquire(&engine->stats_lock);
     *stats = engine->stats;
     lore_lock_release(&engine->stats_lock);
-    stats->waiting += (int32_t)lore_chan_count(engine->arrivals);
+    /* A nudge that is counted, or sent meanwhile, is no request. */
+    const int32_t arrived =
+        (int32_t)lore_chan_count(engine->arrivals) - atomic_load(&engine->is_nudged);
+    stats->waiting += arrived > 0 ? arrived : 0;
+}
+
+lore_adapters *lore_engine_adapters(const lore_engine *engine)
+{
+    return engine->adapters;
+}
+
+lore_status lore_engine_choose(const lore_engine *engine, lore_str name, bool is_wanted,
+                               lore_str *adapter, lore_error *err)
+{
+    const bool is_base =
+        name.len == 0 ||
+        (engine != NULL && lore_str_equal(name, lore_str_from(engine->model.info->name)));
+    lore_status status = LORE_OK;
+    if (!is_base) {
+        status = engine != NULL && engine->adapters != NULL
+                     ? lore_adapters_find(engine->adapters, name, is_wanted, err)
+                     : refuse_adapter(engine, name, err);
+    }
+    if (status == LORE_OK) {
+        *adapter = is_base ? (lore_str){NULL, 0} : name;
+    }
+    return status;
 }

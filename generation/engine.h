@@ -7,6 +7,7 @@
 #ifndef LORE_GENERATION_ENGINE_H
 #define LORE_GENERATION_ENGINE_H
 
+#include "generation/adapters.h"
 #include "generation/sched.h"
 
 typedef struct lore_engine lore_engine;
@@ -38,16 +39,22 @@ typedef struct lore_generation {
     int32_t stop_count;
     /* Whom it is asked for. Keys and values of a prompt's beginning are computed once for all
      * requests of equal salt, and the time to the first token shows whether they were there:
-     * whoever must not learn what others ask needs another salt. An adapter belongs in it as well.
-     */
+     * whoever must not learn what others ask needs another salt. Different adapters share nothing
+     * in any case. */
     uint64_t salt;
+    lore_str adapter; /* a name; empty: the base. Its load begins with the submit */
 } lore_generation;
 
-/* LORE_ERR_BUSY (limits.queue_requests_max are waiting while all places of the batch are taken),
+/* Until its adapter is in memory a request waits beside the scheduler, in nobody's way; where the
+ * load fails, the stream ends in LORE_FINISH_ERROR and lore_stream_error says why. Never does the
+ * base answer for an adapter.
+ *
+ * LORE_ERR_BUSY (limits.queue_requests_max are waiting while all places of the batch are taken),
  * LORE_ERR_LIMIT (prompt, answer or stop strings too long, too many biases: the message has both
  * numbers),
  * LORE_ERR_INVALID (an id outside the vocabulary, a sampling parameter out of its range),
- * LORE_ERR_CANCELLED (stopping), LORE_ERR_NOMEM. The caller releases the stream.
+ * LORE_ERR_NOT_FOUND (the adapter; or as its load failed a moment ago), LORE_ERR_CANCELLED
+ * (stopping), LORE_ERR_NOMEM. The caller releases the stream.
  *
  * The same seed gives the same answer always on `ref`; on other backends only as far as the step's
  * shape does not change rounding. */
@@ -56,6 +63,14 @@ LORE_MUST_USE lore_status lore_engine_submit(lore_engine *engine, const lore_gen
 
 const lore_decoder_info *lore_engine_info(const lore_engine *engine);
 const lore_tokenizer *lore_engine_tokenizer(const lore_engine *engine);
-void lore_engine_get_stats(lore_engine *engine, lore_sched_stats *stats); /* any thread */
+/* Any thread. waiting counts requests that wait for their adapter, too. */
+void lore_engine_get_stats(lore_engine *engine, lore_sched_stats *stats);
+/* NULL: limits.adapters_max is 0. */
+lore_adapters *lore_engine_adapters(const lore_engine *engine);
+/* What a client's `model`, `adapter` or `adapter_id` means: *adapter is empty for the base (its
+ * name, or nothing), else the name, of an adapter that there is. is_wanted: a submit will follow,
+ * so that the load may begin. LORE_ERR_NOT_FOUND, as for any name where engine is NULL. */
+LORE_MUST_USE lore_status lore_engine_choose(const lore_engine *engine, lore_str name,
+                                             bool is_wanted, lore_str *adapter, lore_error *err);
 
 #endif

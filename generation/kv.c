@@ -171,6 +171,7 @@ static uint64_t hash_of(const lore_kv *kv, uint64_t parent, lore_kv_scope scope,
                         const int32_t *tokens)
 {
     uint64_t hash = mix(mix(mix(kv->hash_key, parent), scope.salt), scope.form);
+    hash = mix(hash, scope.adapter);
     for (int32_t i = 0; i < kv->page_tokens; i++) {
         hash = mix(hash, (uint32_t)tokens[i]);
     }
@@ -182,6 +183,7 @@ static bool is_key(const lore_kv *kv, int32_t at, uint64_t parent, lore_kv_scope
 {
     const page *p = &kv->pages[at];
     return p->parent == parent && p->scope.salt == scope.salt && p->scope.form == scope.form &&
+           p->scope.adapter == scope.adapter &&
            memcmp(tokens_of(kv, at), tokens, token_bytes(kv)) == 0;
 }
 

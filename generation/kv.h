@@ -18,8 +18,9 @@ typedef struct lore_kv lore_kv;
 
 /* Equal tokens are the same content only within one scope. */
 typedef struct lore_kv_scope {
-    uint64_t salt; /* who may share: lore_generation.salt */
-    uint64_t form; /* ways of computing equal tokens differently (longrope) */
+    uint64_t salt;    /* who may share: lore_generation.salt */
+    uint64_t form;    /* ways of computing equal tokens differently (longrope) */
+    uint64_t adapter; /* the reading of it that computed them; 0: the base */
 } lore_kv_scope;
 
 /* page_count pages of page_tokens tokens each; slots 0..sequences_max-1, each holding tokens_max

@@ -5,6 +5,7 @@
 #ifndef LORE_GENERATION_REQUEST_INT_H
 #define LORE_GENERATION_REQUEST_INT_H
 
+#include "generation/adapters_int.h"
 #include "generation/engine.h"
 #include "generation/stop.h"
 
@@ -21,6 +22,8 @@ typedef struct lore_request {
     lore_stop stop;
     int32_t drawn; /* tokens taken from the scheduler, without an end-of-text token */
     int32_t sent;  /* of these, pushed to the stream */
+    lore_adapter_version *adapter; /* a lease; NULL: the base */
+    int64_t arrived_ns;            /* where it has one */
     int32_t ticket;
     int32_t live_index;
 } lore_request;

@@ -77,11 +77,12 @@ static bool push_step(lore_sched *sched, lore_step_arrays *fill)
     fill->penalties = LORE_PUSH(arena, lore_penalty, batch);
     fill->tops = LORE_PUSH(arena, lore_likely, (int64_t)batch * LORE_TOPS_MAX);
     fill->lengths = LORE_PUSH(arena, int32_t, batch);
+    fill->adapters = LORE_PUSH(arena, int32_t, batch);
     fill->tickets = LORE_PUSH(arena, int32_t, batch);
     return fill->ids != NULL && fill->row_start != NULL && fill->past != NULL &&
            fill->page_start != NULL && fill->pages != NULL && fill->logits_rows != NULL &&
            fill->samples != NULL && fill->penalties != NULL && fill->tops != NULL &&
-           fill->lengths != NULL && fill->tickets != NULL;
+           fill->lengths != NULL && fill->adapters != NULL && fill->tickets != NULL;
 }
 
 static bool push_arrays(lore_sched *sched)
@@ -234,6 +235,8 @@ lore_status lore_sched_add(lore_sched *sched, const lore_sequence_request *reque
         .sampling = request->sampling,
         .tops = request->tops,
         .salt = request->salt,
+        .adapter = request->adapter,
+        .adapter_slot = request->adapter != 0 ? request->adapter_slot : -1,
         .cached_tokens = request->cached_tokens,
         .owner = request->owner,
     };
@@ -246,7 +249,8 @@ lore_status lore_sched_add(lore_sched *sched, const lore_sequence_request *reque
 void lore_sched_enter(lore_sched *sched, lore_sequence *seq)
 {
     const int32_t turn = sched->options.turn_tokens;
-    const lore_kv_scope scope = {.salt = seq->salt, .form = turn > 0 && seq->count > turn};
+    const lore_kv_scope scope = {
+        .salt = seq->salt, .form = turn > 0 && seq->count > turn, .adapter = seq->adapter};
     seq->past = lore_kv_adopt(sched->kv, seq->slot, scope, seq->tokens, seq->count);
 }
 

@@ -43,6 +43,8 @@ typedef struct lore_sequence_request {
     lore_sampling sampling; /* its biases are lent as long as tokens */
     lore_likely *tops;      /* [tokens_max, sampling.tops], filled and lent as tokens are */
     uint64_t salt;          /* pages are shared only with sequences of the same one */
+    uint64_t adapter;       /* and of the same adapter: the serial of its values; 0: none */
+    int32_t adapter_slot;   /* of the decoder, that has it until the sequence is out of all steps */
     /* Not NULL: receives, before the first token is reported, how many tokens of the prompt were
      * found computed. Lent as long as tokens. */
     int32_t *cached_tokens;

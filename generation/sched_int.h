@@ -27,7 +27,8 @@ typedef struct lore_sequence {
     bool is_steered;  /* what is drawn depends on tokens that the host must know */
     lore_sampling sampling;
     lore_likely *tops; /* lent: [total_max - prompt_count, sampling.tops] */
-    uint64_t salt;
+    uint64_t salt, adapter;
+    int32_t adapter_slot; /* -1: none */
     int32_t *cached_tokens;
     void *owner;
 } lore_sequence;
@@ -45,6 +46,7 @@ typedef struct lore_step_arrays {
     lore_penalty *penalties; /* [sequences_max] */
     lore_likely *tops;       /* [sequences_max, LORE_TOPS_MAX], written by the decoder */
     int32_t *lengths;        /* [sequences_max] */
+    int32_t *adapters;       /* [sequences_max] */
     int32_t *tickets;        /* [sequences_max] whose rows they are */
 } lore_step_arrays;
 

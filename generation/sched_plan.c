@@ -84,6 +84,10 @@ static void add_rows(lore_sched *sched, int32_t ticket, int32_t rows)
     fill->tickets[at] = ticket;
     fill->past[at] = seq->past;
     fill->lengths[at] = length_of(seq);
+    fill->adapters[at] = seq->adapter_slot;
+    if (seq->adapter_slot >= 0) {
+        sched->now->step.adapters = fill->adapters; /* a step without any stays without it */
+    }
     if (seq->past < seq->count) {
         memcpy(fill->ids + batch->rows, seq->tokens + seq->past, (size_t)rows * sizeof(int32_t));
     } else {

@@ -8,7 +8,7 @@
  * Invariants
  * 1. taken <= pushed <= cap. Events below `pushed` never change, nor do the tops beside them.
  * 2. The engine writes events[pushed], then pushed; the consumer reads pushed, then events. Tops
- *    are written before the event that they belong to.
+ *    are written before the event that they belong to, the error before the last one.
  * 3. At most one event has a finish, and it is the last one pushed.
  * 4. `holders` counts 2, 1, 0, and LISTED for each list that holds the stream beside; whoever takes
  *    it to 0 frees.
@@ -41,6 +41,7 @@ struct lore_stream {
     int32_t top_count; /* beside each token */
     lore_likely *tops; /* [cap - 1, top_count], behind the events */
     bool is_ended;     /* the engine's alone: the last event has been pushed */
+    lore_error error;  /* written before the last event, read after it; LORE_OK: none */
     lore_lock lock;
     lore_token_event events[];
 };
@@ -93,6 +94,17 @@ lore_stream *lore_stream_new(int32_t tokens_max, int32_t tops)
 lore_likely *lore_stream_tops(lore_stream *stream)
 {
     return stream->tops;
+}
+
+void lore_stream_set_error(lore_stream *stream, const lore_error *error)
+{
+    LORE_ASSERT(!stream->is_ended);
+    stream->error = *error;
+}
+
+const lore_error *lore_stream_error(const lore_stream *stream)
+{
+    return stream->error.status != LORE_OK ? &stream->error : NULL;
 }
 
 /* The sleeping handshake. The consumer sets is_waiting, then looks at pushed once more; the engine

@@ -45,6 +45,9 @@ lore_stream *lore_stream_new(int32_t tokens_max, int32_t tops);
 lore_likely *lore_stream_tops(lore_stream *stream);
 /* At most tokens_max events and one more, nothing after the one that ends the answer (asserted). */
 void lore_stream_push(lore_stream *stream, lore_token_event event);
+/* Why the answer ends in LORE_FINISH_ERROR, where there is a reason that is only this request's.
+ * Before the last event. */
+void lore_stream_set_error(lore_stream *stream, const lore_error *error);
 /* Streams whose consumers are to be woken, first come first. Zeroed: none. A stream in it cannot
  * go, whoever releases it. */
 typedef struct lore_stream_list {
@@ -66,6 +69,9 @@ bool lore_stream_is_cancelled(const lore_stream *stream);
  * taken. */
 LORE_MUST_USE lore_status lore_stream_next(lore_stream *stream, int64_t deadline_ns,
                                            lore_token_event *event);
+/* Once the last event was taken: what lore_stream_set_error said, for as long as the consumer's
+ * reference; NULL: nothing. */
+const lore_error *lore_stream_error(const lore_stream *stream);
 /* The engine notices within one step and still sends a last event. May be called from any thread
  * that knows the consumer's reference to be held, and more than once. */
 void lore_stream_cancel(lore_stream *stream);

@@ -7,6 +7,7 @@
 
 #include "base/mem.h"
 #include "kernels/backend_int.h"
+#include "kernels/lora.h"
 #include "tests/check.h"
 
 enum { DEFERRED_CALLS = 4096 };
@@ -42,6 +43,7 @@ typedef struct deferred_call {
     size_t bytes;
     lore_activation activation;
     lore_epilogue epilogue;
+    lore_lora lora; /* what epilogue.lora, where not NULL, pointed to at the call */
     lore_rope rope;
     lore_pages pages;
     lore_batch batch;
@@ -75,6 +77,15 @@ typedef struct deferred_queue {
 
 /* ---- the list ---- */
 
+static void run_matmul(lore_queue *q, const deferred_call *c)
+{
+    lore_epilogue epilogue = c->epilogue;
+    if (epilogue.lora != NULL) {
+        epilogue.lora = &c->lora;
+    }
+    lore_op_matmul(q, c->out, c->x, c->weight, epilogue);
+}
+
 static void deferred_run(lore_queue *q, const deferred_call *c)
 {
     switch (c->kind) {
@@ -85,7 +96,7 @@ static void deferred_run(lore_queue *q, const deferred_call *c)
         lore_op_rmsnorm(q, c->out, c->x, c->from, c->number);
         return;
     case CALL_MATMUL:
-        lore_op_matmul(q, c->out, c->x, c->weight, c->epilogue);
+        run_matmul(q, c);
         return;
     case CALL_GLU:
         lore_op_glu(q, c->out, c->x, c->activation);
@@ -182,9 +193,12 @@ static void deferred_rmsnorm(lore_queue *q, lore_view out, lore_view x, const fl
 static void deferred_matmul(lore_queue *q, lore_view out, lore_view x, const lore_weight *w,
                             lore_epilogue epilogue)
 {
-    deferred_add(q,
-                 (deferred_call){
-                     .kind = CALL_MATMUL, .out = out, .x = x, .weight = w, .epilogue = epilogue});
+    deferred_call call = {
+        .kind = CALL_MATMUL, .out = out, .x = x, .weight = w, .epilogue = epilogue};
+    if (epilogue.lora != NULL) {
+        call.lora = *epilogue.lora;
+    }
+    deferred_add(q, call);
 }
 
 static void deferred_glu(lore_queue *q, lore_view out, lore_view x, lore_activation activation)

@@ -116,6 +116,7 @@ TEST(finds_full_pages_of_equal_beginnings)
     CHECK_INT(lore_kv_adopt(kv, 0, plain, a, 1), 0);
     CHECK_INT(lore_kv_adopt(kv, 1, (lore_kv_scope){.salt = 1}, b, 20), 0);
     CHECK_INT(lore_kv_adopt(kv, 2, (lore_kv_scope){.form = 1}, b, 20), 0);
+    CHECK_INT(lore_kv_adopt(kv, 3, (lore_kv_scope){.adapter = 1}, b, 20), 0);
     lore_kv_forget(kv);
     CHECK_INT(stats_of(kv).cached, 0);
     CHECK_INT(free_of(kv), 16);

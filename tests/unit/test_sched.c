@@ -268,6 +268,37 @@ TEST(starts_behind_pages_that_are_there)
     lore_sched_free(b.sched);
 }
 
+/* Steps of the base alone have no array; equal prompts of two adapters share nothing. */
+TEST(says_whose_adapter_a_sequence_has)
+{
+    bench b = bench_of(16, 64);
+    int32_t tokens[3][64];
+    lore_error err;
+    add(&b, tokens[0], 6, 10);
+    CHECK(lore_sched_plan(b.sched)->adapters == NULL);
+    apply(&b, 50);
+    for (int32_t i = 1; i < 3; i++) {
+        int32_t ticket = -1, cached = -1;
+        memcpy(tokens[i], tokens[0], 6 * sizeof(int32_t));
+        const lore_sequence_request request = {.tokens = tokens[i],
+                                               .prompt_count = 6,
+                                               .tokens_max = i == 1 ? 1 : 10,
+                                               .adapter = (uint64_t)i,
+                                               .adapter_slot = 2 - i,
+                                               .cached_tokens = &cached,
+                                               .owner = tokens[i]};
+        CHECK_OK(lore_sched_add(b.sched, &request, &ticket, &err), &err);
+        const lore_step *step = lore_sched_plan(b.sched);
+        CHECK_INT(step->batch.sequences, 2);
+        CHECK_INT(step->adapters[0], -1);
+        CHECK_INT(step->adapters[1], 2 - i);
+        CHECK_INT(cached, 0);
+        apply(&b, 50);
+    }
+    lore_sched_abort(b.sched, LORE_FINISH_ERROR, on_token, &b);
+    lore_sched_free(b.sched);
+}
+
 TEST(refuses_what_cannot_run)
 {
     bench b = bench_of(4, 64); /* 16 tokens */
@@ -481,6 +512,7 @@ TEST(survives_every_failing_allocation)
 CHECK_MAIN(cuts_prompts_into_pieces_and_puts_decode_rows_first, ends_in_every_way,
            ends_at_one_more_token, cancels_waiting_and_running_sequences,
            preempts_the_youngest_and_computes_it_again, starts_behind_pages_that_are_there,
-           refuses_what_cannot_run, limits_pieces_beside_running_sequences_only,
-           computes_again_at_the_turn, penalises_prompt_and_answer, hands_on_how_tokens_are_drawn,
+           says_whose_adapter_a_sequence_has, refuses_what_cannot_run,
+           limits_pieces_beside_running_sequences_only, computes_again_at_the_turn,
+           penalises_prompt_and_answer, hands_on_how_tokens_are_drawn,
            survives_every_failing_allocation)

@@ -207,6 +207,7 @@ static lore_engine *start_engine(lore_backend *backend)
     lore_config_default(&config);
     snprintf(config.kv_dtype, sizeof config.kv_dtype, "f32");
     config.limits.kv_bytes_max = 8 << 20;
+    config.limits.adapters_max = 0; /* whose thread would be the one that does not start */
     config.limits.batch_sequences_max = READERS;
     config.limits.step_tokens_max = 2 * READERS;
     CHECK_OK(lore_engine_start(LORE_SOURCE_DIR "/tests/golden/families/llama", backend, &config,
