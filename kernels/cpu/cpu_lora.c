@@ -158,7 +158,8 @@ static size_t lay_out(const lore_queue *queue, const lore_lora *lora, int32_t co
     const int64_t turned_bytes = 4 * v_stride + LORE_LORA_PARTS_MAX * 2 * ALIGN_BYTES;
     const int64_t row_bytes = round_up(4 * (int64_t)cols, ALIGN_BYTES) + 2 * ALIGN_BYTES;
     const int64_t sizes[] = {(int64_t)sizeof *plan,
-                             (rows / BLOCK_ROWS + lora->rows.segments) * (int64_t)sizeof(piece),
+                             (rows / BLOCK_ROWS + lore_host_threads(queue) + lora->rows.segments) *
+                                 (int64_t)sizeof(piece),
                              rows * v_stride * (int64_t)sizeof(float), rows * turned_bytes,
                              lore_host_threads(queue) * BLOCK_ROWS * row_bytes};
     size_t used = 0;
@@ -206,11 +207,15 @@ lore_cpu_lora *lore_cpu_lora_begin(lore_queue *queue, const lore_lora *lora,
                             .x = x};
     atomic_init(&plan->shrunk, 0);
     (void)lay_out(queue, lora, weight->cols, scratch, plan);
+    /* Few rows of one adapter are shared out, too, though each thread then reads all of its A. */
+    const int32_t rows = lora->rows.starts[lora->rows.segments];
+    const int32_t even = (rows + plan->threads - 1) / plan->threads;
+    const int32_t block = even < BLOCK_ROWS ? even : BLOCK_ROWS;
     for (int32_t i = 0; i < lora->rows.segments; i++) {
         const lore_lora_product *product = lore_lora_find(lora, i);
         const int32_t end = lora->rows.starts[i + 1];
-        for (int32_t at = lora->rows.starts[i]; product != NULL && at < end; at += BLOCK_ROWS) {
-            const int32_t count = end - at < BLOCK_ROWS ? end - at : BLOCK_ROWS;
+        for (int32_t at = lora->rows.starts[i]; product != NULL && at < end; at += block) {
+            const int32_t count = end - at < block ? end - at : block;
             plan->pieces[plan->piece_count++] = (piece){product, at, count};
         }
     }
