@@ -134,6 +134,36 @@ static lore_status convert(folder_reader *r, file_format format, const char *pat
                              : lore_model_blame(r->err, status, path);
 }
 
+/* A tokenizer.json without a template: what stands round texts is said by tokenizer_config.json, as
+ * in transformers since version 5. */
+static lore_status add_ends(folder_reader *r, lore_tokenizer *t)
+{
+    static const char *const KEYS[2][2] = {{"add_bos_token", "bos_token"},
+                                           {"add_eos_token", "eos_token"}};
+    int32_t **const ends[2] = {&t->prefix, &t->suffix};
+    int32_t *const counts[2] = {&t->prefix_count, &t->suffix_count};
+    lore_status status = read_config(r);
+    for (int i = 0; i < 2 && status == LORE_OK; i++) {
+        lore_str token = lore_tokenizer_token(r->config, KEYS[i][1], "");
+        if (!lore_tokenizer_flag(r->config, KEYS[i][0], false) || token.len == 0) {
+            continue;
+        }
+        *ends[i] = LORE_PUSH(&t->arena, int32_t, 1);
+        if (*ends[i] == NULL) {
+            return lore_fail(r->err, LORE_ERR_NOMEM, "out of memory for the tokenizer");
+        }
+        **ends[i] = lore_tokenizer_id(t, token);
+        *counts[i] = 1;
+        if (**ends[i] < 0) {
+            status = lore_fail(r->err, LORE_ERR_CORRUPT,
+                               "'%s/tokenizer_config.json': %s '" LORE_STR_FMT
+                               "' is not in the vocabulary",
+                               r->folder, KEYS[i][1], LORE_STR_ARG(token));
+        }
+    }
+    return status;
+}
+
 static lore_status read_files(folder_reader *r, const char *file, const char *second,
                               file_format format, lore_tokenizer **tokenizer)
 {
@@ -144,7 +174,15 @@ static lore_status read_files(folder_reader *r, const char *file, const char *se
         status = lore_model_read(r->folder, second, r->limits, &r->second, r->err);
     }
     if (status == LORE_OK && format == FORMAT_JSON) {
-        return lore_tokenizer_parse(lore_buf_str(&r->first), path, tokenizer, r->err);
+        status = lore_tokenizer_parse(lore_buf_str(&r->first), path, tokenizer, r->err);
+        if (status == LORE_OK && (*tokenizer)->prefix == NULL) {
+            status = add_ends(r, *tokenizer);
+        }
+        if (status != LORE_OK) {
+            lore_tokenizer_close(*tokenizer);
+            *tokenizer = NULL;
+        }
+        return status;
     }
     if (status == LORE_OK) {
         status = read_config(r);
@@ -215,14 +253,28 @@ static lore_status hash_files(folder_reader *r, lore_sha256 *sha)
     return status;
 }
 
+/* A tokenizer.json says it all but for the ends that tokenizer_config.json may ask for. */
+static lore_status hash_json(folder_reader *r, lore_sha256 *sha)
+{
+    lore_status status = hash_file(r, "tokenizer.json", sha);
+    if (status == LORE_OK) {
+        status = read_config(r);
+    }
+    char ends[2] = {(char)lore_tokenizer_flag(r->config, "add_bos_token", false),
+                    (char)lore_tokenizer_flag(r->config, "add_eos_token", false)};
+    if (status == LORE_OK && (ends[0] || ends[1])) {
+        lore_sha256_update(sha, (lore_str){ends, sizeof ends});
+    }
+    return status;
+}
+
 lore_status lore_tokenizer_hash(const char *folder, const lore_limits *limits, lore_sha256 *sha,
                                 lore_error *err)
 {
     folder_reader r = {.folder = folder, .limits = limits, .err = err};
     lore_buf_init(&r.first, 0);
-    lore_status status = lore_model_has(folder, "tokenizer.json")
-                             ? hash_file(&r, "tokenizer.json", sha) /* which says it all */
-                             : hash_files(&r, sha);
+    lore_status status =
+        lore_model_has(folder, "tokenizer.json") ? hash_json(&r, sha) : hash_files(&r, sha);
     lore_buf_destroy(&r.first);
     lore_json_free(r.config);
     return status;

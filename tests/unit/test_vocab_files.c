@@ -174,9 +174,44 @@ TEST(hash_is_of_all_files)
         CHECK(memcmp(before, now, sizeof now) != 0);
         memcpy(before, now, sizeof now);
     }
-    put_file(folder, "x.tiktoken", "YQ== 0\n"); /* tokenizer.json says it all */
+    put_file(folder, "x.tiktoken", "YQ== 0\n"); /* tokenizer.json says it all, */
     hash_of(folder, now);
     CHECK(memcmp(before, now, sizeof now) == 0);
+    put_file(folder, "tokenizer_config.json", "{\"add_eos_token\": true}"); /* but for the ends */
+    hash_of(folder, now);
+    CHECK(memcmp(before, now, sizeof now) != 0);
+}
+
+/* What stands round texts where tokenizer.json has no template. */
+TEST(ends_of_a_config)
+{
+    static const char *const JSON =
+        "{\"model\": {\"type\": \"WordPiece\", \"unk_token\": \"[U]\", \"vocab\": {\"[U]\": 0, "
+        "\"a\": 1, \"[B]\": 2, \"[E]\": 3}}}";
+    const char *folder = make_folder();
+    lore_error err = {0};
+    lore_tokenizer *t = NULL;
+    int32_t count = -1;
+    put_file(folder, "tokenizer.json", JSON);
+    put_file(folder, "tokenizer_config.json",
+             "{\"add_bos_token\": true, \"bos_token\": {\"content\": \"[B]\"}, "
+             "\"add_eos_token\": true, \"eos_token\": \"[E]\"}");
+    CHECK_OK(lore_tokenizer_open(folder, &LIMITS, &t, &err), &err);
+    CHECK_INT(lore_tokenizer_prefix(t, &count)[0], 2);
+    CHECK_INT(count, 1);
+    CHECK_INT(lore_tokenizer_suffix(t, &count)[0], 3);
+    CHECK_INT(count, 1);
+    lore_tokenizer_close(t);
+    put_file(folder, "tokenizer_config.json", /* as transformers: nothing to put there */
+             "{\"add_bos_token\": false, \"bos_token\": \"[B]\", \"add_eos_token\": true}");
+    CHECK_OK(lore_tokenizer_open(folder, &LIMITS, &t, &err), &err);
+    (void)lore_tokenizer_prefix(t, &count);
+    CHECK_INT(count, 0);
+    (void)lore_tokenizer_suffix(t, &count);
+    CHECK_INT(count, 0);
+    lore_tokenizer_close(t);
+    put_file(folder, "tokenizer_config.json", "{\"add_eos_token\": true, \"eos_token\": \"[X]\"}");
+    refused(folder, LORE_ERR_CORRUPT, "eos_token '[X]'");
 }
 
 TEST(which_file_counts)
@@ -189,4 +224,5 @@ TEST(which_file_counts)
     CHECK(lore_tiktoken_is(LORE_STR("YQ== 0\n")) && !lore_tiktoken_is(LORE_STR("\n\x0e\n")));
 }
 
-CHECK_MAIN(bert, gpt2, tiktoken, xlm_roberta, hash_is_of_all_files, which_file_counts)
+CHECK_MAIN(bert, gpt2, tiktoken, xlm_roberta, hash_is_of_all_files, ends_of_a_config,
+           which_file_counts)
