@@ -88,7 +88,6 @@ lore_status lore_app_find_adapters(const lore_config *config, lore_app_adapter_f
 typedef struct opening {
     lore_adapters *adapters;
     bool is_service;
-    int64_t deadline_ns;
 } opening;
 
 /* A service reads the named ones now, so that a mistake is found at the start and not by a
@@ -97,7 +96,7 @@ static lore_status open_adapter(void *self, const lore_adapter_spec *spec, bool 
                                 lore_error *err)
 {
     const opening *o = self;
-    const lore_adapter_patience patience = {.deadline_ns = o->deadline_ns};
+    const lore_adapter_patience patience = {0};
     if (is_named && o->is_service) {
         return lore_adapters_load(o->adapters, spec, &patience, err);
     }
@@ -110,16 +109,32 @@ static lore_status open_adapter(void *self, const lore_adapter_spec *spec, bool 
     return status;
 }
 
+/* A pinned name that no adapter has is a mistake, too. */
+static lore_status check_pinned(const lore_app *app, lore_adapters *adapters, lore_error *err)
+{
+    lore_str rest = list_of(app->config->adapters_pinned);
+    lore_status status = LORE_OK;
+    for (lore_str item = next_item(&rest); status == LORE_OK && item.len > 0;
+         item = next_item(&rest)) {
+        status = lore_adapters_find(adapters, item, false, err);
+    }
+    return status == LORE_OK ? LORE_OK : lore_error_prefix(err, "adapters_pinned");
+}
+
 lore_status lore_app_open_adapters(lore_app *app, bool is_service, lore_error *err)
 {
     opening o = {.adapters = app->engine != NULL ? lore_engine_adapters(app->engine) : NULL,
                  .is_service = is_service};
     if (o.adapters == NULL) {
+        if (list_of(app->config->adapters).len > 0) {
+            lore_log(LORE_LOG_WARN, "event=adapters_unused reason=%s",
+                     app->engine == NULL ? "no_decoder" : "limits.adapters_max");
+        }
         return LORE_OK;
     }
     lore_arena arena;
     lore_arena_init(&arena, 0);
     lore_status status = lore_app_find_adapters(app->config, open_adapter, &o, &arena, err);
     lore_arena_destroy(&arena);
-    return status;
+    return status == LORE_OK && is_service ? check_pinned(app, o.adapters, err) : status;
 }

@@ -310,6 +310,10 @@ static lore_status parse_fields(const lore_json *root, const lore_config *config
     if (status == LORE_OK) {
         status = lore_json_get_str(root, "", "adapter", &query->adapter, err);
     }
+    if (status == LORE_OK && query->adapter.len > LORE_ADAPTER_NAME_MAX) { /* it goes to the log */
+        status = lore_fail(err, LORE_ERR_INVALID, "adapter: has %zu bytes, at most %d are allowed",
+                           query->adapter.len, (int)LORE_ADAPTER_NAME_MAX);
+    }
     if (status == LORE_OK) {
         status = lore_json_get_bool(root, "", "stream", &parsed->is_streaming, err);
     }

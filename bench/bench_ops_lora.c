@@ -200,7 +200,7 @@ static lore_status take_adapters(lora_bench *b, const lora_mix *mix, lore_error 
             starts[i] = i < mix->adapters ? i * (ROWS / mix->adapters) : ROWS;
         }
         for (int32_t i = 0; i < ROWS; i++) {
-            order[i] = ROWS - 1 - i;
+            order[i] = mix->adapters > 1 ? ROWS - 1 - i : i; /* rows of a segment ascend */
         }
         for (int32_t i = 0; i < mix->adapters; i++) {
             adapters[i] = (const lore_lora_product *)to[1] + (size_t)i * LAYERS * KINDS;

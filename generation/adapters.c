@@ -279,6 +279,7 @@ static void unlist(lore_adapters *adapters, lore_adapter_version *version)
     version->is_pinned = false;
     adapters->listed_count--;
     adapters->unlisted_count++;
+    lore_lock_wake_all(&adapters->lock); /* the loader frees it */
 }
 
 /* From now on the name stands for it. */
@@ -337,6 +338,14 @@ static lore_status wait_change(lore_adapters *adapters, const lore_adapter_patie
     return is_gone ? lore_fail(err, LORE_ERR_CANCELLED, "nobody waits any more") : LORE_OK;
 }
 
+static lore_status tell_failure(const lore_adapter_version *version, lore_error *err)
+{
+    if (err != NULL) {
+        *err = version->error;
+    }
+    return version->error.status;
+}
+
 /* Wait for the first reading of a version that the caller has a lease of. */
 static lore_status await_load(lore_adapters *adapters, const lore_adapter_version *version,
                               const lore_adapter_patience *patience, lore_error *err)
@@ -346,10 +355,7 @@ static lore_status await_load(lore_adapters *adapters, const lore_adapter_versio
             return LORE_OK;
         }
         if (version->error.status != LORE_OK && !version->is_wanted) {
-            if (err != NULL) {
-                *err = version->error;
-            }
-            return version->error.status;
+            return tell_failure(version, err);
         }
         lore_status status = wait_change(adapters, patience, err);
         if (status != LORE_OK) {
@@ -410,7 +416,6 @@ lore_status lore_adapters_remove(lore_adapters *adapters, lore_str name,
     if (status == LORE_OK) {
         const uint64_t hash = version->hash, id = version->id;
         unlist(adapters, version);
-        lore_lock_wake_all(&adapters->lock);
         while (status == LORE_OK && is_linked(adapters, hash, id)) {
             status = wait_change(adapters, patience, err);
             if (status != LORE_OK) {
@@ -432,6 +437,7 @@ lore_status lore_adapters_find(lore_adapters *adapters, lore_str name, bool is_w
     lore_adapter_version *version = find_listed(adapters, name);
     lore_status status = version != NULL ? LORE_OK : refuse_unknown(adapters, name, err);
     if (status == LORE_OK && is_wanted && version->error.status == LORE_OK) {
+        version->used_at = ++adapters->last_use; /* else it were the first to go again */
         lore_adapters_want(adapters, version);
     }
     lore_lock_release(&adapters->lock);
@@ -439,14 +445,6 @@ lore_status lore_adapters_find(lore_adapters *adapters, lore_str name, bool is_w
 }
 
 /* ---- leases ---- */
-
-static lore_status tell_failure(const lore_adapter_version *version, lore_error *err)
-{
-    if (err != NULL) {
-        *err = version->error;
-    }
-    return version->error.status;
-}
 
 lore_status lore_adapters_lease(lore_adapters *adapters, lore_str name,
                                 lore_adapter_version **version_out, lore_error *err)
@@ -507,12 +505,17 @@ lore_status lore_adapters_enter(lore_adapters *adapters, lore_adapter_version *v
     bool is_new = false;
     lore_status status = LORE_OK;
     lore_lock_acquire(&adapters->lock);
+    /* A pinned one keeps its room in any case, so that nobody gains by its waiting. */
+    const bool is_behind = arrived_ns > adapters->late_ns && !version->is_pinned;
     if (version->placed == NULL && !version->is_wanted && version->error.status != LORE_OK) {
         status = tell_failure(version, err);
     } else if (version->placed == NULL) {
         status = LORE_ERR_BUSY;
-    } else if (arrived_ns > adapters->late_ns || arrived_ns > adapters->slotless_ns) {
+    } else if (is_behind || arrived_ns > adapters->slotless_ns) {
         status = LORE_ERR_BUSY; /* another one comes first */
+        if (is_behind && version->wanted_ns <= adapters->late_ns) {
+            version->wanted_ns = arrived_ns; /* placed for nobody before: it gives way, too */
+        }
     } else if (version->slot < 0) {
         version->slot = find_empty_slot(adapters);
         is_new = version->slot >= 0;

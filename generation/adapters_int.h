@@ -1,5 +1,5 @@
-/* The engine's side of the adapters, and what their two files share: names and leases (adapters.c),
- * the thread that loads (adapters_load.c).
+/* The engine's side of the adapters, and what their files share: names and leases (adapters.c), the
+ * thread that loads (adapters_load.c), the list (adapters_list.c).
  *
  * The source is what reads and places: a decoder, or what a test has put there. */
 #ifndef LORE_GENERATION_ADAPTERS_INT_H
@@ -11,7 +11,7 @@
 typedef struct lore_adapter_source {
     void *self;
     int32_t slots;                            /* 0: the decoder takes no adapters */
-    const char *base_name;                    /* the decoder\'s, which no adapter may have */
+    const char *base_name;                    /* the decoder's, which no adapter may have */
     int64_t device_bytes_max, host_bytes_max; /* where the limits are 0 */
     /* open, close, place, unplace: the loader's thread alone calls them, without any lock. */
     lore_status (*open)(void *self, const char *folder, const lore_limits *limits,
@@ -68,7 +68,7 @@ void lore_adapters_leave(lore_adapters *adapters, lore_adapter_version *version,
 /* Empty the slots that no sequence and no step in flight has any more. */
 void lore_adapters_settle(lore_adapters *adapters, lore_adapter_steps steps);
 
-/* ---- shared by the two files ---- */
+/* ---- shared by the files ---- */
 
 enum { LORE_ADAPTER_CHAINS = 256 };
 #define LORE_ADAPTER_PATIENCE_NS ((int64_t)500000000) /* before later ones have to make room */

@@ -224,6 +224,7 @@ static bool unpark(lore_engine *engine, lore_request *req)
     }
     if (status == LORE_OK) {
         add_request(engine, req, serial, slot);
+        engine->is_prepared = engine->model.prepare == NULL; /* steps with it have other shapes */
     } else {
         lore_stream_set_error(req->stream, &err);
         finish_parked(engine, req, LORE_FINISH_ERROR);

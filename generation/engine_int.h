@@ -18,7 +18,7 @@ typedef struct lore_engine_model {
     void (*close)(void *self);     /* NULL: nothing to close */
     const lore_decoder_info *info; /* these two live until close */
     const lore_tokenizer *tokenizer;
-    lore_adapter_source adapters; /* zeroed: takes none */
+    lore_adapter_source adapters; /* zeroed: takes none; base_name is info's */
 } lore_engine_model;
 
 /* lore_engine_start with a given model, which is closed by stop, and also when this fails. */

@@ -134,8 +134,9 @@ lore_status lore_engine_start_model(const lore_engine_model *model, const lore_l
     if (status == LORE_OK) {
         status = make_parts(engine, err);
     }
+    engine->model.adapters.base_name = model->info->name; /* what lore_engine_choose takes for it */
     if (status == LORE_OK && model->adapters.slots > 0) {
-        status = lore_adapters_new(&model->adapters, limits, lore_engine_nudge, engine,
+        status = lore_adapters_new(&engine->model.adapters, limits, lore_engine_nudge, engine,
                                    &engine->adapters, err);
     }
     if (status == LORE_OK) {

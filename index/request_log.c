@@ -174,9 +174,10 @@ static lore_status add_usage(lore_db *db, const lore_request_entry *entry, lore_
         return status;
     }
     lore_bind_int(stmt, 1, entry->time_ms);
-    /* A collection that was not found is a name of the client's making: no row of its own. */
-    lore_bind_text(stmt, 2, entry->status == 404 ? LORE_STR("") : entry->collection);
-    lore_bind_text(stmt, 3, entry->adapter);
+    /* What was not found is a name of the client's making: no row of its own. */
+    const bool is_found = entry->status != 404;
+    lore_bind_text(stmt, 2, is_found ? entry->collection : LORE_STR(""));
+    lore_bind_text(stmt, 3, is_found ? entry->adapter : LORE_STR(""));
     lore_bind_text(stmt, 4, entry->key_id);
     lore_bind_int(stmt, 5, entry->is_refused);
     lore_bind_int(stmt, 6, entry->error.len > 0 || entry->status >= 400);

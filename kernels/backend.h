@@ -114,6 +114,7 @@ void lore_queue_tune(lore_queue *queue, bool is_on);
 /* Memory of the backend, 64-byte aligned, uninitialised. */
 LORE_MUST_USE lore_status lore_backend_alloc(lore_backend *backend, size_t size_bytes,
                                              void **memory, lore_error *err);
+/* At once, and without waiting: ops under way must not know it any more. */
 void lore_backend_free(lore_backend *backend, void *memory);
 /* Host memory that the device reads and writes by itself (page-locked), 64-byte aligned; plain
  * memory on ref and cpu. */

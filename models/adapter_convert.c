@@ -155,9 +155,7 @@ static lore_status add_half(converter *c, const matrix *m, int32_t half)
     e->output = (lore_output){
         .name = lore_str_printf(&c->arena, "base_model.model." LORE_STR_FMT ".lora_%c.weight",
                                 LORE_STR_ARG(module_of(m, name)), "AB"[half]),
-        .dtype = dtype == LORE_F32   ? "F32"
-                 : dtype == LORE_F16 ? "F16"
-                                     : "BF16",
+        .dtype = lore_safetensors_type(dtype),
         .element_bytes = lore_dtype_size(dtype),
         .rank = 2,
         .shape = {half == 0 ? m->rank : m->rows, half == 0 ? m->cols : m->rank}};
@@ -238,18 +236,6 @@ static int32_t source_row(const lore_decoder_config *c, const lore_adapter_pair 
     return i;
 }
 
-static float value_at(const lore_tensor *t, size_t i)
-{
-    float value = 0;
-    uint16_t half = 0;
-    if (t->type->dtype == LORE_F32) {
-        memcpy(&value, t->data + i * sizeof value, sizeof value);
-        return value;
-    }
-    memcpy(&half, t->data + i * sizeof half, sizeof half);
-    return t->type->dtype == LORE_F16 ? lore_f16_to_f32(half) : lore_bf16_to_f32(half);
-}
-
 /* Types are those of the source, or f32: nothing is rounded. False: no finite number. */
 static bool put_value(uint8_t *out, lore_dtype dtype, size_t i, float value)
 {
@@ -269,8 +255,8 @@ static bool put_a(const converter *c, const matrix *m, const lore_adapter_pair *
     bool is_finite = true;
     for (size_t k = 0; k < rank; k++) {
         for (size_t i = 0; i < cols; i++) {
-            const float value =
-                value_at(pair->halves[0], pair->is_transposed ? i * rank + k : k * cols + i);
+            const float value = lore_tensor_value(
+                pair->halves[0], pair->is_transposed ? i * rank + k : k * cols + i);
             is_finite &=
                 put_value(out, c->source.dtype, ((size_t)rank_start + k) * cols + i, value);
         }
@@ -296,8 +282,8 @@ static bool put_b(const converter *c, const matrix *m, int32_t unit, int32_t row
         const size_t from = (size_t)source_row(&c->base, pair, which, i);
         const size_t to = (size_t)(row_start + i) * (size_t)m->rank + (size_t)rank_start;
         for (size_t k = 0; k < rank; k++) {
-            const float value = value_at(pair->halves[1], pair->is_transposed ? k * all_rows + from
-                                                                              : from * rank + k);
+            const float value = lore_tensor_value(
+                pair->halves[1], pair->is_transposed ? k * all_rows + from : from * rank + k);
             is_finite &= put_value(out, c->source.dtype, to + k, value);
         }
     }

@@ -324,16 +324,11 @@ static lore_status check_shapes(const reader *r, lore_adapter_pair *pair)
                : status;
 }
 
-static double number_in(const lore_tensor *t)
+static lore_status match(reader *r, lore_str module, int32_t layer, lore_adapter_target *target)
 {
-    float value = 0;
-    uint16_t half = 0;
-    if (t->type->dtype == LORE_F32) {
-        memcpy(&value, t->data, sizeof value);
-        return (double)value;
-    }
-    memcpy(&half, t->data, sizeof half);
-    return (double)(t->type->dtype == LORE_F16 ? lore_f16_to_f32(half) : lore_bf16_to_f32(half));
+    lore_status status = lore_adapter_config_match(&r->peft, module, layer, target, r->err);
+    return status == LORE_OK ? LORE_OK
+                             : lore_error_prefix(r->err, "'%s/" CONFIG_NAME "'", r->folder);
 }
 
 /* What PEFT's configuration says of the module by the trainer's own name for it, else by those that
@@ -346,11 +341,10 @@ static lore_status set_peft_scale(reader *r, lore_adapter_pair *pair, int32_t la
         "mlp.gate_proj",    "mlp.up_proj",      "mlp.down_proj",    "lm_head"};
     char module[MODULE_CAP];
     lore_adapter_target target;
-    lore_status status = lore_adapter_config_match(&r->peft, module_name(layer, name, module),
-                                                   layer, &target, r->err);
+    lore_status status = match(r, module_name(layer, name, module), layer, &target);
     for (int32_t i = 0; i < pair->count && status == LORE_OK && !target.is_hit; i++) {
         const lore_str stem = module_name(layer, STEMS[(int32_t)pair->first + i], module);
-        status = lore_adapter_config_match(&r->peft, stem, layer, &target, r->err);
+        status = match(r, stem, layer, &target);
     }
     if (status == LORE_OK && !target.is_hit) {
         return blame(r, pair->halves[0], "belongs to a module that " CONFIG_NAME " does not mean");
@@ -369,7 +363,8 @@ static lore_status set_scale(reader *r, lore_adapter_pair *pair, int32_t layer, 
 {
     const lore_tensor *t = pair->alpha;
     if (t != NULL) {
-        const double alpha = t->size_bytes == t->type->size_bytes ? number_in(t) : NAN;
+        const double alpha =
+            t->size_bytes == t->type->size_bytes ? (double)lore_tensor_value(t, 0) : NAN;
         pair->scale = alpha / pair->rank;
         return alpha > 0 && isfinite(alpha) ? LORE_OK : blame(r, t, "must be one number above 0");
     }
@@ -430,7 +425,7 @@ static lore_status check_meant(reader *r, int32_t row, lore_linear which)
         lore_adapter_target target;
         lore_adapter_units_of(&shape, which, i, &first, &count);
         const lore_str module = module_name(layer, shape.parts[i].stem, name);
-        lore_status status = lore_adapter_config_match(&r->peft, module, layer, &target, r->err);
+        lore_status status = match(r, module, layer, &target);
         bool is_there = false;
         for (int32_t k = 0; k < count; k++) {
             is_there =

@@ -53,6 +53,8 @@ const lore_adapter_module LORE_ADAPTER_MODULE[LORE_ADAPTER_MODULES] = {
     {"self_attention.adapter_layer.lora_dense_attention_adapter", LORE_UNIT_OUT, 1,
      LORE_ORDER_STACKED},
     {"mlp.adapter_layer.lora_hto4h_adapter", LORE_UNIT_GATE, 2, LORE_ORDER_STACKED},
+    {NEMO_FC1 "gate_adapter", LORE_UNIT_GATE, 1, LORE_ORDER_STACKED},
+    {NEMO_FC1 "up_adapter", LORE_UNIT_UP, 1, LORE_ORDER_STACKED},
     {"mlp.adapter_layer.lora_4htoh_adapter", LORE_UNIT_DOWN, 1, LORE_ORDER_STACKED},
     /* outside of the layers */
     {"lm_head", LORE_UNIT_HEAD, 1, LORE_ORDER_STACKED},

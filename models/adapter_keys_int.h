@@ -44,7 +44,7 @@ typedef struct lore_adapter_module {
     lore_adapter_order order;
 } lore_adapter_module;
 
-enum { LORE_ADAPTER_MODULES = 36 };
+enum { LORE_ADAPTER_MODULES = 38 };
 extern const lore_adapter_module LORE_ADAPTER_MODULE[LORE_ADAPTER_MODULES];
 
 typedef struct lore_adapter_key {

@@ -53,11 +53,12 @@ static void add_member(lore_buf *out, bool *is_first, lore_str key, lore_str val
     *is_first = false;
 }
 
-static void copy_member(lore_buf *out, bool *is_first, lore_str key, lore_str value,
+/* name: the key without its escapes. */
+static void copy_member(lore_buf *out, bool *is_first, lore_str name, lore_str key, lore_str value,
                         const lore_config_edit *edits, int32_t count)
 {
     for (int32_t i = 0; i < count; i++) {
-        if (lore_str_equal(key, lore_str_from(edits[i].key))) {
+        if (lore_str_equal(name, lore_str_from(edits[i].key))) {
             if (edits[i].value.len > 0) {
                 add_member(out, is_first, key, edits[i].value);
             }
@@ -82,14 +83,15 @@ lore_status lore_config_edit_text(lore_str json, const char *name, const lore_co
     }
     size_t at = lore_str_find(json, LORE_STR("{"), 0) + 1;
     lore_buf_byte(out, '{');
-    for (at = skip_blanks(json, at); at < json.len && json.ptr[at] == '"';) {
+    for (const lore_json *n = lore_json_first(root); n != NULL; n = lore_json_next(n)) {
+        at = skip_blanks(json, at);
         const size_t key_end = skip_string(json, at);
         const lore_str key = lore_str_slice(json, at + 1, key_end - 1);
         const size_t value = lore_str_find(json, LORE_STR(":"), key_end) + 1;
         const size_t end = skip_value(json, value);
-        copy_member(out, &is_first, key, lore_str_trim(lore_str_slice(json, value, end)), edits,
-                    count);
-        at = skip_blanks(json, end + (json.ptr[end] == ','));
+        copy_member(out, &is_first, lore_json_key(n), key,
+                    lore_str_trim(lore_str_slice(json, value, end)), edits, count);
+        at = end + 1; /* behind the comma, or the last bracket */
     }
     for (int32_t i = 0; i < count; i++) {
         if (edits[i].is_added && lore_json_get(root, edits[i].key) == NULL) {

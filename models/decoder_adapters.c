@@ -8,8 +8,9 @@
  * neither waits for steps nor makes them wait.
  *
  * What launches are sized by is known of kinds of products (qkv, out, ...): the largest rank that
- * any adapter seated so far has there, as a power of two. It only grows, and recordings from before
- * it grew are made anew (decoder_step.c). A kind that no adapter has touched costs nothing. */
+ * any adapter seated so far has there, up to a power of two. It only grows, and recordings from
+ * before it grew are made anew (decoder_step.c). A kind that no adapter has touched costs nothing.
+ */
 #include "models/adapter_int.h"
 #include "models/decoder_int.h"
 
@@ -25,6 +26,11 @@ int32_t lore_decoder_lora_index(const lore_decoder *d, int32_t layer, lore_linea
 {
     const int32_t row = which == LORE_LINEAR_HEAD ? d->config.layers - 1 : layer;
     return row * LORE_LINEAR_HEAD + (int32_t)which;
+}
+
+int32_t lore_decoder_lora_rank_max(const lore_decoder *d, lore_linear which)
+{
+    return lore_decoder_linear(&d->config, which).part_count * d->adapter_rank_max;
 }
 
 static int32_t product_count(const lore_decoder *d)
@@ -243,10 +249,12 @@ void lore_decoder_adapter_seat(lore_decoder *d, int32_t slot, const lore_adapter
     LORE_ASSERT(slot >= 0 && slot < d->info.adapter_slots);
     d->seats[slot] = placed;
     for (int32_t i = 0; placed != NULL && i < LORE_LINEARS; i++) {
+        const int32_t most = lore_decoder_lora_rank_max(d, (lore_linear)i);
         int32_t rank = RANK_MIN;
         while (rank < placed->rank_max[i]) {
             rank *= 2;
         }
+        rank = rank < most ? rank : most; /* what scratch is sized for */
         if (placed->rank_max[i] > 0 && rank > d->lora_ranks[i]) {
             d->lora_ranks[i] = rank;
             d->lora_serial++;

@@ -142,6 +142,8 @@ lore_status lore_decoder_open_seats(lore_decoder *decoder, lore_error *err);
 void lore_decoder_close_seats(lore_decoder *decoder);
 /* Which product of an adapter belongs to a decoder's. */
 int32_t lore_decoder_lora_index(const lore_decoder *decoder, int32_t layer, lore_linear which);
+/* The largest rank that an adapter may have there, all parts together. */
+int32_t lore_decoder_lora_rank_max(const lore_decoder *decoder, lore_linear which);
 bool lore_step_has_adapters(const lore_step *step);
 /* Write the table of a step that has adapters, filled up with empty segments to sequences_max.
  * Returns how many there are before those. */

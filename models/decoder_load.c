@@ -517,6 +517,9 @@ void lore_decoder_close(lore_decoder *d)
     void *memory[] = {d->norm,        d->cosine, d->sine,    d->page_memory, d->x,    d->normed,
                       d->qkv,         d->mixed,  d->gate_up, d->hidden,      d->last, d->logits,
                       d->last_normed, d->block,  d->drawn,   d->tops};
+    if (d->queue != NULL) { /* first: it waits for what is under way, which giving back does not */
+        lore_queue_close(d->queue);
+    }
     for (int32_t i = 0; d->layers != NULL && i < d->config.layers; i++) {
         close_layer(d->backend, &d->layers[i]);
     }
@@ -532,9 +535,6 @@ void lore_decoder_close(lore_decoder *d)
     }
     lore_weight_free(d->table);
     lore_weight_free(d->head);
-    if (d->queue != NULL) {
-        lore_queue_close(d->queue);
-    }
     lore_weights_close(d->weights); /* behind the table, whose rows may lie in it */
     lore_tokenizer_close(d->tokenizer);
     lore_free(d->layers);

@@ -94,9 +94,10 @@ static lore_status fit_pages(lore_decoder *d, const lore_limits *limits, int64_t
     if (count < 1) {
         return lore_fail(err, LORE_ERR_NOMEM,
                          "no GPU memory is left for keys and values: weights and working memory "
-                         "take %" PRId64 " MiB, %" PRId64 " MiB are free%s; end what else runs "
-                         "there, take a smaller model, or use --device cpu",
-                         (free_before - free_now) / MIB, free_now / MIB,
+                         "take %" PRId64 " MiB, adapters may have %" PRId64 ", %" PRId64
+                         " MiB are free%s; end what else runs there, take a smaller model, or use "
+                         "--device cpu",
+                         (free_before - free_now) / MIB, adapter_bytes / MIB, free_now / MIB,
                          limits->vram_bytes_max > 0 ? " and limits.vram_bytes_max allows no more"
                                                     : "");
     }

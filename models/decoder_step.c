@@ -492,9 +492,8 @@ static lore_status run_pieces(lore_decoder *d, int32_t rows, int32_t segments, l
 lore_status lore_decoder_size_scratch(lore_decoder *d, lore_error *err)
 {
     lore_status status = run_pieces(d, d->rows_max, 0, err);
-    for (int32_t i = 0; i < LORE_LINEARS; i++) { /* the largest there can be */
-        d->lora_ranks[i] =
-            lore_decoder_linear(&d->config, (lore_linear)i).part_count * d->adapter_rank_max;
+    for (int32_t i = 0; i < LORE_LINEARS; i++) {
+        d->lora_ranks[i] = lore_decoder_lora_rank_max(d, (lore_linear)i);
     }
     if (status == LORE_OK && d->info.adapter_slots > 0) {
         status = run_pieces(d, d->rows_max, d->sequences_max, err);

@@ -47,7 +47,7 @@ lore_status lore_folder_begin(const char *out, lore_arena *arena, const char **t
     if (path.ptr == NULL) {
         return lore_fail(err, LORE_ERR_NOMEM, "out of memory for a path");
     }
-    if (lstat(out, &info) == 0 && !is_empty_folder(out)) {
+    if (lstat(out, &info) == 0 && !(S_ISDIR(info.st_mode) && is_empty_folder(out))) {
         return lore_fail(err, LORE_ERR_INVALID, "'%s' exists: give the name of a new folder", out);
     }
     if (lstat(path.ptr, &info) == 0) {

@@ -201,21 +201,6 @@ static lore_status write_copy(merger *m, const lore_merge_item *t)
     return status;
 }
 
-/* Plain numbers of any shape, at whatever address. */
-static void read_values(const lore_tensor *t, size_t first, size_t count, float *out)
-{
-    const uint8_t *data = t->data + first * t->type->size_bytes;
-    for (size_t i = 0; i < count; i++) {
-        uint16_t half = 0;
-        if (t->type->dtype == LORE_F32) {
-            memcpy(&out[i], data + i * sizeof *out, sizeof *out);
-        } else {
-            memcpy(&half, data + i * sizeof half, sizeof half);
-            out[i] = t->type->dtype == LORE_F16 ? lore_f16_to_f32(half) : lore_bf16_to_f32(half);
-        }
-    }
-}
-
 static lore_status write_rounded(merger *m, const lore_merge_item *t)
 {
     const size_t count = t->tensor->size_bytes / t->tensor->type->size_bytes;
@@ -224,7 +209,9 @@ static lore_status write_rounded(merger *m, const lore_merge_item *t)
     for (size_t at = 0; at < count && status == LORE_OK; at += BLOCK_VALUES) {
         const size_t n = count - at < BLOCK_VALUES ? count - at : BLOCK_VALUES;
         uint8_t *out = (uint8_t *)(x + BLOCK_VALUES);
-        read_values(t->tensor, at, n, x);
+        for (size_t i = 0; i < n; i++) {
+            x[i] = lore_tensor_value(t->tensor, at + i);
+        }
         status = round_values(x, n, t->to, out)
                      ? lore_file_write(m->fd, m->path, out, n * t->output.element_bytes, m->err)
                      : fail_value(m, t);

@@ -21,15 +21,10 @@ static lore_status no_memory(const lore_merge_plan *p)
 
 /* ---- what is written ---- */
 
-static const char *type_name(lore_dtype dtype)
-{
-    return dtype == LORE_F32 ? "F32" : dtype == LORE_F16 ? "F16" : "BF16";
-}
-
 static void set_type(lore_merge_item *t, lore_dtype dtype)
 {
     t->to = dtype;
-    t->output.dtype = type_name(dtype);
+    t->output.dtype = lore_safetensors_type(dtype);
     t->output.element_bytes = lore_dtype_size(dtype);
 }
 

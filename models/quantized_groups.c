@@ -140,18 +140,6 @@ lore_status lore_quantized_sort_columns(lore_quantized_reader *r)
 
 /* ---- scales and zeros ---- */
 
-static float float_at(const lore_tensor *t, size_t i)
-{
-    uint16_t half = 0;
-    float value = 0;
-    if (t->type->dtype == LORE_F32) {
-        memcpy(&value, t->data + 4 * i, 4);
-        return value;
-    }
-    memcpy(&half, t->data + 2 * i, 2);
-    return t->type->dtype == LORE_F16 ? lore_f16_to_f32(half) : lore_bf16_to_f32(half);
-}
-
 /* To f32 [rows, groups]. */
 static lore_status read_scales(lore_quantized_reader *r)
 {
@@ -167,7 +155,9 @@ static lore_status read_scales(lore_quantized_reader *r)
         for (int32_t g = 0; g < r->groups; g++) {
             size_t row_first = (size_t)i * (size_t)r->groups + (size_t)g;
             size_t group_first = (size_t)g * (size_t)r->rows + (size_t)i;
-            float value = float_at(t, is_one ? 0 : is_compressed ? row_first : group_first);
+            float value = lore_tensor_value(t, is_one          ? 0
+                                               : is_compressed ? row_first
+                                                               : group_first);
             if (!isfinite(value)) { /* negative ones are used: the codes stand upside down */
                 return lore_quantized_refuse_value(r, t, "has an impossible scale in row", i);
             }

@@ -5,7 +5,9 @@
 #define LORE_MODELS_SAFETENSORS_INT_H
 
 #include "base/str.h"
-#include "kernels/ops.h"
+#include "kernels/backend.h"
+
+#include <string.h>
 
 enum {
     LORE_TENSOR_RANK_MAX = 8,  /* dimensions */
@@ -32,6 +34,19 @@ typedef struct lore_tensor {
     void *copy; /* the same bytes at an aligned address, or NULL */
     bool is_taken;
 } lore_tensor;
+
+/* One value of a tensor of F32, F16 or BF16. */
+static inline float lore_tensor_value(const lore_tensor *t, size_t i)
+{
+    float value = 0;
+    uint16_t half = 0;
+    if (t->type->dtype == LORE_F32) {
+        memcpy(&value, t->data + i * sizeof value, sizeof value);
+        return value;
+    }
+    memcpy(&half, t->data + i * sizeof half, sizeof half);
+    return t->type->dtype == LORE_F16 ? lore_f16_to_f32(half) : lore_bf16_to_f32(half);
+}
 
 /* Read and check the header of one whole file. Names and table go to the arena; entries are in
  * order of their data. LORE_ERR_CORRUPT, LORE_ERR_LIMIT (header over header_max), LORE_ERR_NOMEM;

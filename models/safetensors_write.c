@@ -62,6 +62,11 @@ lore_status lore_safetensors_end(lore_json_writer *json, lore_error *err)
     return LORE_OK;
 }
 
+const char *lore_safetensors_type(lore_dtype dtype)
+{
+    return dtype == LORE_F32 ? "F32" : dtype == LORE_F16 ? "F16" : "BF16";
+}
+
 void lore_safetensors_file(int32_t shard, int32_t count, char *name, size_t cap)
 {
     if (count == 1) {

@@ -25,6 +25,8 @@ void lore_safetensors_begin(lore_json_writer *json, lore_buf *out);
 void lore_safetensors_add(lore_json_writer *json, const lore_output *output);
 LORE_MUST_USE lore_status lore_safetensors_end(lore_json_writer *json, lore_error *err);
 
+/* "F32", "F16" or "BF16". */
+const char *lore_safetensors_type(lore_dtype dtype);
 /* File `shard` of `count` of a model: "model.safetensors" where there is one. */
 void lore_safetensors_file(int32_t shard, int32_t count, char *name, size_t cap);
 /* model.safetensors.index.json, likewise. size_bytes: of all tensors. */

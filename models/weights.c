@@ -342,18 +342,6 @@ lore_status lore_weights_matrix(lore_weights *w, const char *name, int32_t rows,
     return LORE_OK;
 }
 
-static float value_at(const lore_tensor *t, int32_t i)
-{
-    uint16_t half = 0;
-    float value = 0;
-    if (t->type->dtype == LORE_F32) {
-        memcpy(&value, t->data + 4 * (size_t)i, 4);
-        return value;
-    }
-    memcpy(&half, t->data + 2 * (size_t)i, 2);
-    return t->type->dtype == LORE_F16 ? lore_f16_to_f32(half) : lore_bf16_to_f32(half);
-}
-
 /* Convert the named vectors into host memory, one behind the other. */
 static lore_status read_vectors(lore_weights *w, const char *const *names, int32_t names_count,
                                 int32_t count, float *out, lore_error *err)
@@ -365,7 +353,7 @@ static lore_status read_vectors(lore_weights *w, const char *const *names, int32
             return status;
         }
         for (int32_t i = 0; i < count; i++) {
-            float value = value_at(t, i);
+            float value = lore_tensor_value(t, (size_t)i);
             if (!isfinite(value)) {
                 return lore_fail(err, LORE_ERR_CORRUPT, "'%s': tensor '%s' is not finite at %d",
                                  w->shards[t->shard].path, names[n], i);

@@ -55,7 +55,8 @@ static inline int32_t lore_cuda_lora_tiles_max(const lore_lora *lora)
 static inline dim3 lore_cuda_lora_blocks(const lore_queue *queue, int64_t most, int32_t each)
 {
     const int64_t room = (int64_t)each * lore_cuda_backend_of(queue)->processors;
-    return dim3((unsigned)(most < room ? most : room));
+    const int64_t some = most > 1 ? most : 1; /* without segments there are none, but rows */
+    return dim3((unsigned)(some < room ? some : room));
 }
 
 /* v and squares of a task. The quick ones are for adapters in bf16; shrink for depths of whole

@@ -95,6 +95,8 @@ class Adapters(unittest.TestCase):
     def test_load_choose_and_unload(self):
         base = self.ask()
         self.assertIsNone(base["adapter"])
+        refusal = self.load(base["model"], self.folder / "all" / "one", expected=400)
+        self.assertIn("the decoder's own name", refusal["error"]["message"])
         self.assertEqual(self.ask("one", 404)["error"]["message"],
                          "adapter: there is no adapter 'one', nor any other")
         self.assertEqual(self.load("one"), "Success: LoRA adapter 'one' added successfully.")
@@ -142,6 +144,7 @@ class Adapters(unittest.TestCase):
             self.assertEqual((status, reply["error"]["param"]), (400, param), reply)
         self.assertEqual(self.served.request("POST", "/v1/load_lora_adapter", "{")[0], 400)
         self.load("a b", self.folder, expected=400)
+        self.assertEqual(self.ask("a" * 129, 400)["error"]["param"], "adapter")
         self.load("a", self.folder / "no-such-folder", expected=404)
 
     def test_bad_folders_are_refused_with_their_reason(self):
@@ -197,9 +200,12 @@ class Adapters(unittest.TestCase):
 
     def test_usage_names_the_adapter(self):
         self.load("three")
+        self.ask("of-the-client's-making", 404)
         self.ask("three")
         for _ in range(100):  # the log is written behind the answer
-            if "three" in [row["adapter"] for row in self.served.get("/usage")["usage"]]:
+            names = [row["adapter"] for row in self.served.get("/usage")["usage"]]
+            if "three" in names:
+                self.assertNotIn("of-the-client's-making", names)
                 return
             time.sleep(.05)
         self.fail("no usage of the adapter")
@@ -334,6 +340,10 @@ class Configured(unittest.TestCase):
             self.assertEqual(done.returncode, 1)
             self.assertIn(word, done.stderr)
             self.assertIn("adapters:", done.stderr)
+        done = run(*options, "serve", "--listen", "127.0.0.1:0", "--adapters", f"a={self.folder}/all/one", "--pin", "b",
+                   check=False, timeout=60)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("adapters_pinned: there is no adapter 'b'", done.stderr)
 
     def test_query_and_list_without_a_server(self):
         data = ["--data", str(self.folder / "data")]

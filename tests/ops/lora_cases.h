@@ -11,10 +11,10 @@
  * LORA_F32   sums in another order, and the rounding of what it is added to
  * LORA_BF16  x and x A^T rounded to bf16, 2^-9 each, the worst of thousands
  * LORA_INT8  these in int8, a step of which is a twentieth of most where one is an outlier; A and B
- *            too, with one scale for 16 rows of a matrix */
+ *            too, with one scale for 16 rows of a matrix; the worst of hundreds of thousands */
 static const double TOLERANCE_LORA_F32 = 3e-4;
 static const double TOLERANCE_LORA_BF16 = 2e-2;
-static const double TOLERANCE_LORA_INT8 = 1.5e-1;
+static const double TOLERANCE_LORA_INT8 = 2e-1;
 
 enum { LORA_ADAPTERS_MAX = 9, LORA_PARTS = LORE_LORA_PARTS_MAX };
 
@@ -305,7 +305,7 @@ CHECK_UNUSED static void cases_lora(const subject *on)
         lora_case k = {.rows = PICK(0, 1, 2, 3, 5, 8, 9, 16, 17, 31, 33, 70),
                        .depth = PICK(1, 2, 3, 15, 16, 33, 64, 100, 130, 384),
                        .parts = 1 + random_below(3),
-                       .adapters = 1 + random_below(LORA_ADAPTERS_MAX),
+                       .adapters = random_below(LORA_ADAPTERS_MAX + 1),
                        .empty = random_below(3),
                        .dtype = is_exact || random_below(4) == 0 ? LORE_F32 : LORE_BF16,
                        .is_accumulating = random_below(2) == 0};

@@ -87,7 +87,11 @@ TEST(names_of_trainers)
          4, LORE_UNIT_Q, 3, LORE_ORDER_GROUPED},
         {"model.decoder.layers.0.self_attention.adapter_layer.lora_unfused_kqv_adapter.k_adapter."
          "linear_in.weight",
-         LORE_ROLE_A, 0, LORE_UNIT_K, 1, LORE_ORDER_STACKED}};
+         LORE_ROLE_A, 0, LORE_UNIT_K, 1, LORE_ORDER_STACKED},
+        {"model.decoder.layers.0.mlp.adapter_layer.lora_unfused_hto4h_adapter.up_adapter.linear_"
+         "out."
+         "weight",
+         LORE_ROLE_B, 0, LORE_UNIT_UP, 1, LORE_ORDER_STACKED}};
     for (size_t i = 0; i < sizeof NAMES / sizeof NAMES[0]; i++) {
         means(NAMES[i].name, NAMES[i].role, NAMES[i].layer, NAMES[i].first, NAMES[i].count,
               NAMES[i].order);

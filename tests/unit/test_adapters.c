@@ -533,6 +533,58 @@ TEST(a_large_one_has_its_turn)
     pool_close(&p);
 }
 
+/* One that was placed long ago and never asked for gives way to a late one, although a request for
+ * it comes then, which waits for the late one. Requests for a pinned one need not. */
+TEST(what_was_placed_for_nobody_gives_way)
+{
+    pool p;
+    lore_error err;
+    int32_t slot = -1;
+    lore_adapter_spec pinned = spec_of("p", "100:4");
+    pinned.is_pinned = true;
+    pool_open(&p, 4, 300, 1000);
+    CHECK_OK(lore_adapters_load(p.adapters, &pinned, PATIENT, &err), &err);
+    load(&p, "a", "100:1");
+    load(&p, "c", "200:3");
+    lore_adapter_version *a = lease(&p, "a");
+    (void)enter(&p, a);
+    load(&p, "b", "100:2");
+    wait_for_state(&p, "b", LORE_ADAPTER_DEVICE);
+    lore_adapter_version *c = lease(&p, "c");
+    lore_clock_sleep_ms(2 * LORE_ADAPTER_PATIENCE_NS / 1000000);
+    lore_adapter_version *b = lease(&p, "b");
+    const int64_t b_ns = lore_clock_ns();
+    CHECK_INT(try_enter(&p, b, b_ns, &slot, &err), LORE_ERR_BUSY);
+    lore_adapter_version *always = lease(&p, "p");
+    CHECK_OK(try_enter(&p, always, b_ns, &slot, &err), &err);
+    lore_adapters_leave(p.adapters, always, p.steps);
+    lore_adapters_leave(p.adapters, a, p.steps);
+    CHECK_INT(p.s.slots[enter(&p, c)]->value, 3);
+    CHECK_INT(try_enter(&p, b, b_ns, &slot, &err), LORE_ERR_BUSY);
+    lore_adapters_leave(p.adapters, c, p.steps);
+    CHECK_INT(p.s.slots[enter(&p, b)]->value, 2);
+    lore_adapters_leave(p.adapters, b, p.steps);
+    pool_close(&p);
+}
+
+/* What is about to be asked for is not what goes first. */
+TEST(a_prefetch_is_a_use)
+{
+    pool p;
+    lore_error err;
+    pool_open(&p, 4, 200, 1000);
+    load(&p, "a", "100:1");
+    load(&p, "b", "100:2");
+    load(&p, "c", "100:3");
+    CHECK_INT(ask(&p, "b"), 2);
+    CHECK_INT(ask(&p, "c"), 3);
+    CHECK_OK(lore_adapters_find(p.adapters, LORE_STR("a"), true, &err), &err);
+    wait_for_state(&p, "a", LORE_ADAPTER_DEVICE);
+    CHECK_INT(ask(&p, "b"), 2);
+    CHECK_INT(state_of(&p, "a"), LORE_ADAPTER_DEVICE);
+    pool_close(&p);
+}
+
 /* ---- failures ---- */
 
 TEST(a_failed_load_fails_who_waited)
@@ -746,6 +798,8 @@ TEST(a_thread_that_does_not_start_is_an_error)
 CHECK_MAIN(names_are_checked, folders_wait_on_the_disk, the_least_recently_used_leave_first,
            pinned_ones_stay, a_full_device_is_no_room, a_load_holds_nobody_up,
            memory_outlives_the_steps_that_read_it, slots_are_used_again,
-           nobody_is_kept_out_for_ever, a_large_one_has_its_turn, a_failed_load_fails_who_waited,
-           replacing_leaves_answers_what_they_have, unloading_refuses_at_once_and_waits,
-           every_failing_allocation_is_an_error, a_thread_that_does_not_start_is_an_error)
+           nobody_is_kept_out_for_ever, a_large_one_has_its_turn,
+           what_was_placed_for_nobody_gives_way, a_prefetch_is_a_use,
+           a_failed_load_fails_who_waited, replacing_leaves_answers_what_they_have,
+           unloading_refuses_at_once_and_waits, every_failing_allocation_is_an_error,
+           a_thread_that_does_not_start_is_an_error)

@@ -25,6 +25,7 @@ TEST(members_are_edited)
            "{\n  \"dtype\": \"float16\",\n  \"s\": \"\\\"a\\\": {,\",\n  \"a\": false\n}\n");
     edited("{\"a\\\"b\": 1, \"x\": \"\\\",\"}", edits + 1, 2,
            "{\n  \"a\\\"b\": 1,\n  \"x\": \"\\\",\"\n}\n");
+    edited("{\"g\\u006fne\": 1, \"\\u0061\": 2}", edits, 2, "{\n  \"\\u0061\": false\n}\n");
     edited("{\"gone\": 1}", edits + 1, 1, "{\n}\n");
     edited("{}", edits, 1, "{\n  \"a\": false\n}\n");
     edited("\xef\xbb\xbf{\"l\": [{}, {\"a\": 1}], \"n\": null}", edits, 1,

@@ -257,6 +257,31 @@ TEST(placing)
     fixture_close(&f);
 }
 
+/* What launches are sized for grows in powers of two, but not beyond what the limit lets an adapter
+ * have: scratch was taken for that. */
+TEST(ranks_stay_within_scratch)
+{
+    fixture f = fixture_open(LORE_BACKEND_REF, LORE_PRECISION_F32);
+    deferred_backend device = deferred_open(f.backend, (int64_t)1 << 30);
+    lore_decoder *d = open_decoder(&device.base, 24);
+    lore_adapter_placed *small = place(d, 9, 1.0, false), *large = place(d, 24, 1.0, true);
+    lore_decoder_adapter_seat(d, 0, small);
+    CHECK_INT(d->lora_ranks[LORE_LINEAR_QKV], 32); /* of 27 */
+    CHECK_INT(d->lora_ranks[LORE_LINEAR_ATTENTION_OUT], 16);
+    CHECK_INT(d->lora_ranks[LORE_LINEAR_DOWN], 0);
+    lore_decoder_adapter_seat(d, 1, large);
+    for (int32_t i = 0; i < LORE_LINEARS; i++) {
+        CHECK_INT(d->lora_ranks[i], lore_decoder_lora_rank_max(d, (lore_linear)i));
+        CHECK(d->lora_ranks[i] >= large->rank_max[i]);
+    }
+    lore_decoder_adapter_seat(d, 0, NULL);
+    lore_decoder_adapter_seat(d, 1, NULL);
+    lore_decoder_adapter_unplace(d, small);
+    lore_decoder_adapter_unplace(d, large);
+    lore_decoder_close(d);
+    fixture_close(&f);
+}
+
 /* On int8 weights the cpu rounds adapters to int8, too: near what ref makes of them. */
 TEST(int8_is_near)
 {
@@ -301,4 +326,4 @@ TEST(int8_is_near)
     fixture_close(&g);
 }
 
-CHECK_MAIN(late_device, seats_change_under_steps, placing, int8_is_near)
+CHECK_MAIN(late_device, seats_change_under_steps, placing, ranks_stay_within_scratch, int8_is_near)

@@ -95,7 +95,7 @@ static void fake_open(fake *f, int64_t device_bytes, int64_t host_bytes)
                                   .page_tokens = 4,
                                   .page_count = 64,
                                   .steps_in_flight = steps_in_flight,
-                                  .name = "base-model"};
+                                  .name = "the-decoder"};
     f->tokenizer = byte_tokenizer_new(NULL, 0, &err);
     CHECK(f->tokenizer != NULL);
     const lore_limits limits = {.stop_strings_max = 2,
@@ -251,8 +251,10 @@ TEST(names_mean_the_base_or_an_adapter)
     CHECK_INT(adapter.len, 0);
     CHECK_OK(lore_engine_choose(f.engine, LORE_STR("a"), true, &adapter, &err), &err);
     CHECK_STR(adapter, "a");
-    CHECK_OK(lore_engine_choose(f.engine, LORE_STR("base-model"), true, &adapter, &err), &err);
+    CHECK_OK(lore_engine_choose(f.engine, LORE_STR("the-decoder"), true, &adapter, &err), &err);
     CHECK_INT(adapter.len, 0);
+    CHECK_FAILS(load(&f, "the-decoder", "100:2", false, &err), LORE_ERR_INVALID, &err,
+                "the decoder's own name"); /* the base would answer under it */
     CHECK_FAILS(lore_engine_choose(f.engine, LORE_STR("c"), true, &adapter, &err),
                 LORE_ERR_NOT_FOUND, &err, "there is no adapter 'c'; of 1 that there are: a");
     CHECK_FAILS(try_submit(&f, "c", 4, &stream, &err), LORE_ERR_NOT_FOUND, &err, "'c'");

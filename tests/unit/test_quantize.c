@@ -381,6 +381,12 @@ TEST(nothing_is_written_over)
                 "there.tmp");
     CHECK(exists(other, "note"));
     remove_all(other);
+    CHECK_OK(lore_dir_make(other, &err), &err);
+    CHECK(symlink(other, to) == 0); /* no rename goes over it: known before anything is written */
+    CHECK_FAILS(lore_quantize(from, to, &LIMITS, &options, &result, &err), LORE_ERR_INVALID, &err,
+                "exists");
+    CHECK(unlink(to) == 0);
+    remove_all(other);
     CHECK_OK(lore_dir_make(to, &err), &err); /* an empty folder is fine, slashes are */
     snprintf(to + strlen(to), 3, "//");
     CHECK_OK(lore_quantize(from, to, &LIMITS, &options, &result, &err), &err);
