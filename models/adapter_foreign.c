@@ -260,7 +260,7 @@ static lore_status claim(reader *r, const lore_tensor *t)
     if (!is_float(t)) {
         return blame(r, t, "must be F32, F16 or BF16");
     }
-    const lore_adapter_module *module = &LORE_ADAPTER_MODULE[key.module];
+    const lore_adapter_module *module = &lore_adapter_module_table[key.module];
     lore_adapter_pair *pair = pair_at(r, key.layer, key.module);
     const lore_tensor **place =
         key.role == LORE_ROLE_ALPHA ? &pair->alpha : &pair->halves[key.role];
@@ -408,7 +408,7 @@ static lore_status check_pair(reader *r, int32_t row, int32_t module)
     const int32_t layer = row < r->base->layers ? row : -1;
     lore_status status = check_shapes(r, pair);
     if (status == LORE_OK) {
-        status = set_scale(r, pair, layer, LORE_ADAPTER_MODULE[module].name);
+        status = set_scale(r, pair, layer, lore_adapter_module_table[module].name);
     }
     return status == LORE_OK ? own_units(r, pair, row) : status;
 }

@@ -13,7 +13,7 @@ enum { NAME_CAP = 512, LAYER_DIGITS_MAX = 4 };
 #define NEMO_QKV "self_attention.adapter_layer.lora_unfused_kqv_adapter."
 #define NEMO_FC1 "mlp.adapter_layer.lora_unfused_hto4h_adapter."
 
-const lore_adapter_module LORE_ADAPTER_MODULE[LORE_ADAPTER_MODULES] = {
+const lore_adapter_module lore_adapter_module_table[LORE_ADAPTER_MODULES] = {
     /* PEFT, MLX-LM; fused as Phi-3 and some trainers have them */
     {"self_attn.q_proj", LORE_UNIT_Q, 1, LORE_ORDER_STACKED},
     {"self_attn.k_proj", LORE_UNIT_K, 1, LORE_ORDER_STACKED},
@@ -229,8 +229,8 @@ static bool is_module(lore_str s, const char *name, char dot)
 static bool find_module(lore_str s, char dot, lore_adapter_key *key)
 {
     for (int32_t i = 0; i < LORE_ADAPTER_MODULES; i++) {
-        const bool is_head = LORE_ADAPTER_MODULE[i].first == LORE_UNIT_HEAD;
-        if (is_head == (key->layer < 0) && is_module(s, LORE_ADAPTER_MODULE[i].name, dot)) {
+        const bool is_head = lore_adapter_module_table[i].first == LORE_UNIT_HEAD;
+        if (is_head == (key->layer < 0) && is_module(s, lore_adapter_module_table[i].name, dot)) {
             key->module = i;
             return true;
         }

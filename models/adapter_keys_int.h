@@ -45,13 +45,13 @@ typedef struct lore_adapter_module {
 } lore_adapter_module;
 
 enum { LORE_ADAPTER_MODULES = 38 };
-extern const lore_adapter_module LORE_ADAPTER_MODULE[LORE_ADAPTER_MODULES];
+extern const lore_adapter_module lore_adapter_module_table[LORE_ADAPTER_MODULES];
 
 typedef struct lore_adapter_key {
     lore_adapter_role role;
     bool is_transposed; /* MLX: A is [in, rank], B [rank, out] */
     int32_t layer;      /* -1: outside of the layers */
-    int32_t module;     /* of LORE_ADAPTER_MODULE; -1: BASE */
+    int32_t module;     /* of lore_adapter_module_table; -1: BASE */
     const char *copy;   /* BASE: what PEFT calls it; else NULL */
 } lore_adapter_key;
 

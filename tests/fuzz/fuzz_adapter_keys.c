@@ -16,7 +16,8 @@ static void check_key(const lore_adapter_key *key)
     }
     LORE_ASSERT(key->copy == NULL && key->module >= 0 && key->module < LORE_ADAPTER_MODULES);
     LORE_ASSERT(key->layer >= -1 && key->layer <= 9999);
-    LORE_ASSERT((LORE_ADAPTER_MODULE[key->module].first == LORE_UNIT_HEAD) == (key->layer == -1));
+    LORE_ASSERT((lore_adapter_module_table[key->module].first == LORE_UNIT_HEAD) ==
+                (key->layer == -1));
 }
 
 static void check_name(lore_str name)

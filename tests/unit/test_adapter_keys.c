@@ -28,7 +28,7 @@ static void means(const char *name, lore_adapter_role role, int32_t layer, lore_
                   int32_t count, lore_adapter_order order)
 {
     const lore_adapter_key key = parse(name);
-    const lore_adapter_module *module = &LORE_ADAPTER_MODULE[key.module];
+    const lore_adapter_module *module = &lore_adapter_module_table[key.module];
     CHECK_INT(key.role, role);
     CHECK_INT(key.layer, layer);
     CHECK_INT(module->first, first);
@@ -166,7 +166,7 @@ TEST(every_module_has_a_name)
     char name[256];
     CHECK_INT(parse("layers.9999.mlp.w1.lora_a.weight").layer, 9999);
     for (int32_t i = 0; i < LORE_ADAPTER_MODULES; i++) {
-        const lore_adapter_module *m = &LORE_ADAPTER_MODULE[i];
+        const lore_adapter_module *m = &lore_adapter_module_table[i];
         const bool is_head = m->first == LORE_UNIT_HEAD;
         CHECK(m->name != NULL && m->count >= 1 && (int32_t)m->first + m->count <= LORE_UNITS);
         snprintf(name, sizeof name, "model.%s%s.lora_A.weight", is_head ? "" : "layers.8.",
