@@ -3,6 +3,7 @@
 #include "cli/cli.h"
 #include "models/adapter_convert.h"
 
+#include <math.h>
 #include <string.h>
 
 static int print_converted(const lore_cli *cli, const char *folder, const lore_convert_result *r)
@@ -42,8 +43,9 @@ static int run_convert(lore_cli *cli, int argc, char **argv)
     lore_flag_list words = {0};
     lore_convert_options options = {.progress = goes_on};
     lore_convert_result result;
+    double alpha = NAN; /* not given */
     const lore_flag flags[] = {
-        {"alpha", 0, LORE_FLAG_NUMBER, &options.alpha, "X",
+        {"alpha", 0, LORE_FLAG_NUMBER, &alpha, "X",
          "lora_alpha that it was trained with, where its files do not say it", 0, 0},
     };
     int code = lore_cli_parse(cli, flags, 1, argc, argv, &words);
@@ -53,9 +55,10 @@ static int run_convert(lore_cli *cli, int argc, char **argv)
     if (words.count != 4) { /* the first is the verb */
         return lore_cli_misuse(cli, "adapters convert [--alpha X] MODEL ADAPTER NEW-FOLDER");
     }
-    if (!(options.alpha >= 0)) {
+    if (!isnan(alpha) && !(alpha > 0)) {
         return lore_cli_misuse(cli, "adapters convert: --alpha must be above 0");
     }
+    options.alpha = isnan(alpha) ? 0 : alpha;
     lore_cli_catch_signals();
     const char *base = lore_cli_model_folder(cli, words.items[1]);
     lore_status status = lore_adapter_convert(base, words.items[2], words.items[3],

@@ -48,7 +48,11 @@ static int print_result(const lore_cli *cli, const merge_run *run)
     lore_json_write_begin(&w, &json);
     lore_json_object(&w, NULL);
     lore_json_string(&w, "folder", lore_str_from(run->to));
-    lore_json_string(&w, "dtype", lore_str_from(run->type != NULL ? run->type : "as the base"));
+    if (run->type != NULL) {
+        lore_json_string(&w, "dtype", lore_str_from(run->type));
+    } else {
+        lore_json_null(&w, "dtype"); /* as the base has them */
+    }
     lore_json_int(&w, "modules", r->modules);
     lore_json_int(&w, "tensors", r->tensors);
     lore_json_int(&w, "files", r->files);

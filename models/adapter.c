@@ -157,19 +157,6 @@ static bool is_readable(const lore_tensor *t)
     return t->type->is_usable && t->type->dtype != LORE_I8;
 }
 
-/* One value of a tensor, at whatever address. */
-static float value_at(const lore_tensor *t, size_t i)
-{
-    float value = 0;
-    uint16_t half = 0;
-    if (t->type->dtype == LORE_F32) {
-        memcpy(&value, t->data + i * sizeof value, sizeof value);
-        return value;
-    }
-    memcpy(&half, t->data + i * sizeof half, sizeof half);
-    return t->type->dtype == LORE_F16 ? lore_f16_to_f32(half) : lore_bf16_to_f32(half);
-}
-
 /* As stored, the same shape and the same values. */
 static bool is_same(const lore_tensor *t, const lore_tensor *other)
 {
@@ -182,7 +169,7 @@ static bool is_same(const lore_tensor *t, const lore_tensor *other)
         return memcmp(t->data, other->data, t->size_bytes) == 0;
     }
     for (size_t i = 0; i < count; i++) {
-        if (value_at(t, i) != value_at(other, i)) {
+        if (lore_tensor_value(t, i) != lore_tensor_value(other, i)) {
             return false;
         }
     }
@@ -404,7 +391,7 @@ static bool copy_values(const lore_tensor *t, lore_dtype dtype, uint8_t *out)
         return round_values(t->data, count, (uint16_t *)(void *)out);
     }
     for (size_t i = 0; i < count; i++) {
-        float value = value_at(t, i);
+        float value = lore_tensor_value(t, i);
         if (dtype == LORE_BF16) {
             uint16_t half = lore_f32_to_bf16(value);
             ((uint16_t *)(void *)out)[i] = half;

@@ -335,14 +335,6 @@ static lore_status write_entry(const converter *c, const entry *e)
                : status;
 }
 
-static lore_status set_path(converter *c, const char *name)
-{
-    int len = snprintf(c->path, sizeof c->path, "%s/%s", c->temporary, name);
-    return len < (int)sizeof c->path
-               ? LORE_OK
-               : lore_fail(c->err, LORE_ERR_INVALID, "path too long: '%s'", c->temporary);
-}
-
 static lore_status write_tensors(converter *c)
 {
     lore_buf header;
@@ -354,7 +346,7 @@ static lore_status write_tensors(converter *c)
     }
     lore_status status = lore_safetensors_end(&json, c->err);
     if (status == LORE_OK) {
-        status = set_path(c, "adapter_model.safetensors");
+        status = lore_folder_path(c->temporary, "adapter_model.safetensors", c->path, c->err);
     }
     if (status == LORE_OK) {
         status = lore_file_begin(c->path, &c->fd, c->err);
@@ -436,7 +428,10 @@ static lore_status write_config(converter *c)
     print_pattern(c, &json, false);
     print_pattern(c, &json, true);
     lore_json_end(&json);
-    lore_status status = lore_buf_failed(&text) ? no_memory(c) : set_path(c, "adapter_config.json");
+    lore_status status =
+        lore_buf_failed(&text)
+            ? no_memory(c)
+            : lore_folder_path(c->temporary, "adapter_config.json", c->path, c->err);
     if (status == LORE_OK) {
         status = lore_file_replace(c->path, lore_buf_str(&text), c->err);
     }
@@ -448,18 +443,10 @@ static lore_status write_config(converter *c)
 
 static lore_status read_base(converter *c)
 {
-    lore_buf text;
-    char name[PATH_MAX];
-    lore_buf_init(&text, 0);
-    snprintf(name, sizeof name, "%s/config.json", c->base_folder); /* for messages: may be cut */
-    lore_status status = lore_model_read(c->base_folder, "config.json", c->limits, &text, c->err);
-    if (status == LORE_OK) {
-        status = lore_decoder_config_parse(lore_buf_str(&text), name, &c->base, c->err);
-    }
+    lore_status status = lore_decoder_config_read(c->base_folder, c->limits, &c->base, c->err);
     if (status == LORE_OK) {
         status = lore_weights_open(c->base_folder, c->limits, &c->weights, c->err);
     }
-    lore_buf_destroy(&text);
     return status;
 }
 

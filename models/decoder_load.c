@@ -315,14 +315,9 @@ static lore_status read_config(lore_decoder *d, const char *folder, const lore_l
     char name[PATH_CAP];
     lore_buf text;
     lore_buf_init(&text, 0);
-    snprintf(name, sizeof name, "%s/config.json", folder); /* for messages: may be cut */
-    lore_status status = lore_model_read(folder, "config.json", limits, &text, err);
-    if (status == LORE_OK) {
-        status = lore_decoder_config_parse(lore_buf_str(&text), name, &d->config, err);
-    }
+    lore_status status = lore_decoder_config_read(folder, limits, &d->config, err);
     if (status == LORE_OK && lore_model_has(folder, "generation_config.json")) {
-        lore_buf_reset(&text);
-        snprintf(name, sizeof name, "%s/generation_config.json", folder);
+        snprintf(name, sizeof name, "%s/generation_config.json", folder); /* may be cut */
         status = lore_model_read(folder, "generation_config.json", limits, &text, err);
         if (status == LORE_OK) {
             status = lore_generation_config_parse(lore_buf_str(&text), name, &d->config, err);

@@ -163,6 +163,14 @@ static lore_status sync_folder(const char *path, lore_error *err)
     return status;
 }
 
+lore_status lore_folder_path(const char *temporary, const char *name, char path[PATH_MAX],
+                             lore_error *err)
+{
+    int len = snprintf(path, PATH_MAX, "%s/%s", temporary, name);
+    return len < PATH_MAX ? LORE_OK
+                          : lore_fail(err, LORE_ERR_INVALID, "path too long: '%s'", temporary);
+}
+
 lore_status lore_folder_commit(const char *temporary, const char *out, lore_error *err)
 {
     char parent[PATH_MAX];

@@ -234,14 +234,6 @@ static lore_status write_item(merger *m, const lore_merge_item *t)
     return is_kept ? write_copy(m, t) : write_rounded(m, t);
 }
 
-static lore_status set_path(merger *m, const char *name)
-{
-    int len = snprintf(m->path, sizeof m->path, "%s/%s", m->temporary, name);
-    return len < (int)sizeof m->path
-               ? LORE_OK
-               : lore_fail(m->err, LORE_ERR_INVALID, "path too long: '%s'", m->temporary);
-}
-
 static lore_status write_data(merger *m, int32_t shard, const lore_buf *header)
 {
     lore_status status = lore_file_begin(m->path, &m->fd, m->err);
@@ -274,7 +266,7 @@ static lore_status write_shard(merger *m, int32_t shard)
     }
     lore_status status = lore_safetensors_end(&json, m->err);
     if (status == LORE_OK) {
-        status = set_path(m, name);
+        status = lore_folder_path(m->temporary, name, m->path, m->err);
     }
     if (status == LORE_OK) {
         status = write_data(m, shard, &header);
@@ -298,7 +290,7 @@ static lore_status write_index(merger *m)
     }
     lore_status status = lore_safetensors_index_end(&json, m->plan.size_bytes, m->err);
     if (status == LORE_OK) {
-        status = set_path(m, "model.safetensors.index.json");
+        status = lore_folder_path(m->temporary, "model.safetensors.index.json", m->path, m->err);
     }
     if (status == LORE_OK) {
         status = lore_file_replace(m->path, lore_buf_str(&text), m->err);
@@ -317,7 +309,7 @@ static lore_status write_config(merger *m)
         status = lore_merge_plan_config(&m->plan, lore_buf_str(&old), &text);
     }
     if (status == LORE_OK) {
-        status = set_path(m, "config.json");
+        status = lore_folder_path(m->temporary, "config.json", m->path, m->err);
     }
     if (status == LORE_OK) {
         status = lore_file_replace(m->path, lore_buf_str(&text), m->err);
@@ -331,18 +323,10 @@ static lore_status write_config(merger *m)
 
 static lore_status read_base(merger *m)
 {
-    lore_buf text;
-    char name[PATH_MAX];
-    lore_buf_init(&text, 0);
-    snprintf(name, sizeof name, "%s/config.json", m->base); /* for messages: may be cut */
-    lore_status status = lore_model_read(m->base, "config.json", m->limits, &text, m->err);
-    if (status == LORE_OK) {
-        status = lore_decoder_config_parse(lore_buf_str(&text), name, &m->config, m->err);
-    }
+    lore_status status = lore_decoder_config_read(m->base, m->limits, &m->config, m->err);
     if (status == LORE_OK) {
         status = lore_weights_open(m->base, m->limits, &m->weights, m->err);
     }
-    lore_buf_destroy(&text);
     if (status != LORE_OK) {
         return status;
     }

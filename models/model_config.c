@@ -5,6 +5,7 @@
 
 #include "models/model_folder_int.h"
 
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 
@@ -417,6 +418,21 @@ static lore_status read_generation(lore_config_reader *r, lore_generation_defaul
     g->top_p = (float)top_p;
     g->top_k = top_k > 0 ? (int32_t)top_k : 0;
     g->repetition_penalty = (float)penalty;
+    return status;
+}
+
+lore_status lore_decoder_config_read(const char *folder, const lore_limits *limits,
+                                     lore_decoder_config *config, lore_error *err)
+{
+    char name[PATH_MAX];
+    lore_buf text;
+    lore_buf_init(&text, 0);
+    snprintf(name, sizeof name, "%s/config.json", folder); /* for messages: may be cut */
+    lore_status status = lore_model_read(folder, "config.json", limits, &text, err);
+    if (status == LORE_OK) {
+        status = lore_decoder_config_parse(lore_buf_str(&text), name, config, err);
+    }
+    lore_buf_destroy(&text);
     return status;
 }
 

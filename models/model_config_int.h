@@ -99,6 +99,9 @@ typedef struct lore_decoder_config {
 
 LORE_MUST_USE lore_status lore_decoder_config_parse(lore_str json, const char *name,
                                                     lore_decoder_config *config, lore_error *err);
+/* The config.json of a folder. */
+LORE_MUST_USE lore_status lore_decoder_config_read(const char *folder, const lore_limits *limits,
+                                                   lore_decoder_config *config, lore_error *err);
 /* generation_config.json: its bos and eos go before those of config.json. */
 LORE_MUST_USE lore_status lore_generation_config_parse(lore_str json, const char *name,
                                                        lore_decoder_config *config,

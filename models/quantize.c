@@ -215,21 +215,13 @@ static lore_status write_items(writer *w, int32_t shard)
     return status;
 }
 
-static lore_status set_path(writer *w, const char *name)
-{
-    int len = snprintf(w->path, sizeof w->path, "%s/%s", w->temporary, name);
-    return len < (int)sizeof w->path
-               ? LORE_OK
-               : lore_fail(w->err, LORE_ERR_INVALID, "path too long: '%s'", w->temporary);
-}
-
 static lore_status write_shard(writer *w, int32_t shard)
 {
     char name[64];
     lore_buf header;
     lore_buf_init(&header, 0);
     lore_quantize_plan_file(&w->plan, shard, name, sizeof name);
-    lore_status status = set_path(w, name);
+    lore_status status = lore_folder_path(w->temporary, name, w->path, w->err);
     if (status == LORE_OK) {
         status = lore_quantize_plan_header(&w->plan, shard, &header, w->err);
     }
@@ -255,7 +247,7 @@ static lore_status write_shard(writer *w, int32_t shard)
 
 static lore_status write_json(writer *w, const char *name, const lore_buf *json)
 {
-    lore_status status = set_path(w, name);
+    lore_status status = lore_folder_path(w->temporary, name, w->path, w->err);
     return status == LORE_OK ? lore_file_replace(w->path, lore_buf_str(json), w->err) : status;
 }
 

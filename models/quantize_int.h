@@ -5,6 +5,8 @@
 
 #include "base/str.h"
 
+#include <limits.h>
+
 /* One row to int4: `codes` gets (cols + 7) / 8 words of nibbles, code + 8, first column lowest;
  * `scales` one bf16 for each group of columns. Returns the sum of squared errors.
  *
@@ -22,6 +24,9 @@ LORE_MUST_USE lore_status lore_folder_begin(const char *out, lore_arena *arena,
 LORE_MUST_USE lore_status lore_folder_copy(const char *folder, const char *temporary,
                                            const char *const *skip, int32_t skip_count,
                                            lore_error *err);
+/* The path of a file in it. LORE_ERR_INVALID: too long. */
+LORE_MUST_USE lore_status lore_folder_path(const char *temporary, const char *name,
+                                           char path[PATH_MAX], lore_error *err);
 /* Everything in it is synced by now: give the folder its name. */
 LORE_MUST_USE lore_status lore_folder_commit(const char *temporary, const char *out,
                                              lore_error *err);

@@ -74,6 +74,7 @@ class CliTest(unittest.TestCase):
         self.lore("collections", code=2)
         self.lore("models", code=2)
         self.lore("serve", "now", code=2)
+        self.lore("adapters", "convert", "--alpha", "0", "a", "b", "c", code=2, words="--alpha must be above 0")
         self.lore("--set", "no_such_key=1", "config", code=2, words="no_such_key")
         self.lore("--set", "top_k", "config", code=2, words="KEY=VALUE")
         self.lore("--device", "abacus", "query", "x", code=2, words="abacus")
