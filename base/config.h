@@ -42,7 +42,9 @@ typedef struct lore_limits {
     int64_t metadata_bytes_max;   /* 65,536 of JSON per document */
     int64_t id_bytes_max;         /* 512: document ids, collection names 128 */
     int64_t jsonl_line_bytes_max; /* 32 MiB */
-    int64_t markup_depth_max;     /* 256: nesting of HTML elements */
+    int64_t markup_depth_max;     /* 256: nesting of HTML and XML elements */
+    int64_t archive_depth_max;    /* 4: archives and messages inside one another */
+    int64_t unpacked_bytes_max;   /* 1 GiB: all that one packed file or archive unpacks to */
     int64_t folder_depth_max;     /* 32 */
     int64_t folder_entries_max;   /* 1,000,000 */
     /* search */

@@ -125,9 +125,9 @@ static void check_gpu(doctor *d)
  * their versions. */
 static void check_libraries(doctor *d)
 {
-    static const char *const NAMES[] = {"libsqlite3",  "libfaiss",    "libopenblas",
-                                        "libmd4c",     "libxml2",     "libcjson",
-                                        "libutf8proc", "libuchardet", "libblas"};
+    static const char *const NAMES[] = {"libsqlite3", "libfaiss",   "libopenblas", "libmd4c",
+                                        "libxml2",    "libcjson",   "libutf8proc", "libuchardet",
+                                        "libblas",    "libarchive", "libexpat"};
     lore_buf maps, found;
     lore_error err;
     lore_str line;

@@ -14,20 +14,35 @@
 enum { LORE_TITLE_BYTES_MAX = 512 };
 
 typedef enum lore_media {
-    LORE_MEDIA_AUTO = 0, /* by name, then by content */
+    LORE_MEDIA_AUTO = 0, /* by content, and by name where that cannot tell */
     LORE_MEDIA_TEXT,
     LORE_MEDIA_MARKDOWN,
     LORE_MEDIA_HTML,
-    LORE_MEDIA_JSONL
+    LORE_MEDIA_CSV, /* with any separator */
+    LORE_MEDIA_TSV,
+    LORE_MEDIA_JSON, /* any value, as lines of text */
+    LORE_MEDIA_DOCX,
+    LORE_MEDIA_PPTX,
+    LORE_MEDIA_XLSX,
+    LORE_MEDIA_ODF, /* OpenDocument of any kind */
+    LORE_MEDIA_EPUB,
+    /* These hold documents and are none themselves; source.h opens them. */
+    LORE_MEDIA_JSONL,
+    LORE_MEDIA_ARCHIVE, /* ZIP, tar, tar.gz */
+    LORE_MEDIA_MAIL,    /* one message */
+    LORE_MEDIA_MBOX,
+    LORE_MEDIA_COUNT
 } lore_media;
 
-/* AUTO: nothing we can read (binary, unknown). Looks at the name first; bytes may be empty or only
- * the beginning of the content. */
+/* AUTO: nothing we can read (binary, unknown). Binary formats are known by their content whatever
+ * the name, texts by name first; bytes may be empty or only the beginning of the content. */
 lore_media lore_media_of(lore_str name, lore_str bytes);
-/* "text/plain", "text/markdown", "text/html", "application/jsonl"; AUTO:
- * "application/octet-stream".
- */
+/* "text/plain", "text/markdown" ...; AUTO: "application/octet-stream". */
 const char *lore_media_name(lore_media media);
+/* The other way round; AUTO for what is none of ours. */
+lore_media lore_media_named(lore_str name);
+/* Does it hold documents instead of being one? */
+bool lore_media_is_container(lore_media media);
 
 /* One document, however it came. All strings are borrowed. */
 typedef struct lore_raw_document {
@@ -49,10 +64,12 @@ typedef struct lore_section {
 typedef struct lore_clean_document {
     lore_str
         title; /* never longer than LORE_TITLE_BYTES_MAX; "" only where nothing could be found */
+    lore_str author, date, language; /* as the document says of itself; "" where it does not */
     lore_str text;
     lore_section *sections;
     int32_t section_count;
-    lore_offset_run *runs; /* text offset -> offset in `bytes` as decoded to UTF-8, without BOM */
+    lore_offset_run *runs; /* text offset -> offset in `bytes` as decoded to UTF-8, without BOM; of
+                              a packed document, in its parts as unpacked one after another */
     int32_t run_count;
 } lore_clean_document;
 

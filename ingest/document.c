@@ -6,6 +6,7 @@
  * every document again. */
 #include "ingest/ingest_int.h"
 
+#include "base/json.h"
 #include "base/utf8.h"
 #include "ingest/chunk.h"
 
@@ -273,6 +274,42 @@ static lore_status make_embed_texts(const lore_embedder *embedder, lore_arena *a
                       : lore_fail(err, LORE_ERR_NOMEM, "out of memory for %zu chunks", count);
 }
 
+/* What the document says of itself stands behind what came with it. */
+static lore_status merge_metadata(const lore_raw_document *raw, const lore_limits *limits,
+                                  lore_arena *arena, lore_prepared *prepared, lore_error *err)
+{
+    const struct {
+        const char *key;
+        lore_str value;
+    } found[] = {{"author", prepared->clean.author},
+                 {"date", prepared->clean.date},
+                 {"language", prepared->clean.language}};
+    lore_buf text;
+    lore_json_writer writer;
+    lore_buf_init(&text, 0);
+    lore_json_write_begin(&writer, &text);
+    lore_json_object(&writer, NULL);
+    bool has_any = false;
+    for (size_t i = 0; i < sizeof found / sizeof found[0]; i++) {
+        if (found[i].value.len > 0) {
+            lore_json_string(&writer, found[i].key, found[i].value);
+            has_any = true;
+        }
+    }
+    lore_json_end(&writer);
+    lore_status status = LORE_OK;
+    prepared->metadata = raw->metadata;
+    if (has_any) {
+        lore_str extra = lore_str_copy(arena, lore_buf_str(&text));
+        bool has_memory = !lore_buf_failed(&text) && extra.ptr != NULL;
+        status = has_memory ? lore_metadata_merge(raw->metadata, extra, limits, arena,
+                                                  &prepared->metadata, err)
+                            : lore_fail(err, LORE_ERR_NOMEM, "out of memory for metadata");
+    }
+    lore_buf_destroy(&text);
+    return status;
+}
+
 lore_status lore_prepare(const lore_raw_document *raw, const lore_config *config,
                          const lore_embedder *embedder, const lore_interrupt *interrupt,
                          lore_arena *arena, lore_prepared *prepared, lore_error *err)
@@ -280,6 +317,9 @@ lore_status lore_prepare(const lore_raw_document *raw, const lore_config *config
     lore_arena scratch;
     lore_arena_init(&scratch, lore_document_arena_cap(&config->limits, raw->bytes.len));
     lore_status status = lore_clean(raw, &config->limits, interrupt, arena, &prepared->clean, err);
+    if (status == LORE_OK) {
+        status = merge_metadata(raw, &config->limits, arena, prepared, err);
+    }
     if (status == LORE_OK) {
         status = cut_chunks(config, embedder, interrupt, &scratch, arena, prepared, err);
     }
@@ -301,7 +341,7 @@ void lore_prepared_row(const lore_raw_document *raw, const lore_prepared *prepar
                                .source = raw->source,
                                .title = prepared->clean.title,
                                .url = raw->url,
-                               .metadata = raw->metadata,
+                               .metadata = prepared->metadata,
                                .media = lore_str_from(lore_media_name(raw->media)),
                                .text = prepared->clean.text,
                                .runs = prepared->clean.runs,

@@ -23,6 +23,11 @@ LORE_MUST_USE lore_status lore_decode(lore_str bytes, lore_media media, lore_are
 /* Decoded text with NUL, or with more control characters than any text has. */
 bool lore_is_binary(lore_str text);
 
+/* ---- media.c ---- */
+
+/* "md" of "kb/a.md"; "" where there is none. */
+lore_str lore_media_extension(lore_str name);
+
 /* ---- builder.c ---- */
 
 /* Where a piece of the line under construction came from. */
@@ -97,6 +102,13 @@ LORE_MUST_USE lore_status lore_clean_text(lore_builder *builder, size_t from, lo
 LORE_MUST_USE lore_status lore_clean_markdown(lore_builder *builder, size_t from, lore_error *err);
 LORE_MUST_USE lore_status lore_clean_html(lore_builder *builder, size_t from,
                                           const lore_limits *limits, lore_error *err);
+
+/* Rows of separated values: each a line, every cell behind the name that the first row gives it. */
+LORE_MUST_USE lore_status lore_clean_table(lore_builder *builder, lore_media media,
+                                           lore_error *err);
+/* Any JSON value as lines "path: value". */
+LORE_MUST_USE lore_status lore_clean_json(lore_builder *builder, const lore_limits *limits,
+                                          lore_error *err);
 
 /* markdown_mask.c: text with what publishing tools add overwritten by LORE_MARKDOWN_MASK, a copy of
  * the same length in the arena; text itself where there is nothing. ptr NULL: out of memory. */
@@ -185,6 +197,7 @@ typedef struct lore_prepared {
     lore_str id;
     uint8_t hash[32];
     lore_clean_document clean;
+    lore_str metadata; /* what came with it, and what it says of itself */
     lore_chunk_row *chunks;
     lore_str *embed_texts; /* [chunk_count] */
     float *vectors;        /* [chunk_count, dim], NULL until asked for */

@@ -24,7 +24,9 @@ static const lore_limits FUZZ_LIMITS = {.arena_bytes_max = 64 << 20,
                                         .id_bytes_max = 512,
                                         .jsonl_line_bytes_max = 1 << 20,
                                         .json_depth_max = 32,
-                                        .markup_depth_max = 256};
+                                        .markup_depth_max = 256,
+                                        .archive_depth_max = 4,
+                                        .unpacked_bytes_max = 1 << 30};
 
 static void check_runs(const lore_clean_document *clean, lore_str source)
 {

@@ -44,6 +44,8 @@ FENCES = [
     (r"faiss/.*|omp\.h", ["index/ann.c", "index/faiss_c.cpp"]),
     (r"md4c.*\.h", ["ingest/markdown.c"]),
     (r"libxml/.*", ["ingest/html.c"]),
+    (r"archive(_entry)?\.h", ["ingest/archive.c"]),
+    (r"expat\.h", ["ingest/xml.c"]),
     (r"(uchardet/)?uchardet\.h|iconv\.h", ["ingest/encoding.c"]),
     (r"microhttpd\.h", ["api/http.c", "api/http_int.h", "api/exchange.c"]),
     (r"curl/.*", ["ingest/fetch.c", "cli/client.c", "cli/hub.c"]),

@@ -22,6 +22,8 @@ static const lore_limits LIMITS = {.arena_bytes_max = 64 << 20,
                                    .jsonl_line_bytes_max = 1 << 20,
                                    .json_depth_max = 32,
                                    .markup_depth_max = 256,
+                                   .archive_depth_max = 4,
+                                   .unpacked_bytes_max = 1 << 30,
                                    .folder_depth_max = 32,
                                    .folder_entries_max = 100000};
 

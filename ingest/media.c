@@ -1,0 +1,225 @@
+/* Media: what a document is, by its content, and by its name where content cannot tell.
+ *
+ * Binary formats have signatures and are known whatever their name. Texts are told by name first (a
+ * Markdown file may hold nothing but words), then by looks. */
+#include "ingest/package_int.h"
+
+#include <string.h>
+
+enum { SNIFF_BYTES = 4096 };
+
+/* ---- media ---- */
+
+lore_str lore_media_extension(lore_str name)
+{
+    for (size_t i = name.len; i > 0 && name.ptr[i - 1] != '/'; i--) {
+        if (name.ptr[i - 1] == '.') {
+            bool is_hidden = i == 1 || name.ptr[i - 2] == '/';
+            return is_hidden ? (lore_str){"", 0} : lore_str_slice(name, i, name.len);
+        }
+    }
+    return (lore_str){"", 0};
+}
+
+static const struct {
+    const char *extension;
+    lore_media media;
+} EXTENSIONS[] = {
+    {"md", LORE_MEDIA_MARKDOWN},  {"markdown", LORE_MEDIA_MARKDOWN}, {"mdown", LORE_MEDIA_MARKDOWN},
+    {"mdx", LORE_MEDIA_MARKDOWN}, {"mkd", LORE_MEDIA_MARKDOWN},      {"html", LORE_MEDIA_HTML},
+    {"htm", LORE_MEDIA_HTML},     {"xhtml", LORE_MEDIA_HTML},        {"txt", LORE_MEDIA_TEXT},
+    {"text", LORE_MEDIA_TEXT},    {"rst", LORE_MEDIA_TEXT},          {"adoc", LORE_MEDIA_TEXT},
+    {"asc", LORE_MEDIA_TEXT},     {"jsonl", LORE_MEDIA_JSONL},       {"ndjson", LORE_MEDIA_JSONL},
+    {"csv", LORE_MEDIA_CSV},      {"tsv", LORE_MEDIA_TSV},           {"json", LORE_MEDIA_JSON},
+    {"eml", LORE_MEDIA_MAIL},     {"mbox", LORE_MEDIA_MBOX},         {"docx", LORE_MEDIA_DOCX},
+    {"docm", LORE_MEDIA_DOCX},    {"pptx", LORE_MEDIA_PPTX},         {"pptm", LORE_MEDIA_PPTX},
+    {"xlsx", LORE_MEDIA_XLSX},    {"xlsm", LORE_MEDIA_XLSX},         {"odt", LORE_MEDIA_ODF},
+    {"ods", LORE_MEDIA_ODF},      {"odp", LORE_MEDIA_ODF},           {"epub", LORE_MEDIA_EPUB},
+    {"zip", LORE_MEDIA_ARCHIVE},  {"tar", LORE_MEDIA_ARCHIVE},       {"tgz", LORE_MEDIA_ARCHIVE},
+    {"gz", LORE_MEDIA_ARCHIVE}};
+
+static lore_media media_by_name(lore_str name)
+{
+    lore_str extension = lore_media_extension(name);
+    for (size_t i = 0; i < sizeof EXTENSIONS / sizeof EXTENSIONS[0]; i++) {
+        if (lore_str_equal_nocase(extension, lore_str_from(EXTENSIONS[i].extension))) {
+            return EXTENSIONS[i].media;
+        }
+    }
+    return LORE_MEDIA_AUTO;
+}
+
+/* Formats that begin with bytes of their own; AUTO where there are none. */
+static lore_media media_by_signature(lore_str bytes)
+{
+    enum { USTAR_AT = 257 };
+    bool is_zip = lore_str_starts(bytes, LORE_STR("PK\x03\x04")) ||
+                  lore_str_starts(bytes, LORE_STR("PK\x05\x06"));
+    if (is_zip) {
+        return lore_package_media(bytes);
+    }
+    bool is_tar = bytes.len > USTAR_AT + 5 && memcmp(bytes.ptr + USTAR_AT, "ustar", 5) == 0;
+    return is_tar || lore_str_starts(bytes, LORE_STR("\x1F\x8B\x08")) ? LORE_MEDIA_ARCHIVE
+                                                                      : LORE_MEDIA_AUTO;
+}
+
+static bool is_header_name(lore_str name)
+{
+    for (size_t i = 0; i < name.len; i++) {
+        char c = name.ptr[i];
+        bool is_letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+        if (!is_letter && c != '-' && !(c >= '0' && c <= '9' && i > 0)) {
+            return false;
+        }
+    }
+    return name.len > 0;
+}
+
+/* A block of header fields, at least three of which only mail has. */
+static bool looks_like_mail(lore_str head)
+{
+    static const char *const names[] = {"From",         "To",       "Date",         "Subject",
+                                        "Message-ID",   "Received", "MIME-Version", "Return-Path",
+                                        "Delivered-To", "Reply-To", "Content-Type"};
+    int32_t known = 0;
+    lore_str rest = head, line;
+    while (lore_str_next_line(&rest, &line) && line.len > 0) {
+        const char *colon = memchr(line.ptr, ':', line.len);
+        if (line.ptr[0] == ' ' || line.ptr[0] == '\t') {
+            continue;
+        }
+        lore_str name = {line.ptr, colon == NULL ? 0 : (size_t)(colon - line.ptr)};
+        if (!is_header_name(name)) {
+            return known >= 3 && rest.len == 0; /* cut off in the middle of a line */
+        }
+        for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+            known += lore_str_equal_nocase(name, lore_str_from(names[i])) ? 1 : 0;
+        }
+    }
+    return known >= 3;
+}
+
+/* "From somebody Sat Jan  3 01:05:34 1996", and then a message. */
+static bool looks_like_mbox(lore_str head)
+{
+    lore_str line;
+    return lore_str_starts(head, LORE_STR("From ")) && lore_str_next_line(&head, &line) &&
+           looks_like_mail(head);
+}
+
+static bool looks_like_json(lore_str head)
+{
+    head = lore_str_trim(head);
+    lore_str inner = head.len > 1 ? lore_str_trim(lore_str_slice(head, 1, head.len)) : head;
+    return head.len > 1 && inner.len > 0 &&
+           ((head.ptr[0] == '{' && inner.ptr[0] == '"') ||
+            (head.ptr[0] == '[' && inner.ptr[0] == '{'));
+}
+
+/* Beginnings that only HTML has. */
+static bool looks_like_html(lore_str head)
+{
+    static const char *const tags[] = {"html", "!doctype html", "head", "body", "title", "meta"};
+    for (size_t at = lore_str_find(head, LORE_STR("<"), 0); at != SIZE_MAX;
+         at = lore_str_find(head, LORE_STR("<"), at + 1)) {
+        for (size_t i = 0; i < sizeof tags / sizeof tags[0]; i++) {
+            size_t size = strlen(tags[i]);
+            if (head.len - at > size + 1 && strchr(" \t\r\n>", head.ptr[at + 1 + size]) != NULL &&
+                lore_str_equal_nocase(lore_str_slice(head, at + 1, at + 1 + size),
+                                      lore_str_from(tags[i]))) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+/* Two different signs of Markdown, for one of them happens in any text. */
+static bool looks_like_markdown(lore_str head)
+{
+    bool has_heading = false, has_fence = false, has_strong = false;
+    bool has_link = lore_str_find(head, LORE_STR("](http"), 0) != SIZE_MAX;
+    lore_str rest = head, line;
+    while (lore_str_next_line(&rest, &line)) {
+        has_heading = has_heading || lore_str_starts(line, LORE_STR("# ")) ||
+                      lore_str_starts(line, LORE_STR("## "));
+        has_fence = has_fence || lore_str_starts(line, LORE_STR("```"));
+        has_strong = has_strong || lore_str_starts(line, LORE_STR("**"));
+    }
+    lore_str title;
+    return (has_heading ? 1 : 0) + (has_fence ? 1 : 0) + (has_strong ? 1 : 0) +
+                   (has_link ? 1 : 0) >=
+               2 ||
+           lore_front_matter(head, &title) > 0;
+}
+
+lore_media lore_media_of(lore_str name, lore_str bytes)
+{
+    lore_media media = media_by_name(name);
+    if (bytes.len == 0) {
+        return media;
+    }
+    lore_media signature = media_by_signature(bytes);
+    if (signature != LORE_MEDIA_AUTO) {
+        return signature;
+    }
+    /* What should have had a signature has to be something else. */
+    if (media != LORE_MEDIA_AUTO && media != LORE_MEDIA_ARCHIVE && !lore_media_is_packed(media)) {
+        return media;
+    }
+    lore_str head = lore_str_slice(bytes, 0, bytes.len < SNIFF_BYTES ? bytes.len : SNIFF_BYTES);
+    bool is_wide =
+        lore_str_starts(head, LORE_STR("\xFF\xFE")) || lore_str_starts(head, LORE_STR("\xFE\xFF"));
+    if (is_wide) {
+        return LORE_MEDIA_TEXT;
+    }
+    if (lore_is_binary(head)) {
+        return LORE_MEDIA_AUTO;
+    }
+    return looks_like_mbox(head)       ? LORE_MEDIA_MBOX
+           : looks_like_mail(head)     ? LORE_MEDIA_MAIL
+           : looks_like_html(head)     ? LORE_MEDIA_HTML
+           : looks_like_json(head)     ? LORE_MEDIA_JSON
+           : looks_like_markdown(head) ? LORE_MEDIA_MARKDOWN
+                                       : LORE_MEDIA_TEXT;
+}
+
+#define OFFICE "application/vnd.openxmlformats-officedocument."
+
+static const char *const NAMES[LORE_MEDIA_COUNT] = {
+    [LORE_MEDIA_AUTO] = "application/octet-stream",
+    [LORE_MEDIA_TEXT] = "text/plain",
+    [LORE_MEDIA_MARKDOWN] = "text/markdown",
+    [LORE_MEDIA_HTML] = "text/html",
+    [LORE_MEDIA_CSV] = "text/csv",
+    [LORE_MEDIA_TSV] = "text/tab-separated-values",
+    [LORE_MEDIA_JSON] = "text/json", /* application/json is a document as clients send it */
+    [LORE_MEDIA_DOCX] = OFFICE "wordprocessingml.document",
+    [LORE_MEDIA_PPTX] = OFFICE "presentationml.presentation",
+    [LORE_MEDIA_XLSX] = OFFICE "spreadsheetml.sheet",
+    [LORE_MEDIA_ODF] = "application/vnd.oasis.opendocument.text",
+    [LORE_MEDIA_EPUB] = "application/epub+zip",
+    [LORE_MEDIA_JSONL] = "application/jsonl",
+    [LORE_MEDIA_ARCHIVE] = "application/zip",
+    [LORE_MEDIA_MAIL] = "message/rfc822",
+    [LORE_MEDIA_MBOX] = "application/mbox"};
+
+const char *lore_media_name(lore_media media)
+{
+    return NAMES[media];
+}
+
+lore_media lore_media_named(lore_str name)
+{
+    for (int i = LORE_MEDIA_AUTO + 1; i < LORE_MEDIA_COUNT; i++) {
+        if (lore_str_equal_nocase(name, lore_str_from(NAMES[i]))) {
+            return (lore_media)i;
+        }
+    }
+    return LORE_MEDIA_AUTO;
+}
+
+bool lore_media_is_container(lore_media media)
+{
+    return media >= LORE_MEDIA_JSONL;
+}
