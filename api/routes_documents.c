@@ -82,13 +82,8 @@ static lore_str media_type(const lore_http_request *request)
 /* The media type as a raw body names it; LORE_MEDIA_AUTO: JSON, or none of ours. */
 static lore_media media_of_body(lore_str content_type)
 {
-    static const lore_media MEDIA[] = {LORE_MEDIA_TEXT, LORE_MEDIA_MARKDOWN, LORE_MEDIA_HTML};
-    for (size_t i = 0; i < sizeof MEDIA / sizeof MEDIA[0]; i++) {
-        if (lore_str_equal_nocase(content_type, lore_str_from(lore_media_name(MEDIA[i])))) {
-            return MEDIA[i];
-        }
-    }
-    return LORE_MEDIA_AUTO;
+    lore_media media = lore_media_named(content_type);
+    return lore_media_is_container(media) ? LORE_MEDIA_AUTO : media;
 }
 
 static bool is_json_type(lore_str content_type)
@@ -103,8 +98,8 @@ static lore_status refuse_media(lore_http_request *request, lore_http_reply *rep
 {
     lore_str message = lore_str_printf(
         request->arena,
-        "a document must be application/json, application/x-ndjson, text/plain, text/markdown or "
-        "text/html, not '" LORE_STR_FMT "'",
+        "a document must be application/json, application/x-ndjson, text/plain, text/markdown, "
+        "text/html, text/csv or an Office, OpenDocument or EPUB file, not '" LORE_STR_FMT "'",
         LORE_STR_ARG(request->content_type));
     reply->status =
         lore_wire_error_as(415, message, LORE_STR("Content-Type"), "unsupported", &reply->body);

@@ -58,7 +58,8 @@ enum { PATH_CAP = 1024 };
     INTEGER(jsonl_line_bytes_max, 32 * MIB, KIB, GIB, "bytes of one JSONL line")                   \
     INTEGER(markup_depth_max, 256, 8, 4096, "levels of nesting in HTML and XML")                   \
     INTEGER(archive_depth_max, 4, 1, 16, "archives and messages inside one another")               \
-    INTEGER(unpacked_bytes_max, GIB, MIB, 1024 * GIB, "bytes that one packed file unpacks to")     \
+    INTEGER(unpacked_bytes_max, 256 * MIB, MIB, 1024 * GIB,                                        \
+            "bytes that one packed file unpacks to")                                               \
     INTEGER(folder_depth_max, 32, 1, 256, "levels of folders below an ingested path")              \
     INTEGER(folder_entries_max, 1000000, 1, 1000000000, "entries of one ingested folder")          \
     INTEGER(candidates_max, 200, 1, 10000, "candidates that each retriever hands to the fusion")   \

@@ -44,7 +44,7 @@ typedef struct lore_limits {
     int64_t jsonl_line_bytes_max; /* 32 MiB */
     int64_t markup_depth_max;     /* 256: nesting of HTML and XML elements */
     int64_t archive_depth_max;    /* 4: archives and messages inside one another */
-    int64_t unpacked_bytes_max;   /* 1 GiB: all that one packed file or archive unpacks to */
+    int64_t unpacked_bytes_max;   /* 256 MiB: all that one packed file or archive unpacks to */
     int64_t folder_depth_max;     /* 32 */
     int64_t folder_entries_max;   /* 1,000,000 */
     /* search */

@@ -108,10 +108,12 @@ static lore_status send_document(handover *h, const lore_raw_document *raw, int3
     lore_buf_reset(&h->address);
     lore_buf_append(&h->address, lore_buf_str(&h->path));
     if (media == LORE_MEDIA_AUTO) {
-        return lore_fail(err, LORE_ERR_INVALID, "neither text, Markdown nor HTML");
+        return lore_fail(err, LORE_ERR_INVALID, "a document of no known format");
     }
     write_argument(&h->address, "source", raw->source);
-    if (!fits_address(raw) && is_plain_utf8(raw->bytes)) {
+    bool is_text = media == LORE_MEDIA_TEXT || media == LORE_MEDIA_MARKDOWN ||
+                   media == LORE_MEDIA_HTML; /* what JSON has a member for */
+    if (is_text && !fits_address(raw) && is_plain_utf8(raw->bytes)) {
         lore_raw_document known = *raw;
         known.media = media;
         lore_buf_reset(&h->body);

@@ -10,6 +10,8 @@
 #include <archive.h>
 #include <archive_entry.h>
 #include <errno.h>
+#include <locale.h>
+#include <pthread.h>
 
 enum { READ_BYTES = 64 * 1024 };
 
@@ -54,6 +56,22 @@ lore_status lore_archive_open(lore_str bytes, uint64_t unpacked_max, lore_archiv
     }
     *archive = opened;
     return LORE_OK;
+}
+
+static locale_t utf8_locale;
+
+static void make_locale(void)
+{
+    utf8_locale = newlocale(LC_CTYPE_MASK, "C.UTF-8", (locale_t)0);
+}
+
+/* The library turns names into the characters of the locale; without one that has all of them every
+ * foreign name is lost. Gives the locale that was. */
+static locale_t use_utf8(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, make_locale);
+    return uselocale(utf8_locale); /* 0 where it is missing: asks only */
 }
 
 /* A name as valid UTF-8: what is not becomes '?'. */
@@ -115,7 +133,11 @@ lore_status lore_archive_next(lore_archive *archive, lore_arena *arena, lore_str
                              "unpacks to more than %llu bytes (limits.unpacked_bytes_max)",
                              (unsigned long long)archive->unpacked_max);
         }
+        locale_t before = use_utf8();
         int code = archive_read_next_header(archive->reader, &archive->entry);
+        *name = code == ARCHIVE_OK || code == ARCHIVE_WARN ? name_of(archive->entry, arena)
+                                                           : (lore_str){"", 0};
+        uselocale(before);
         if (code == ARCHIVE_EOF) {
             *done = true;
             return LORE_OK;
@@ -130,7 +152,6 @@ lore_status lore_archive_next(lore_archive *archive, lore_arena *arena, lore_str
             break;
         }
     }
-    *name = name_of(archive->entry, arena);
     return name->ptr != NULL ? LORE_OK : lore_fail(err, LORE_ERR_NOMEM, "out of memory for a name");
 }
 

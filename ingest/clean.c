@@ -50,15 +50,17 @@ static lore_status title_of_name(lore_str source, lore_arena *arena, lore_str *l
     }
     lore_str name = lore_str_slice(source, start, source.len);
     *line = (lore_str){"", 0};
-    const char *mark = memrchr(name.ptr, '#', name.len);
-    size_t behind = mark == NULL ? 0 : (size_t)(mark - name.ptr) + 1;
-    lore_media holder = mark == NULL
-                            ? LORE_MEDIA_AUTO
-                            : lore_media_of(lore_str_slice(name, 0, behind - 1), (lore_str){"", 0});
-    if (holder == LORE_MEDIA_JSONL || holder == LORE_MEDIA_JSON || holder == LORE_MEDIA_MBOX) {
-        return LORE_OK; /* "export.jsonl#17" names no document */
+    /* "all.zip#a.md" is called by what stands behind the last mark, and a number names nothing. */
+    const char *first = memchr(name.ptr, '#', name.len), *last = memrchr(name.ptr, '#', name.len);
+    lore_str holder = {name.ptr, first == NULL ? 0 : (size_t)(first - name.ptr)};
+    lore_media media = lore_media_of(holder, (lore_str){"", 0});
+    if (first != NULL && (lore_media_is_container(media) || media == LORE_MEDIA_JSON)) {
+        int64_t number = 0;
+        name = lore_str_slice(name, (size_t)(last - name.ptr) + 1, name.len);
+        if (lore_str_to_int64(name, &number)) {
+            return LORE_OK;
+        }
     }
-    name = holder == LORE_MEDIA_AUTO ? name : lore_str_slice(name, behind, name.len);
     lore_str extension = lore_media_extension(name);
     if (extension.len > 0 && lore_media_of(name, (lore_str){"", 0}) != LORE_MEDIA_AUTO) {
         name.len -= extension.len + 1;

@@ -313,6 +313,24 @@ static lore_status decode_legacy(lore_str bytes, lore_media media, lore_arena *a
     return convert("CP1252", bytes, arena, text);
 }
 
+lore_status lore_decode_as(lore_str charset, lore_str bytes, lore_arena *arena, lore_str *text)
+{
+    char name[CHARSET_CAP];
+    for (size_t i = 0; i < charset.len; i++) {
+        char c = charset.ptr[i];
+        bool is_letter = ((c | 32) >= 'a' && (c | 32) <= 'z') || (c >= '0' && c <= '9');
+        if (!is_letter && c != '-' && c != '_' && c != ':' && c != '.') {
+            return LORE_ERR_UNSUPPORTED; /* iconv takes orders behind slashes */
+        }
+    }
+    if (charset.len == 0 || charset.len >= sizeof name) {
+        return LORE_ERR_UNSUPPORTED;
+    }
+    memcpy(name, charset.ptr, charset.len);
+    name[charset.len] = '\0';
+    return convert(wider_charset(name), bytes, arena, text);
+}
+
 lore_status lore_decode(lore_str bytes, lore_media media, lore_arena *arena, lore_str *text,
                         lore_error *err)
 {

@@ -20,6 +20,10 @@ enum {
  * for binary or undecodable bytes. */
 LORE_MUST_USE lore_status lore_decode(lore_str bytes, lore_media media, lore_arena *arena,
                                       lore_str *text, lore_error *err);
+/* As the bytes say of themselves. Strict: LORE_ERR_INVALID where they are something else,
+ * LORE_ERR_UNSUPPORTED for a charset that nobody knows, LORE_ERR_NOMEM. */
+LORE_MUST_USE lore_status lore_decode_as(lore_str charset, lore_str bytes, lore_arena *arena,
+                                         lore_str *text);
 /* Decoded text with NUL, or with more control characters than any text has. */
 bool lore_is_binary(lore_str text);
 

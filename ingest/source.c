@@ -5,8 +5,9 @@
  * could not be listed stays in the list with its error, so it is told in its place.
  *
  * States: an entry is a file, a JSONL file or standard input, or an error. While a JSONL entry is
- * open (`lines.fd >= 0`) lore_source_next yields its lines; else it takes the next entry. */
-#include "ingest/ingest_int.h"
+ * open (`lines.fd >= 0`) lore_source_next yields its lines; while containers are open (`open.depth
+ * > 0`) it yields members of the innermost; else it takes the next entry. */
+#include "ingest/container_int.h"
 
 #include "base/file.h"
 #include "base/json.h"
@@ -51,6 +52,7 @@ struct lore_source {
     size_t count, room, next;
     int64_t seen_names; /* in folders, against limits.folder_entries_max */
     line_reader lines;
+    lore_containers open;
     lore_buf scratch; /* the file being read */
     /* Read by the thread that shows progress; only the counts matter, so relaxed order is enough.
      */
@@ -98,11 +100,23 @@ static lore_status add_entry(lore_source *source, const char *path, bool is_name
     return LORE_OK;
 }
 
-/* Text, or without an extension, so that only the content can tell. */
+/* With a name that tells, or without an extension, so that only the content can. */
 static bool may_be_text(lore_str name)
 {
     return lore_media_of(name, (lore_str){"", 0}) != LORE_MEDIA_AUTO ||
            memchr(name.ptr, '.', name.len) == NULL;
+}
+
+/* Office documents and books are read under any name; of other files the first bytes are enough. */
+static bool is_packed_file(const char *path)
+{
+    char head[4] = {0};
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    ssize_t got = fd < 0 ? 0 : read(fd, head, sizeof head);
+    if (fd >= 0) {
+        close(fd);
+    }
+    return got == (ssize_t)sizeof head && memcmp(head, "PK\x03\x04", sizeof head) == 0;
 }
 
 static lore_status walk_folder(lore_source *source, const char *path, int32_t depth,
@@ -123,7 +137,7 @@ static lore_status add_found(lore_source *source, const char *path, lore_str nam
      * they are. */
     bool is_file = S_ISREG(info.st_mode) ||
                    (S_ISLNK(info.st_mode) && stat(path, &info) == 0 && S_ISREG(info.st_mode));
-    if (!is_file || !may_be_text(name)) {
+    if (!is_file || (!may_be_text(name) && !is_packed_file(path))) {
         count(&source->passed_over, 1);
         return LORE_OK;
     }
@@ -362,7 +376,47 @@ static lore_status next_json(lore_source *source, lore_arena *arena, lore_raw_do
 
 /* ---- files ---- */
 
-/* *has_document false when it turned out to be nothing to read. */
+static lore_status pass_over(lore_source *source, bool *has_document)
+{
+    *has_document = false;
+    count(&source->passed_over, 1);
+    count(&source->total, -1);
+    return LORE_OK;
+}
+
+/* Old and encrypted Office files deserve a better reason than "unknown". */
+static lore_status fail_unknown(lore_str name, lore_str bytes, lore_error *err)
+{
+    bool is_ole = lore_str_starts(bytes, LORE_STR("\xD0\xCF\x11\xE0\xA1\xB1\x1A\xE1"));
+    return lore_fail(err, LORE_ERR_UNSUPPORTED,
+                     is_ole ? "'" LORE_STR_FMT "' is an old or encrypted Office file: save it as "
+                              "DOCX, PPTX or XLSX without a password"
+                            : "'" LORE_STR_FMT "' has no format that is known here",
+                     LORE_STR_ARG(name));
+}
+
+/* What was read is a document, a container (opened; *has_document false) or nothing. */
+static lore_status sort_file(lore_source *source, lore_raw_document *raw, bool is_named,
+                             bool *has_document, lore_error *err)
+{
+    if (raw->media == LORE_MEDIA_AUTO && raw->bytes.len > 0) {
+        return is_named ? fail_unknown(raw->source, raw->bytes, err)
+                        : pass_over(source, has_document);
+    }
+    bool may_hold = lore_media_is_container(raw->media) || raw->media == LORE_MEDIA_JSON;
+    if (!may_hold || raw->media == LORE_MEDIA_JSONL || raw->bytes.len == 0) {
+        return LORE_OK;
+    }
+    lore_status status = lore_containers_push(&source->open, &source->limits, raw, err);
+    count(&source->total, status == LORE_OK ? -1 : 0); /* its members are counted instead */
+    if (raw->media == LORE_MEDIA_JSON && status == LORE_ERR_UNSUPPORTED) {
+        return LORE_OK; /* any other value is a document itself */
+    }
+    *has_document = status != LORE_OK;
+    return status;
+}
+
+/* *has_document false when it turned out to be nothing to read, or a container. */
 static lore_status next_file(lore_source *source, const entry *e, lore_arena *arena,
                              lore_raw_document *raw, bool *has_document, lore_error *err)
 {
@@ -375,21 +429,36 @@ static lore_status next_file(lore_source *source, const entry *e, lore_arena *ar
     }
     lore_str bytes = lore_buf_str(&source->scratch);
     raw->media = lore_media_of(raw->source, bytes);
-    if (raw->media == LORE_MEDIA_AUTO && bytes.len > 0) {
-        if (e->is_named) {
-            return lore_fail(err, LORE_ERR_UNSUPPORTED,
-                             "'%s' is neither text, Markdown, HTML nor JSONL", e->path);
-        }
-        *has_document = false;
-        count(&source->passed_over, 1);
-        count(&source->total, -1);
-        return LORE_OK;
+    bool is_known = e->is_named || may_be_text(raw->source) || lore_media_is_packed(raw->media);
+    if (!is_known) {
+        return pass_over(source, has_document); /* a ZIP file under a name of its own: a program */
     }
     raw->bytes = lore_str_copy(arena, bytes);
-    return raw->bytes.ptr != NULL
-               ? LORE_OK
-               : lore_fail(err, LORE_ERR_NOMEM, "out of memory for '%s' (%zu bytes)", e->path,
-                           bytes.len);
+    if (raw->bytes.ptr == NULL) {
+        return lore_fail(err, LORE_ERR_NOMEM, "out of memory for '%s' (%zu bytes)", e->path,
+                         bytes.len);
+    }
+    source->open.unpacked_left = (uint64_t)source->limits.unpacked_bytes_max;
+    return sort_file(source, raw, e->is_named, has_document, err);
+}
+
+/* The next member of the innermost container; *has_document false at its end, or where the member
+ * is a container itself or nothing to read. */
+static lore_status next_member(lore_source *source, lore_arena *arena, lore_raw_document *raw,
+                               bool *has_document, lore_error *err)
+{
+    bool done = false;
+    lore_status status =
+        lore_containers_next(&source->open, &source->limits, arena, raw, &done, err);
+    *has_document = !done;
+    if (done) {
+        return status;
+    }
+    count(&source->total, 1);
+    if (status == LORE_OK && raw->media == LORE_MEDIA_AUTO) {
+        return pass_over(source, has_document);
+    }
+    return status == LORE_OK ? sort_file(source, raw, false, has_document, err) : status;
 }
 
 /* A path as UTF-8, for messages and as the document's source; *is_valid false where it is not. */
@@ -477,6 +546,7 @@ void lore_source_close(lore_source *source)
 {
     if (source != NULL) {
         close_lines(source);
+        lore_containers_close(&source->open);
         lore_buf_destroy(&source->lines.buf);
         lore_buf_destroy(&source->scratch);
         lore_free(source->entries);
@@ -492,13 +562,15 @@ lore_status lore_source_next(lore_source *source, lore_arena *arena, lore_raw_do
     *done = false;
     for (;;) {
         *raw = (lore_raw_document){none, none, none, none, none, LORE_MEDIA_AUTO, none};
-        bool has_document = false, is_open = source->lines.fd >= 0;
-        if (is_cancelled(source) || (!is_open && source->next == source->count)) {
+        bool has_document = false, is_open = source->lines.fd >= 0,
+             is_inside = source->open.depth > 0;
+        if (is_cancelled(source) || (!is_open && !is_inside && source->next == source->count)) {
             *done = true;
             return LORE_OK;
         }
-        lore_status status = is_open ? next_json(source, arena, raw, &has_document, err)
-                                     : next_entry(source, arena, raw, &has_document, err);
+        lore_status status = is_open     ? next_json(source, arena, raw, &has_document, err)
+                             : is_inside ? next_member(source, arena, raw, &has_document, err)
+                                         : next_entry(source, arena, raw, &has_document, err);
         if (status != LORE_OK) {
             return status;
         }

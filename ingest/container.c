@@ -1,0 +1,340 @@
+/* Containers: archives, mailboxes, messages and arrays of JSON documents, member by member.
+ *
+ * Of a message the body is a member that keeps the name of the message itself; attachments are
+ * named behind it. Each kind is a function that gives the next member. */
+#include "ingest/container_int.h"
+
+#include "base/json.h"
+
+#include <string.h>
+
+struct lore_container {
+    lore_media media;
+    lore_str name, bytes;
+    const lore_limits *limits;
+    lore_archive *archive;
+    lore_json *root; /* of JSON */
+    const lore_json *item;
+    lore_arena arena; /* the message */
+    lore_mail mail;
+    size_t at;      /* where the next message of a mailbox begins */
+    int64_t number; /* members given so far */
+};
+
+static lore_status out_of_memory(const lore_container *c, lore_error *err)
+{
+    return lore_fail(err, LORE_ERR_NOMEM, "out of memory in '" LORE_STR_FMT "'",
+                     LORE_STR_ARG(c->name));
+}
+
+/* "container#member", in the arena. */
+static lore_status name_member(const lore_container *c, lore_str member, lore_arena *arena,
+                               lore_raw_document *raw, lore_error *err)
+{
+    lore_str text = member.len > 0 ? lore_str_printf(arena, LORE_STR_FMT "#" LORE_STR_FMT,
+                                                     LORE_STR_ARG(c->name), LORE_STR_ARG(member))
+                                   : lore_str_printf(arena, LORE_STR_FMT "#%lld",
+                                                     LORE_STR_ARG(c->name), (long long)c->number);
+    raw->source = text.ptr == NULL ? c->name : text;
+    return text.ptr == NULL ? out_of_memory(c, err) : LORE_OK;
+}
+
+/* ---- archives ---- */
+
+static lore_status next_in_archive(lore_container *c, lore_arena *arena, lore_raw_document *raw,
+                                   bool *done, lore_error *err)
+{
+    lore_str name;
+    lore_buf content;
+    raw->source = c->name;
+    lore_status status = lore_archive_next(c->archive, arena, &name, done, err);
+    if (status != LORE_OK || *done) {
+        return status;
+    }
+    status = name_member(c, name, arena, raw, err);
+    bool is_known = lore_media_of(name, (lore_str){"", 0}) != LORE_MEDIA_AUTO ||
+                    lore_media_extension(name).len == 0;
+    if (status != LORE_OK || !is_known) {
+        return status; /* the caller passes over what has no media */
+    }
+    lore_buf_init(&content, 0);
+    status = lore_archive_read(c->archive, (size_t)c->limits->file_bytes_max, &content, err);
+    if (status == LORE_OK) {
+        raw->bytes = lore_str_copy(arena, lore_buf_str(&content));
+        status = raw->bytes.ptr == NULL ? out_of_memory(c, err) : LORE_OK;
+    }
+    if (status == LORE_OK) {
+        raw->media = lore_media_of(name, raw->bytes);
+    }
+    lore_buf_destroy(&content);
+    return status;
+}
+
+/* ---- messages ---- */
+
+static lore_status describe_mail(const lore_container *c, lore_arena *arena, lore_raw_document *raw,
+                                 lore_error *err)
+{
+    const lore_mail *mail = &c->mail;
+    const struct {
+        const char *key;
+        lore_str value;
+    } fields[] = {{"author", mail->from}, {"to", mail->to}, {"date", mail->date}};
+    lore_buf text;
+    lore_json_writer writer;
+    lore_buf_init(&text, (size_t)c->limits->metadata_bytes_max);
+    lore_json_write_begin(&writer, &text);
+    lore_json_object(&writer, NULL);
+    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
+        if (fields[i].value.len > 0) {
+            lore_json_string(&writer, fields[i].key, fields[i].value);
+        }
+    }
+    lore_json_end(&writer);
+    bool fits = !lore_buf_failed(&text);
+    raw->metadata = fits ? lore_str_copy(arena, lore_buf_str(&text)) : (lore_str){"", 0};
+    raw->title = lore_str_copy(
+        arena, mail->subject.len <= LORE_TITLE_BYTES_MAX ? mail->subject : (lore_str){"", 0});
+    lore_buf_destroy(&text);
+    return raw->metadata.ptr != NULL && raw->title.ptr != NULL ? LORE_OK : out_of_memory(c, err);
+}
+
+static lore_status next_in_mail(lore_container *c, lore_arena *arena, lore_raw_document *raw,
+                                bool *done, lore_error *err)
+{
+    const lore_mail *mail = &c->mail;
+    bool has_body = mail->part_count > 0 && !mail->parts[0].is_attachment;
+    int64_t place = c->number - (has_body ? 0 : 1);
+    raw->source = c->name;
+    *done = c->number > 0 && place >= mail->part_count;
+    if (*done) {
+        return LORE_OK;
+    }
+    c->number++;
+    bool is_body = c->number == 1;
+    const lore_mail_part *part = is_body && !has_body ? NULL : &mail->parts[place];
+    lore_status status =
+        is_body ? describe_mail(c, arena, raw, err) : name_member(c, part->name, arena, raw, err);
+    raw->media = LORE_MEDIA_TEXT;
+    if (part != NULL && status == LORE_OK) {
+        status = lore_mail_decode(part, arena, &raw->bytes, err);
+        raw->media = part->media != LORE_MEDIA_AUTO || raw->bytes.len == 0
+                         ? part->media
+                         : lore_media_of(part->name, raw->bytes);
+    }
+    if (status == LORE_OK && raw->bytes.len > 0) {
+        raw->bytes = lore_str_copy(arena, raw->bytes); /* it may still lie in the container */
+        status = raw->bytes.ptr == NULL ? out_of_memory(c, err) : LORE_OK;
+    }
+    return status;
+}
+
+/* Messages of a mailbox begin with "From " behind an empty line, or at the start. */
+static lore_status next_in_mailbox(lore_container *c, lore_arena *arena, lore_raw_document *raw,
+                                   bool *done, lore_error *err)
+{
+    lore_str line, rest = lore_str_slice(c->bytes, c->at, c->bytes.len);
+    *done = !lore_str_next_line(&rest, &line); /* the "From " line itself */
+    if (*done) {
+        return LORE_OK;
+    }
+    size_t start = c->bytes.len - rest.len, next = c->bytes.len;
+    for (size_t at = lore_str_find(c->bytes, LORE_STR("\nFrom "), start); at != SIZE_MAX;
+         at = lore_str_find(c->bytes, LORE_STR("\nFrom "), at + 1)) {
+        bool is_behind_blank =
+            at > 0 && (c->bytes.ptr[at - 1] == '\n' ||
+                       (at > 1 && c->bytes.ptr[at - 1] == '\r' && c->bytes.ptr[at - 2] == '\n'));
+        if (is_behind_blank) {
+            next = at + 1;
+            break;
+        }
+    }
+    c->at = next;
+    c->number++;
+    raw->media = LORE_MEDIA_MAIL;
+    raw->bytes = lore_str_copy(arena, lore_str_slice(c->bytes, start < next ? start : next, next));
+    lore_status status = name_member(c, (lore_str){"", 0}, arena, raw, err);
+    return status == LORE_OK && raw->bytes.ptr == NULL ? out_of_memory(c, err) : status;
+}
+
+/* ---- JSON ---- */
+
+static lore_status next_in_json(lore_container *c, lore_arena *arena, lore_raw_document *raw,
+                                bool *done, lore_error *err)
+{
+    *done = c->item == NULL;
+    if (*done) {
+        return LORE_OK;
+    }
+    lore_buf text;
+    lore_buf_init(&text, 0);
+    c->number++;
+    lore_status status = lore_json_print(c->item, &text, err);
+    c->item = c->item == c->root ? NULL : lore_json_next(c->item);
+    if (status == LORE_OK) {
+        status = lore_raw_from_json(lore_buf_str(&text), c->limits, arena, raw, err);
+    }
+    lore_buf_destroy(&text);
+    raw->source = c->name;
+    lore_error unused;
+    if (lore_json_is_array(c->root)) {
+        lore_status named =
+            name_member(c, (lore_str){"", 0}, arena, raw, status == LORE_OK ? err : &unused);
+        status = status == LORE_OK ? named : status;
+    }
+    return status;
+}
+
+/* Does it hold documents as clients send them, one or an array, and no other value? */
+static bool has_documents(const lore_json *root)
+{
+    const lore_json *first = lore_json_is_array(root) ? lore_json_first(root) : root;
+    return lore_json_is_object(first) && (lore_json_is_string(lore_json_get(first, "text")) ||
+                                          lore_json_is_string(lore_json_get(first, "markdown")) ||
+                                          lore_json_is_string(lore_json_get(first, "html")));
+}
+
+/* ---- all ---- */
+
+static lore_status open_kind(lore_container *c, uint64_t unpacked_max, lore_error *err)
+{
+    lore_status status = LORE_OK;
+    switch (c->media) {
+    case LORE_MEDIA_ARCHIVE:
+        return lore_archive_open(c->bytes, unpacked_max, &c->archive, err);
+    case LORE_MEDIA_MAIL:
+        return lore_mail_parse(c->bytes, &c->arena, &c->mail, err);
+    case LORE_MEDIA_MBOX:
+        return LORE_OK;
+    default:
+        status = lore_json_parse(c->bytes, (int32_t)c->limits->json_depth_max, &c->root, err);
+        if (status == LORE_OK && !has_documents(c->root)) {
+            status = lore_fail(err, LORE_ERR_UNSUPPORTED, "holds no documents");
+        }
+        c->item = status != LORE_OK             ? NULL
+                  : lore_json_is_array(c->root) ? lore_json_first(c->root)
+                                                : c->root;
+        return status;
+    }
+}
+
+lore_status lore_container_open(lore_media media, lore_str name, lore_str bytes,
+                                const lore_limits *limits, uint64_t unpacked_max,
+                                lore_container **container, lore_error *err)
+{
+    lore_container *c = lore_alloc_zero(1, sizeof *c);
+    if (c == NULL) {
+        return lore_fail(err, LORE_ERR_NOMEM, "out of memory opening '" LORE_STR_FMT "'",
+                         LORE_STR_ARG(name));
+    }
+    c->media = media;
+    c->name = name;
+    c->bytes = bytes;
+    c->limits = limits;
+    lore_arena_init(&c->arena, lore_document_arena_cap(limits, bytes.len));
+    lore_status status = open_kind(c, unpacked_max, err);
+    if (status != LORE_OK) {
+        lore_container_close(c);
+        return status;
+    }
+    *container = c;
+    return LORE_OK;
+}
+
+lore_status lore_container_next(lore_container *container, lore_arena *arena,
+                                lore_raw_document *raw, bool *done, lore_error *err)
+{
+    *done = false;
+    switch (container->media) {
+    case LORE_MEDIA_ARCHIVE:
+        return next_in_archive(container, arena, raw, done, err);
+    case LORE_MEDIA_MAIL:
+        return next_in_mail(container, arena, raw, done, err);
+    case LORE_MEDIA_MBOX:
+        return next_in_mailbox(container, arena, raw, done, err);
+    default:
+        return next_in_json(container, arena, raw, done, err);
+    }
+}
+
+uint64_t lore_container_unpacked(const lore_container *container)
+{
+    return container->archive == NULL ? 0 : lore_archive_unpacked(container->archive);
+}
+
+void lore_container_close(lore_container *container)
+{
+    if (container != NULL) {
+        lore_archive_close(container->archive);
+        lore_json_free(container->root);
+        lore_arena_destroy(&container->arena);
+        lore_free(container);
+    }
+}
+
+/* ---- inside one another ---- */
+
+static void pop(lore_containers *open)
+{
+    open->depth--;
+    lore_container_close(open->levels[open->depth].container);
+    lore_arena_destroy(&open->levels[open->depth].arena);
+}
+
+lore_status lore_containers_push(lore_containers *open, const lore_limits *limits,
+                                 const lore_raw_document *raw, lore_error *err)
+{
+    if (open->depth >= limits->archive_depth_max || open->depth == LORE_CONTAINERS_CAP) {
+        return lore_fail(err, LORE_ERR_LIMIT,
+                         "archives nest deeper than %d (limits.archive_depth_max)", open->depth);
+    }
+    lore_arena *arena = &open->levels[open->depth].arena;
+    lore_arena_init(arena, 0);
+    lore_str name = lore_str_copy(arena, raw->source);
+    lore_str bytes = lore_str_copy(arena, raw->bytes);
+    lore_status status =
+        name.ptr != NULL && bytes.ptr != NULL
+            ? lore_container_open(raw->media, name, bytes, limits, open->unpacked_left,
+                                  &open->levels[open->depth].container, err)
+            : lore_fail(err, LORE_ERR_NOMEM, "out of memory for '" LORE_STR_FMT "'",
+                        LORE_STR_ARG(raw->source));
+    if (status != LORE_OK) {
+        lore_arena_destroy(arena);
+        return status;
+    }
+    open->depth++;
+    return LORE_OK;
+}
+
+lore_status lore_containers_next(lore_containers *open, const lore_limits *limits,
+                                 lore_arena *arena, lore_raw_document *raw, bool *done,
+                                 lore_error *err)
+{
+    lore_container *innermost = open->levels[open->depth - 1].container;
+    uint64_t before = lore_container_unpacked(innermost);
+    lore_status status = lore_container_next(innermost, arena, raw, done, err);
+    uint64_t used = lore_container_unpacked(innermost) - before;
+    open->unpacked_left -= used < open->unpacked_left ? used : open->unpacked_left;
+    if (*done) {
+        pop(open);
+        return status;
+    }
+    if (open->unpacked_left == 0) {
+        lore_containers_close(open);
+        return lore_fail(err, LORE_ERR_LIMIT,
+                         "unpacks to more than %lld bytes (limits.unpacked_bytes_max)",
+                         (long long)limits->unpacked_bytes_max);
+    }
+    /* The name of a member that failed may be that of its container, which may be closed soon. */
+    raw->source = lore_str_copy(arena, raw->source);
+    return raw->source.ptr != NULL || status != LORE_OK
+               ? status
+               : lore_fail(err, LORE_ERR_NOMEM, "out of memory for a name");
+}
+
+void lore_containers_close(lore_containers *open)
+{
+    while (open->depth > 0) {
+        pop(open);
+    }
+}

@@ -1,0 +1,44 @@
+/* Formats are known by content whatever the name, and by name where content cannot tell. */
+#include "tests/unit/ingest_fixture.h"
+
+static void check_media(const char *name, lore_str bytes, lore_media expected)
+{
+    CHECK_INT(lore_media_of(lore_str_from(name), bytes), expected);
+}
+
+TEST(by_content)
+{
+    check_media("a.txt", LORE_STR("PK\x05\x06\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"),
+                LORE_MEDIA_ARCHIVE);
+    check_media("a.txt", LORE_STR("\x1F\x8B\x08\0"), LORE_MEDIA_ARCHIVE);
+    check_media("a", LORE_STR("Received: x\nFrom: a\nDate: b\n\nbody"), LORE_MEDIA_MAIL);
+    check_media("a", LORE_STR("From a Sat\nFrom: a\nTo: c\nDate: b\n\nbody"), LORE_MEDIA_MBOX);
+    check_media("a", LORE_STR("Note: x\nFrom: a\n\nbody"), LORE_MEDIA_TEXT);
+    check_media("a", LORE_STR("{ \"a\": 1}"), LORE_MEDIA_JSON);
+    check_media("a", LORE_STR("[see below] {text}"), LORE_MEDIA_TEXT);
+    check_media("a", LORE_STR("\xD0\xCF\x11\xE0\0\0"), LORE_MEDIA_AUTO);
+    /* The name lies: no ZIP file, so it is what it looks like. */
+    check_media("a.docx", LORE_STR("plain words"), LORE_MEDIA_TEXT);
+    check_media("a.docx", LORE_STR("\0\1\2"), LORE_MEDIA_AUTO);
+}
+
+TEST(by_name)
+{
+    const lore_str none = {"", 0};
+    check_media("a.CSV", LORE_STR("a,b"), LORE_MEDIA_CSV);
+    check_media("a.json", LORE_STR("[1]"), LORE_MEDIA_JSON);
+    check_media("x/a.docx", none, LORE_MEDIA_DOCX);
+    check_media("x/.zip", none, LORE_MEDIA_AUTO);
+}
+
+TEST(names)
+{
+    for (int media = LORE_MEDIA_AUTO + 1; media < LORE_MEDIA_COUNT; media++) {
+        lore_str name = lore_str_from(lore_media_name((lore_media)media));
+        CHECK(name.len > 0);
+        CHECK_INT(lore_media_named(name), media);
+    }
+    CHECK_INT(lore_media_named(LORE_STR("image/png")), LORE_MEDIA_AUTO);
+}
+
+CHECK_MAIN(by_content, by_name, names)
