@@ -320,6 +320,8 @@ lore_status lore_containers_next(lore_containers *open, const lore_limits *limit
         return status;
     }
     if (open->unpacked_left == 0) {
+        /* Nothing under the outermost counts as gone: it is what could not be read. */
+        raw->source = lore_str_copy(arena, open->levels[0].container->name);
         lore_containers_close(open);
         return lore_fail(err, LORE_ERR_LIMIT,
                          "unpacks to more than %lld bytes (limits.unpacked_bytes_max)",

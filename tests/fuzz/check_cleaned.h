@@ -43,7 +43,7 @@ static void check_runs(const lore_clean_document *clean, lore_str source)
     }
 }
 
-static void check_cut(const lore_clean_document *clean, lore_arena *arena)
+__attribute__((unused)) static void check_cut(const lore_clean_document *clean, lore_arena *arena)
 {
     size_t at = 0, end = 0;
     lore_span span;
@@ -121,7 +121,7 @@ static void check_once(lore_media media, lore_str bytes, bool is_whole)
     LORE_ASSERT(lore_mem_live() == live);
 }
 
-static void check_cleaned(lore_media media, lore_str bytes)
+__attribute__((unused)) static void check_cleaned(lore_media media, lore_str bytes)
 {
     check_once(media, bytes, true);
     char *repeated = fuzz_repeated(bytes);

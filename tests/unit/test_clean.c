@@ -64,12 +64,12 @@ TEST(refusals)
     lore_raw_document raw = {.source = LORE_STR("x.bin"),
                              .bytes = LORE_STR("\x7F"
                                                "ELF\0\0")};
-    CHECK_FAILS(try_clean(&arena, &raw, &clean, &err), LORE_ERR_INVALID, &err, "neither");
+    CHECK_FAILS(try_clean(&arena, &raw, &clean, &err), LORE_ERR_INVALID, &err, "known format");
     raw.media = LORE_MEDIA_TEXT;
     CHECK_FAILS(try_clean(&arena, &raw, &clean, &err), LORE_ERR_INVALID, &err, "NUL");
     raw.bytes = LORE_STR("{}");
     raw.media = LORE_MEDIA_JSONL;
-    CHECK_FAILS(try_clean(&arena, &raw, &clean, &err), LORE_ERR_INVALID, &err, "neither");
+    CHECK_FAILS(try_clean(&arena, &raw, &clean, &err), LORE_ERR_INVALID, &err, "known format");
     raw.media = LORE_MEDIA_TEXT;
     raw.title = (lore_str){longer, LORE_TITLE_BYTES_MAX + 1};
     CHECK_FAILS(try_clean(&arena, &raw, &clean, &err), LORE_ERR_LIMIT, &err, "title");
