@@ -4,9 +4,8 @@
  * a true total for the progress line, and an order that does not depend on what happens later. What
  * could not be listed stays in the list with its error, so it is told in its place.
  *
- * States: an entry is a file, a JSONL file or standard input, or an error. While a JSONL entry is
- * open (`lines.fd >= 0`) lore_source_next yields its lines; while containers are open (`open.depth
- * > 0`) it yields members of the innermost; else it takes the next entry. */
+ * States: while `lines.fd >= 0` a JSONL entry yields its lines; while `open.depth > 0` the
+ * innermost container yields its members; else the next entry is taken. */
 #include "ingest/container_int.h"
 
 #include "base/file.h"
@@ -232,8 +231,7 @@ static lore_status open_lines(lore_source *source, const entry *e, lore_error *e
     lines->is_stdin = is_stdin;
     lines->path = e->path;
     lines->number = 0;
-    lines->is_eof = false;
-    lines->is_skipping = false;
+    lines->is_eof = lines->is_skipping = false;
     lines->start = 0;
     lore_buf_reset(&lines->buf);
     count(&source->total, -1); /* its lines are counted instead */
@@ -399,6 +397,9 @@ static lore_status fail_unknown(lore_str name, lore_str bytes, lore_error *err)
 static lore_status sort_file(lore_source *source, lore_raw_document *raw, bool is_named,
                              bool *has_document, lore_error *err)
 {
+    /* A DOCX file that is none is an error wherever it was found. */
+    lore_media by_name = lore_media_of(raw->source, (lore_str){"", 0});
+    is_named = is_named || lore_media_is_packed(by_name) || by_name == LORE_MEDIA_ARCHIVE;
     if (raw->media == LORE_MEDIA_AUTO && raw->bytes.len > 0) {
         return is_named ? fail_unknown(raw->source, raw->bytes, err)
                         : pass_over(source, has_document);
@@ -455,13 +456,13 @@ static lore_status next_member(lore_source *source, lore_arena *arena, lore_raw_
         return status;
     }
     count(&source->total, 1);
-    if (status == LORE_OK && raw->media == LORE_MEDIA_AUTO) {
+    if (status == LORE_OK && raw->media == LORE_MEDIA_AUTO && raw->bytes.len == 0) {
         return pass_over(source, has_document);
     }
     return status == LORE_OK ? sort_file(source, raw, false, has_document, err) : status;
 }
 
-/* A path as UTF-8, for messages and as the document's source; *is_valid false where it is not. */
+/* A path as UTF-8, for messages and as the source; *is_valid false where it is not. */
 static lore_str path_text(const char *path, lore_arena *arena, bool *is_valid)
 {
     lore_str copy = lore_str_copy(arena, lore_str_from(path));

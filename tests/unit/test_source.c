@@ -115,6 +115,12 @@ TEST(named_files)
 {
     make("notes.log", "plain words");
     write_file(in_temp("blob.md.bin"), LORE_STR("\x01\0\x02"));
+    /* An Office file that is none is an error in a folder, too; an unknown file is not. */
+    lore_error err = {0};
+    CHECK_OK(lore_dir_make(in_temp("office"), &err), &err);
+    write_file(in_temp("office/broken.docx"), LORE_STR("\x01\0\x02"));
+    write_file(in_temp("office/blob"), LORE_STR("\x01\0\x02"));
+    check_walk(in_temp("office"), "office/broken.docx|!unsupported\n");
     const char *paths[] = {in_temp("notes.log"), in_temp("missing.md"), in_temp("blob.md.bin"),
                            in_temp("notes.log")};
     lore_buf found;
