@@ -398,8 +398,7 @@ static lore_status sort_file(lore_source *source, lore_raw_document *raw, bool i
                              bool *has_document, lore_error *err)
 {
     /* A DOCX file that is none is an error wherever it was found. */
-    lore_media by_name = lore_media_of(raw->source, (lore_str){"", 0});
-    is_named = is_named || lore_media_is_packed(by_name) || by_name == LORE_MEDIA_ARCHIVE;
+    is_named = is_named || lore_media_is_packed(lore_media_of(raw->source, (lore_str){"", 0}));
     if (raw->media == LORE_MEDIA_AUTO && raw->bytes.len > 0) {
         return is_named ? fail_unknown(raw->source, raw->bytes, err)
                         : pass_over(source, has_document);
