@@ -5,6 +5,8 @@
 #include "base/clock.h"
 #include "base/json.h"
 
+#include <math.h>
+
 /* Bounds of a page of documents. */
 enum { PAGE_DEFAULT = 100, PAGE_MAX = 1000 };
 
@@ -452,12 +454,43 @@ lore_status lore_route_delete_document(lore_service *service, lore_http_request 
     return status;
 }
 
+/* The settings in the body, if there is one: a member that is absent stays as it is. */
+static lore_status parse_settings(const lore_service *service, const lore_http_request *request,
+                                  bool *has_weight, double *weight, lore_error *err)
+{
+    lore_json *root = NULL;
+    *has_weight = false;
+    *weight = NAN;
+    if (request->body.len == 0) {
+        return LORE_OK;
+    }
+    int32_t depth = (int32_t)service->app->config->limits.json_depth_max;
+    lore_status status = lore_json_parse(request->body, depth, &root, err);
+    if (status == LORE_OK && !lore_json_is_object(root)) {
+        status = lore_fail(err, LORE_ERR_INVALID, "the body must be a JSON object");
+    }
+    if (status == LORE_OK) {
+        *has_weight = lore_json_get(root, "fusion_weight") != NULL;
+        status = lore_json_get_number(root, "", "fusion_weight", 0.0, 1.0, weight, err);
+    }
+    lore_json_free(root);
+    return status;
+}
+
 lore_status lore_route_put_collection(lore_service *service, lore_http_request *request,
                                       lore_http_reply *reply, lore_error *err)
 {
     lore_change change = {.kind = LORE_CHANGE_CREATE_COLLECTION,
                           .collection = request->segments[0]};
-    lore_status status = apply_change(service, request, &change, err);
+    lore_change weigh = {.kind = LORE_CHANGE_WEIGH_COLLECTION, .collection = request->segments[0]};
+    bool has_weight = false;
+    lore_status status = parse_settings(service, request, &has_weight, &weigh.fusion_weight, err);
+    if (status == LORE_OK) {
+        status = apply_change(service, request, &change, err);
+    }
+    if (status == LORE_OK && has_weight) {
+        status = apply_change(service, request, &weigh, err);
+    }
     if (status != LORE_OK) {
         return status;
     }

@@ -88,6 +88,8 @@ void lore_json_string(lore_json_writer *w, const char *key, lore_str value);
 void lore_json_int(lore_json_writer *w, const char *key, int64_t value);
 /* The shortest text that reads back as the same float. */
 void lore_json_float(lore_json_writer *w, const char *key, double value);
+/* The same for a double. */
+void lore_json_double(lore_json_writer *w, const char *key, double value);
 void lore_json_boolean(lore_json_writer *w, const char *key, bool value);
 void lore_json_null(lore_json_writer *w, const char *key);
 void lore_json_raw(lore_json_writer *w, const char *key, lore_str json); /* already JSON */

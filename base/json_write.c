@@ -158,6 +158,12 @@ void lore_json_float(lore_json_writer *w, const char *key, double value)
     lore_json_append_number(w->buf, value, true);
 }
 
+void lore_json_double(lore_json_writer *w, const char *key, double value)
+{
+    begin_item(w, key);
+    lore_json_append_number(w->buf, value, false);
+}
+
 void lore_json_boolean(lore_json_writer *w, const char *key, bool value)
 {
     begin_item(w, key);

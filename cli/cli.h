@@ -61,6 +61,7 @@ int lore_cmd_models_quantize(lore_cli *cli, int argc, char **argv);
 int lore_cmd_doctor(lore_cli *cli, int argc, char **argv);
 int lore_cmd_config(lore_cli *cli, int argc, char **argv);
 int lore_cmd_version(lore_cli *cli, int argc, char **argv);
+int lore_cmd_eval(lore_cli *cli, int argc, char **argv);
 int lore_cmd_bench(lore_cli *cli, int argc, char **argv);
 
 /* A model's folder: `name` itself, or the one that a pull of OWNER/NAME made. Borrowed or in the

@@ -8,6 +8,7 @@
 #include "cli/client.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <string.h>
 
 enum { PAGE = 1000 };
@@ -351,8 +352,12 @@ static int list_collections(lore_cli *cli)
         return print_buffer(cli, &json);
     }
     for (int32_t i = 0; i < count; i++) {
-        printf(LORE_STR_FMT "  %" PRId64 " documents, %" PRId64 " chunks\n",
+        printf(LORE_STR_FMT "  %" PRId64 " documents, %" PRId64 " chunks",
                LORE_STR_ARG(list[i].name), list[i].documents, list[i].chunks);
+        if (!isnan(list[i].fusion_weight)) {
+            printf(", fusion weight %.2f", list[i].fusion_weight);
+        }
+        putchar('\n');
     }
     return LORE_EXIT_DONE;
 }

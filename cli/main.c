@@ -53,6 +53,12 @@ const lore_command lore_commands[] = {
      "with fused matrices write (a folder, or a safetensors file), and writes what lore and PEFT\n"
      "read, for one model. `adapters convert --help` lists its flags.\n",
      lore_cmd_adapters},
+    {"eval", "--qrels DIR | --qa FILE [flags]", "how good rankings and answers are",
+     "DIR has queries.jsonl, queries.tsv or topics, and qrels/test.tsv, qrels.tsv or qrels.txt; "
+     "its\n"
+     "documents must be in the collection under their own ids. FILE has lines of {\"question\",\n"
+     "\"answers\"}; no answers means that it should be refused. Exit code 1 when a gate fails.\n",
+     lore_cmd_eval},
     {"bench", "[WHAT [DOCUMENTS]] [flags]", "measure this machine",
      "WHAT is one of these; without it all of them, briefly:\n"
      "  ops      the operations of the backends at the shapes of the models\n"

@@ -97,8 +97,8 @@ LORE_MUST_USE lore_status lore_index_create_collection(lore_index *index, lore_s
                                                        lore_error *err); /* existing: LORE_OK */
 LORE_MUST_USE lore_status lore_index_delete_collection(lore_index *index, lore_str name,
                                                        bool *found, lore_error *err);
-/* Settings of a collection. fusion_weight NaN: the config's; refusal "": the default text.
- * LORE_ERR_NOT_FOUND names it. */
+/* Settings of a collection. fusion_weight NaN: the config's; refusal "": the default text, ptr
+ * NULL: as it is. LORE_ERR_NOT_FOUND names it. */
 LORE_MUST_USE lore_status lore_index_tune_collection(lore_index *index, lore_str name,
                                                      double fusion_weight, lore_str refusal,
                                                      lore_error *err);

@@ -310,7 +310,7 @@ lore_status lore_index_tune_collection(lore_index *index, lore_str name, double 
                                        lore_str refusal, lore_error *err)
 {
     static const char *const sql =
-        "UPDATE collections SET fusion_weight=?2, refusal=?3 WHERE id=?1";
+        "UPDATE collections SET fusion_weight=?2, refusal=iif(?4, ?3, refusal) WHERE id=?1";
     own_transaction own;
     int64_t id = 0;
     lore_stmt *stmt = NULL;
@@ -330,6 +330,7 @@ lore_status lore_index_tune_collection(lore_index *index, lore_str name, double 
         lore_bind_int(stmt, 1, id);
         lore_bind_float(stmt, 2, fusion_weight);
         lore_bind_text(stmt, 3, refusal);
+        lore_bind_int(stmt, 4, refusal.ptr != NULL);
         status = lore_transaction_note(index, lore_stmt_run(stmt, err));
     }
     return leave(index, &own, status, err);

@@ -90,6 +90,11 @@ static lore_status make_change(lore_index *index, lore_change *change, lore_erro
         return put(index, change, err);
     case LORE_CHANGE_CREATE_COLLECTION:
         return create_collection(index, change, err);
+    case LORE_CHANGE_WEIGH_COLLECTION:
+        status = lore_index_tune_collection(index, change->collection, change->fusion_weight,
+                                            (lore_str){NULL, 0}, err);
+        change->outcome = LORE_OUTCOME_REPLACED;
+        return status;
     case LORE_CHANGE_DELETE:
         status = lore_index_delete_document(index, change->collection, change->id, &found, err);
         break;

@@ -24,6 +24,7 @@ typedef enum lore_change_kind {
     LORE_CHANGE_PUT, /* the document, and its collection where that is missing */
     LORE_CHANGE_DELETE,
     LORE_CHANGE_CREATE_COLLECTION,
+    LORE_CHANGE_WEIGH_COLLECTION, /* its share of the dense score; NaN: the configuration's */
     LORE_CHANGE_DELETE_COLLECTION
 } lore_change_kind;
 
@@ -39,6 +40,7 @@ typedef struct lore_change { /* everything borrowed until apply returns */
     lore_str collection;
     lore_str id;                       /* to delete */
     const lore_document_row *document; /* to put */
+    double fusion_weight;              /* to weigh */
     /* How it ended: */
     lore_status status;
     lore_error error; /* where status is a failure */

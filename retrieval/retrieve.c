@@ -188,22 +188,28 @@ static lore_status load_hits(lore_snapshot *snapshot, const lore_fused *fused, i
     return keep_distinct(chunks, found, options, fused, arena, hits, err);
 }
 
+typedef struct both {
+    lore_candidates dense, text;
+} both;
+
 static lore_status search_both(const lore_retriever *retriever, lore_snapshot *snapshot,
                                lore_str question, const lore_retrieve_options *options,
-                               double weight, lore_arena *arena, lore_hits *hits, lore_error *err)
+                               const float *query, lore_arena *arena, both *found, lore_error *err)
 {
     lore_search_options search = options->search;
     search.count = (int32_t)retriever->config->limits.candidates_max;
-    lore_candidates dense = {0};
-    lore_candidates text = {0};
-    lore_status status =
-        lore_search_dense(snapshot, hits->query_vector, &search, arena, &dense, err);
-    if (status == LORE_OK) {
-        status = lore_search_text(snapshot, question, &search, arena, &text, err);
-    }
-    if (status != LORE_OK) {
-        return status;
-    }
+    lore_status status = lore_search_dense(snapshot, query, &search, arena, &found->dense, err);
+    return status == LORE_OK
+               ? lore_search_text(snapshot, question, &search, arena, &found->text, err)
+               : status;
+}
+
+/* The candidates of both searches as hits, at this weight. */
+static lore_status fuse_both(const lore_retriever *retriever, lore_snapshot *snapshot,
+                             const lore_retrieve_options *options, const both *found, double weight,
+                             lore_arena *arena, lore_hits *hits, lore_error *err)
+{
+    lore_candidates dense = found->dense, text = found->text;
     lore_fused *fused = LORE_PUSH(arena, lore_fused, dense.count + text.count);
     if (fused == NULL) {
         return lore_fail(err, LORE_ERR_NOMEM, "no memory for %d candidates",
@@ -211,11 +217,9 @@ static lore_status search_both(const lore_retriever *retriever, lore_snapshot *s
     }
     int32_t count = retriever->config->fusion_rrf ? lore_fuse_ranks(dense, text, weight, fused)
                                                   : lore_fuse_scores(dense, text, weight, fused);
-    status = fill_dense(snapshot, hits->query_vector, fused, count, arena, err);
-    if (status != LORE_OK) {
-        return status;
-    }
-    return load_hits(snapshot, fused, count, options, arena, hits, err);
+    lore_status status = fill_dense(snapshot, hits->query_vector, fused, count, arena, err);
+    return status == LORE_OK ? load_hits(snapshot, fused, count, options, arena, hits, err)
+                             : status;
 }
 
 /* Let the reranker order the hits, and keep what was asked for. */
@@ -254,7 +258,12 @@ lore_status lore_retrieve(const lore_retriever *retriever, lore_str question,
     if (retriever->reranker != NULL && wider.hits_max < retriever->config->rerank_pairs) {
         wider.hits_max = (int32_t)retriever->config->rerank_pairs;
     }
-    status = search_both(retriever, snapshot, question, &wider, weight, arena, &found, err);
+    both candidates = {0};
+    status = search_both(retriever, snapshot, question, &wider, found.query_vector, arena,
+                         &candidates, err);
+    if (status == LORE_OK) {
+        status = fuse_both(retriever, snapshot, &wider, &candidates, weight, arena, &found, err);
+    }
     lore_snapshot_release(snapshot);
     if (status != LORE_OK) {
         return status;
@@ -265,4 +274,28 @@ lore_status lore_retrieve(const lore_retriever *retriever, lore_str question,
     }
     *hits = found;
     return LORE_OK;
+}
+
+lore_status lore_retrieve_weights(const lore_retriever *retriever, lore_str question,
+                                  const lore_retrieve_options *options, const double *weights,
+                                  int32_t count, lore_arena *arena, lore_hits *hits,
+                                  lore_error *err)
+{
+    LORE_ASSERT(options->hits_max > 0);
+    lore_hits base = {0};
+    both candidates = {0};
+    lore_status status = embed_question(retriever, question, arena, &base, err);
+    if (status != LORE_OK) {
+        return status;
+    }
+    lore_snapshot *snapshot = lore_index_acquire(retriever->index);
+    status = search_both(retriever, snapshot, question, options, base.query_vector, arena,
+                         &candidates, err);
+    for (int32_t i = 0; i < count && status == LORE_OK; i++) {
+        hits[i] = base;
+        status =
+            fuse_both(retriever, snapshot, options, &candidates, weights[i], arena, &hits[i], err);
+    }
+    lore_snapshot_release(snapshot);
+    return status;
 }

@@ -51,5 +51,12 @@ typedef struct lore_retrieve_options {
 LORE_MUST_USE lore_status lore_retrieve(const lore_retriever *retriever, lore_str question,
                                         const lore_retrieve_options *options, lore_arena *arena,
                                         lore_hits *hits, lore_error *err);
+/* The same at each of `count` weights instead of options->weight, embedded and searched for once,
+ * as found and never reranked: what a weight is chosen by. hits: [count]. */
+LORE_MUST_USE lore_status lore_retrieve_weights(const lore_retriever *retriever, lore_str question,
+                                                const lore_retrieve_options *options,
+                                                const double *weights, int32_t count,
+                                                lore_arena *arena, lore_hits *hits,
+                                                lore_error *err);
 
 #endif

@@ -21,7 +21,8 @@ Problem = namedtuple("Problem", "path line rule message")
 
 # ---- what the rules know ----
 
-PRODUCT = ["base", "kernels", "index", "models", "ingest", "retrieval", "generation", "api", "cli"]
+PRODUCT = ["base", "kernels", "index", "models", "ingest", "retrieval", "generation", "api", "eval",
+           "cli"]
 OTHERS = ["tests", "bench"]  # may include anything; nothing includes them
 C_FAMILY = (".c", ".h", ".cpp", ".cu")
 
@@ -35,6 +36,7 @@ ARROWS = {
     "retrieval": ["models", "index", "base"],
     "generation": ["models", "kernels", "base"],
     "api": ["ingest", "retrieval", "generation", "models", "index", "base"],
+    "eval": ["api", "generation", "retrieval", "models", "index", "base"],
     "cli": PRODUCT + ["bench"],  # `lore bench`
 }
 
