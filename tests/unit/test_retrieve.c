@@ -169,6 +169,34 @@ TEST(weights)
     search_close(&s);
 }
 
+/* Many weights in one call find what each of them finds alone. */
+TEST(many_weights_at_once)
+{
+    const double tried[] = {0.0, .3, .55, 1.0};
+    search s;
+    lore_error err = {0};
+    lore_hits many[4];
+    search_open(&s, "many");
+    put_shop(&s.b);
+    lore_retriever retriever = retriever_of(&s.b);
+    const lore_str name = LORE_STR("default");
+    const lore_retrieve_options options = {.search = {.collections = &name, .collection_count = 1},
+                                           .hits_max = 6};
+    CHECK_OK(lore_retrieve_weights(&retriever, lore_str_from(question), &options, tried, 4,
+                                   &s.arena, many, &err),
+             &err);
+    for (int32_t w = 0; w < 4; w++) {
+        find(&s, question, 6, tried[w]);
+        CHECK(s.hits.count > 2);
+        CHECK_INT(many[w].count, s.hits.count);
+        for (int32_t i = 0; i < s.hits.count; i++) {
+            CHECK_INT(many[w].items[i].chunk.row, s.hits.items[i].chunk.row);
+            CHECK(many[w].items[i].score == s.hits.items[i].score);
+        }
+    }
+    search_close(&s);
+}
+
 TEST(a_deleted_document_is_gone)
 {
     search s;
@@ -209,4 +237,4 @@ TEST(allocations_may_fail)
 }
 
 CHECK_MAIN(an_empty_index_and_unknown_collections, what_answers_comes_first, near_duplicates,
-           weights, a_deleted_document_is_gone, allocations_may_fail)
+           weights, many_weights_at_once, a_deleted_document_is_gone, allocations_may_fail)

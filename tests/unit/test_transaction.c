@@ -52,7 +52,10 @@ TEST(collections)
     CHECK_OK(lore_index_create_collection(f.index, LORE_STR("en"), &err), &err);
     fix_put_one(f.index, "en", "a", "apples", "", 1, 1);
     fix_put_one(f.index, "default", "a", "apples pears", "", 2, 5);
-    CHECK_OK(lore_index_tune_collection(f.index, LORE_STR("en"), .25, LORE_STR("Ask us."), &err),
+    CHECK_OK(lore_index_tune_collection(f.index, LORE_STR("en"), .75, LORE_STR("Ask us."), &err),
+             &err);
+    /* without a refusal text the one that is there stays */
+    CHECK_OK(lore_index_tune_collection(f.index, LORE_STR("en"), .25, (lore_str){NULL, 0}, &err),
              &err);
     CHECK_OK(lore_index_collections(f.index, &arena, &list, &count, &err), &err);
     CHECK_INT(count, 2);

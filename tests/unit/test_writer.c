@@ -80,6 +80,10 @@ TEST(outcomes)
          LORE_OUTCOME_ADDED},
         {{.kind = LORE_CHANGE_CREATE_COLLECTION, .collection = LORE_STR("more")},
          LORE_OUTCOME_NONE},
+        {{.kind = LORE_CHANGE_WEIGH_COLLECTION,
+          .collection = LORE_STR("more"),
+          .fusion_weight = .5},
+         LORE_OUTCOME_REPLACED},
         {{.kind = LORE_CHANGE_DELETE_COLLECTION, .collection = LORE_STR("more")},
          LORE_OUTCOME_DELETED},
         {{.kind = LORE_CHANGE_DELETE_COLLECTION, .collection = LORE_STR("more")},
@@ -99,6 +103,9 @@ TEST(outcomes)
     CHECK_INT(count_hits(f.index, "pears"), 1);
     lore_change missing = delete_of("nowhere", "a");
     CHECK_FAILS(lore_writer_apply_one(writer, &missing, NULL, &err), LORE_ERR_NOT_FOUND, &err,
+                "nowhere");
+    lore_change weigh = {.kind = LORE_CHANGE_WEIGH_COLLECTION, .collection = LORE_STR("nowhere")};
+    CHECK_FAILS(lore_writer_apply_one(writer, &weigh, NULL, &err), LORE_ERR_NOT_FOUND, &err,
                 "nowhere");
     lore_writer_close(writer);
     fix_destroy(&f);
