@@ -231,6 +231,7 @@ static lore_status remove_document(lore_index *index, int64_t collection, int64_
         "DELETE FROM chunks WHERE id >= (SELECT first_chunk FROM documents WHERE id=?1) AND "
         "id < (SELECT first_chunk + chunk_count FROM documents WHERE id=?1)",
         "DELETE FROM texts WHERE document=?1",
+        "DELETE FROM pages WHERE document=?1",
         "DELETE FROM documents WHERE id=?1",
     };
     lore_stmt *stmt = NULL;

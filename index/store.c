@@ -4,6 +4,7 @@
  * vectors are this encoder's, make the first snapshot, repair derived files. Opening to read: the
  * same without making anything. */
 #include "index/index_int.h"
+#include "index/schema_int.h"
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -14,84 +15,13 @@
 #include <unistd.h>
 
 enum {
-    APPLICATION = 0x4C4F5245, /* "LORE" */
-    FORMAT = 1,               /* formats.md; raise it where an old folder can no longer be read */
     DIM_MAX = 65536,
     LOCK_ATTEMPTS =
         10, /* a process that only asks who holds the folder has the lock for an instant */
     LOCK_PAUSE_MS = 20
 };
 
-/* ---- the schema: formats.md §1 ---- */
-
-static const char schema[] =
-    "CREATE TABLE meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;"
-    "INSERT INTO meta VALUES('sequence',0),('next_chunk',1);"
-    "CREATE TABLE collections(id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE,"
-    "  created_ms INTEGER NOT NULL, documents INTEGER NOT NULL DEFAULT 0,"
-    "  chunks INTEGER NOT NULL DEFAULT 0, changed INTEGER NOT NULL,"
-    "  fusion_weight REAL, refusal TEXT NOT NULL DEFAULT '',"
-    "  generation INTEGER NOT NULL DEFAULT 0, base_sequence INTEGER NOT NULL DEFAULT 0,"
-    "  base_chunk INTEGER NOT NULL DEFAULT 0, vec_count INTEGER NOT NULL DEFAULT 0,"
-    "  vec_checksum INTEGER NOT NULL DEFAULT 0, ann_size INTEGER, ann_checksum INTEGER);"
-    "CREATE TABLE documents(id INTEGER PRIMARY KEY AUTOINCREMENT, collection INTEGER NOT NULL,"
-    "  external_id TEXT NOT NULL, source TEXT NOT NULL, title TEXT NOT NULL, url TEXT NOT NULL,"
-    "  metadata TEXT NOT NULL, media TEXT NOT NULL, hash BLOB NOT NULL, updated_ms INTEGER NOT "
-    "NULL,"
-    "  first_chunk INTEGER NOT NULL, chunk_count INTEGER NOT NULL, UNIQUE(collection, "
-    "external_id));"
-    "CREATE TABLE texts(document INTEGER PRIMARY KEY, runs BLOB NOT NULL, text BLOB NOT NULL);"
-    "CREATE TABLE chunks(id INTEGER PRIMARY KEY, document INTEGER NOT NULL, ordinal INTEGER NOT "
-    "NULL,"
-    "  start INTEGER NOT NULL, end INTEGER NOT NULL, heading TEXT NOT NULL);"
-    "CREATE TABLE vectors(chunk INTEGER PRIMARY KEY, collection INTEGER NOT NULL, data BLOB NOT "
-    "NULL);"
-    "CREATE INDEX vectors_by_collection ON vectors(collection);"
-    "CREATE TABLE deletions(collection INTEGER, sequence INTEGER, first_chunk INTEGER,"
-    "  chunk_count INTEGER, PRIMARY KEY(collection, sequence, first_chunk)) WITHOUT ROWID;"
-    "PRAGMA application_id=0x4C4F5245; PRAGMA user_version=1;";
-static_assert(FORMAT == 1, "the schema sets user_version");
-
-/* Is it ours, and of this version? *is_empty: there is nothing in it yet. */
-static lore_status check_schema(lore_index *index, lore_db *db, bool *is_empty, lore_error *err)
-{
-    lore_db_identity identity;
-    lore_status status = lore_db_identify(db, &identity, err);
-    *is_empty = identity.is_empty;
-    if (status != LORE_OK || *is_empty) {
-        return status;
-    }
-    if (identity.application != APPLICATION) {
-        return lore_fail(err, LORE_ERR_CORRUPT, "'%s' is a database of something else",
-                         index->path);
-    }
-    if (identity.format != FORMAT) {
-        return lore_fail(err, LORE_ERR_UNSUPPORTED,
-                         "'%s' has format %lld; this version of lore reads format %d", index->path,
-                         (long long)identity.format, FORMAT);
-    }
-    return LORE_OK;
-}
-
 /* ---- opening ---- */
-
-static lore_status create_schema(lore_index *index, lore_error *err)
-{
-    lore_status status = lore_db_exec(index->writer, "BEGIN IMMEDIATE", err);
-    if (status == LORE_OK) {
-        status = lore_db_exec(index->writer, schema, err);
-    }
-    if (status == LORE_OK) {
-        status = lore_collection_insert(index, LORE_STR("default"), err);
-    }
-    if (status == LORE_OK) {
-        status = lore_db_exec(index->writer, "COMMIT", err);
-    }
-    if (status != LORE_OK) {
-        (void)lore_db_rollback(index->writer); /* opening fails: the connection goes anyway */
-    }
-    return status;
-}
 
 /* From now on the vectors are this encoder's. Files of another vector length are forgotten with it;
  * they are empty, because so is the table of vectors. */
@@ -165,13 +95,9 @@ static lore_status check_encoder(lore_index *index, lore_db *db, const lore_inde
 static lore_status open_writer(lore_index *index, const lore_index_options *options,
                                lore_error *err)
 {
-    bool is_empty = false;
     lore_status status = lore_db_open(index->path, true, &index->writer, err);
     if (status == LORE_OK) {
-        status = check_schema(index, index->writer, &is_empty, err);
-    }
-    if (status == LORE_OK && is_empty) {
-        status = create_schema(index, err);
+        status = lore_schema_upgrade(index, err);
     }
     return status == LORE_OK ? check_encoder(index, index->writer, options, err) : status;
 }
@@ -180,13 +106,9 @@ static lore_status open_reader(lore_index *index, const lore_index_options *opti
                                lore_error *err)
 {
     lore_reader *reader = NULL;
-    bool is_empty = false;
     lore_status status = lore_reader_take(index, &reader, err);
     if (status == LORE_OK) {
-        status = check_schema(index, reader->db, &is_empty, err);
-    }
-    if (status == LORE_OK && is_empty) {
-        status = lore_fail(err, LORE_ERR_NOT_FOUND, "'%s' holds no index yet", index->folder);
+        status = lore_schema_check(index->path, reader->db, err);
     }
     if (status == LORE_OK) {
         status = check_encoder(index, reader->db, options, err);

@@ -1,0 +1,208 @@
+/* Folders of earlier formats become folders of this one, whole or not at all; those of later ones
+ * and of other programs are refused in words. */
+#include "index/schema_int.h"
+#include "tests/fault/index_check.h"
+#include "tests/unit/index_fixture.h"
+
+#include <unistd.h>
+
+#define ZEROS_30 "000000000000000000000000000000000000000000000000000000000000"
+
+/* Format 1 as it was released: this text never changes, nor do those that follow it. */
+static const char format_1[] =
+    "CREATE TABLE meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;"
+    "CREATE TABLE collections(id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE,"
+    "  created_ms INTEGER NOT NULL, documents INTEGER NOT NULL DEFAULT 0,"
+    "  chunks INTEGER NOT NULL DEFAULT 0, changed INTEGER NOT NULL,"
+    "  fusion_weight REAL, refusal TEXT NOT NULL DEFAULT '',"
+    "  generation INTEGER NOT NULL DEFAULT 0, base_sequence INTEGER NOT NULL DEFAULT 0,"
+    "  base_chunk INTEGER NOT NULL DEFAULT 0, vec_count INTEGER NOT NULL DEFAULT 0,"
+    "  vec_checksum INTEGER NOT NULL DEFAULT 0, ann_size INTEGER, ann_checksum INTEGER);"
+    "CREATE TABLE documents(id INTEGER PRIMARY KEY AUTOINCREMENT, collection INTEGER NOT NULL,"
+    "  external_id TEXT NOT NULL, source TEXT NOT NULL, title TEXT NOT NULL, url TEXT NOT NULL,"
+    "  metadata TEXT NOT NULL, media TEXT NOT NULL, hash BLOB NOT NULL, updated_ms INTEGER NOT "
+    "NULL, first_chunk INTEGER NOT NULL, chunk_count INTEGER NOT NULL,"
+    "  UNIQUE(collection, external_id));"
+    "CREATE TABLE texts(document INTEGER PRIMARY KEY, runs BLOB NOT NULL, text BLOB NOT NULL);"
+    "CREATE TABLE chunks(id INTEGER PRIMARY KEY, document INTEGER NOT NULL, ordinal INTEGER NOT "
+    "NULL, start INTEGER NOT NULL, end INTEGER NOT NULL, heading TEXT NOT NULL);"
+    "CREATE TABLE vectors(chunk INTEGER PRIMARY KEY, collection INTEGER NOT NULL, data BLOB NOT "
+    "NULL);"
+    "CREATE INDEX vectors_by_collection ON vectors(collection);"
+    "CREATE TABLE deletions(collection INTEGER, sequence INTEGER, first_chunk INTEGER,"
+    "  chunk_count INTEGER, PRIMARY KEY(collection, sequence, first_chunk)) WITHOUT ROWID;"
+    "CREATE VIRTUAL TABLE text_1 USING fts5(title, heading, body, content='', "
+    "tokenize='porter lore');"
+    "INSERT INTO meta VALUES('sequence',3),('next_chunk',3),('encoder','encoder-1'),('dim',32);"
+    "INSERT INTO collections(id, name, created_ms, documents, chunks, changed, fusion_weight,"
+    "  refusal) VALUES(1, 'default', 1700000000000, 1, 2, 3, 0.25, 'none');"
+    "INSERT INTO documents VALUES(1, 1, 'a', 'kb/a.md', 'Title', '', '{}', 'text/markdown',"
+    "  zeroblob(32), 1700000000000, 1, 2);"
+    "INSERT INTO texts VALUES(1, x'', CAST('ships sail 船隻航行' AS BLOB));"
+    "INSERT INTO chunks VALUES(1, 1, 0, 0, 11, 'H'), (2, 1, 1, 11, 23, 'H');"
+    "INSERT INTO vectors VALUES"
+    "  (1, 1, x'003C0000" ZEROS_30 ZEROS_30 "'), (2, 1, x'0000003C" ZEROS_30 ZEROS_30 "');"
+    "INSERT INTO text_1(rowid, title, heading, body) VALUES(1, 'Title', 'H', 'ships sail '),"
+    "  (2, 'Title', 'H', '船隻航行');"
+    "PRAGMA application_id=0x4C4F5245; PRAGMA user_version=1;";
+
+/* Each released format with documents in it, oldest first: [n] is format n + 1. */
+static const char *const formats[] = {format_1};
+
+static lore_db *open_raw(const fixture *f)
+{
+    lore_error err;
+    lore_db *db = NULL;
+    char path[512];
+    snprintf(path, sizeof path, "%s/lore.db", f->folder);
+    CHECK_OK(lore_dir_make(f->folder, &err), &err);
+    CHECK_OK(lore_db_open(path, true, &db, &err), &err);
+    return db;
+}
+
+static void make_folder(const fixture *f, const char *sql)
+{
+    lore_error err;
+    lore_db *db = open_raw(f);
+    CHECK_OK(lore_db_exec(db, sql, &err), &err);
+    lore_db_close(db);
+}
+
+static int64_t ask(const fixture *f, const char *sql)
+{
+    lore_error err;
+    int64_t number = -1;
+    lore_db *db = open_raw(f);
+    CHECK_OK(lore_db_number(db, sql, &number, &err), &err);
+    lore_db_close(db);
+    return number;
+}
+
+/* Every column of every table, one a line. */
+static void describe(lore_db *db, lore_buf *out)
+{
+    static const char *const sql =
+        "SELECT t.name || ' ' || c.cid || ' ' || c.name || ' ' || c.type || ' ' || c.\"notnull\" "
+        "|| ' ' || ifnull(c.dflt_value, '-') || ' ' || c.pk FROM sqlite_schema t "
+        "JOIN pragma_table_info(t.name) c WHERE t.name NOT LIKE 'text_%' ORDER BY t.name, c.cid";
+    lore_error err;
+    lore_stmt *stmt = NULL;
+    bool has_row = true;
+    CHECK_OK(lore_stmt_new(db, sql, &stmt, &err), &err);
+    for (;;) {
+        CHECK_OK(lore_stmt_step(stmt, &has_row, &err), &err);
+        if (!has_row) {
+            break;
+        }
+        lore_buf_append(out, lore_column_bytes(stmt, 0));
+        lore_buf_append(out, LORE_STR("\n"));
+    }
+    lore_stmt_free(stmt);
+}
+
+/* Readers say what is missing; a writer mends it, and then the folder is like a new one, with all
+ * that it held. */
+TEST(earlier_formats)
+{
+    lore_buf fresh, old;
+    lore_buf_init(&fresh, 0);
+    lore_buf_init(&old, 0);
+    fixture f;
+    fix_init(&f, "fresh");
+    fix_open(&f, true);
+    describe(f.index->writer, &fresh);
+    fix_destroy(&f);
+    for (size_t i = 0; i < sizeof formats / sizeof formats[0]; i++) {
+        lore_error err;
+        int64_t chunks[4];
+        char name[32];
+        snprintf(name, sizeof name, "format-%zu", i + 1);
+        fix_init(&f, name);
+        make_folder(&f, formats[i]);
+        CHECK_FAILS(fix_try_open(&f, false, "encoder-1", &err), LORE_ERR_UNSUPPORTED, &err,
+                    "of an earlier version of lore");
+        fix_open(&f, true);
+        lore_buf_reset(&old);
+        describe(f.index->writer, &old);
+        CHECK_STR(lore_buf_str(&old), lore_buf_c(&fresh));
+        CHECK_INT(fix_text(f.index, "default", "航行", NULL, chunks, NULL, 4), 1);
+        CHECK_INT(chunks[0], 2);
+        CHECK_INT(fix_dense(f.index, "default", 1, NULL, chunks, NULL, 4), 2);
+        CHECK_INT(index_check_all(f.index), 0);
+        fix_put_one(f.index, "default", "b", "new words", "", 1, 5);
+        fix_delete_one(f.index, "default", "a");
+        CHECK_INT(index_check_all(f.index), 0);
+        fix_close(&f);
+        fix_open(&f, false);
+        CHECK_INT(fix_text(f.index, "default", "sail", NULL, chunks, NULL, 4), 0);
+        CHECK_INT(fix_text(f.index, "default", "words", NULL, chunks, NULL, 4), 1);
+        fix_destroy(&f);
+    }
+    lore_buf_destroy(&fresh);
+    lore_buf_destroy(&old);
+}
+
+/* A step that fails leaves the folder as it was, for the version that wrote it. */
+TEST(all_or_nothing)
+{
+    fixture f;
+    lore_error err;
+    fix_init(&f, "half");
+    make_folder(&f, format_1);
+    make_folder(&f, "CREATE TABLE pages(somebody)");
+    CHECK_FAILS(fix_try_open(&f, true, "encoder-1", &err), LORE_ERR_IO, &err,
+                "bringing format 1 forward to ");
+    CHECK(strstr(err.message, "pages") != NULL);
+    CHECK_INT(ask(&f, "PRAGMA user_version"), 1);
+    CHECK_INT(ask(&f, "SELECT count(*) FROM sqlite_schema WHERE sql LIKE '%starts%'"), 0);
+    make_folder(&f, "DROP TABLE pages");
+    fix_open(&f, true);
+    fix_close(&f);
+    CHECK_INT(ask(&f, "PRAGMA user_version"), lore_schema_format());
+    fix_destroy(&f);
+}
+
+/* What is not ours to read is said, and not touched. */
+TEST(refused)
+{
+    static const struct {
+        const char *sql, *words;
+        lore_status status;
+    } cases[] = {
+        {"PRAGMA user_version=1000", "has format 1000, written by a later version",
+         LORE_ERR_UNSUPPORTED},
+        {"PRAGMA user_version=0", "it has format 0", LORE_ERR_CORRUPT},
+        {"PRAGMA user_version=-3", "it has format -3", LORE_ERR_CORRUPT},
+        {"PRAGMA application_id=7", "of something else", LORE_ERR_CORRUPT},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        fixture f;
+        lore_error err;
+        char name[32];
+        snprintf(name, sizeof name, "refused-%zu", i);
+        fix_init(&f, name);
+        make_folder(&f, format_1);
+        make_folder(&f, cases[i].sql);
+        CHECK_FAILS(fix_try_open(&f, true, "encoder-1", &err), cases[i].status, &err,
+                    cases[i].words);
+        CHECK_FAILS(fix_try_open(&f, false, "encoder-1", &err), cases[i].status, &err,
+                    cases[i].words);
+        CHECK_INT(ask(&f, "SELECT count(*) FROM sqlite_schema WHERE name='pages'"), 0);
+        fix_destroy(&f);
+    }
+}
+
+/* A file that somebody made and left empty is no index to a reader. */
+TEST(empty_file)
+{
+    fixture f;
+    lore_error err;
+    fix_init(&f, "empty");
+    make_folder(&f, "");
+    CHECK_FAILS(fix_try_open(&f, false, "encoder-1", &err), LORE_ERR_NOT_FOUND, &err,
+                "holds no index");
+    fix_open(&f, true);
+    fix_destroy(&f);
+}
+
+CHECK_MAIN(earlier_formats, all_or_nothing, refused, empty_file)
