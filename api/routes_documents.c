@@ -12,11 +12,6 @@ enum { PAGE_DEFAULT = 100, PAGE_MAX = 1000 };
 
 /* ---- documents in ---- */
 
-static const char *outcome_name(char outcome)
-{
-    return outcome == 'a' ? "added" : outcome == 'r' ? "replaced" : "unchanged";
-}
-
 /* What the callbacks of one document need. */
 typedef struct document_call {
     lore_app *app;
@@ -42,8 +37,8 @@ static lore_status why_unwanted(const document_call *call, lore_error *err)
 
 /* Clean, cut and embed in the background, then be written. */
 static lore_status ingest_document(lore_service *service, lore_http_request *request,
-                                   const lore_raw_document *raw, lore_arena *arena, char *outcome,
-                                   lore_str *id, lore_error *err)
+                                   const lore_raw_document *raw, lore_arena *arena,
+                                   lore_ingest_result *result, lore_error *err)
 {
     lore_app *app = service->app;
     lore_writer *writer = NULL;
@@ -58,8 +53,8 @@ static lore_status ingest_document(lore_service *service, lore_http_request *req
         status = lore_app_begin_document(app, raw->bytes.len, is_unwanted, &call, err);
     }
     if (status == LORE_OK) {
-        status = lore_ingest_one(writer, app->embedder, app->config, &options, raw, arena, outcome,
-                                 id, err);
+        status =
+            lore_ingest_one(writer, app->embedder, app->config, &options, raw, arena, result, err);
         lore_app_end_document(app, raw->bytes.len);
     }
     return status == LORE_ERR_CANCELLED ? why_unwanted(&call, err)
@@ -137,23 +132,26 @@ static lore_status read_document(const lore_service *service, lore_http_request 
     return status;
 }
 
-static lore_status reply_document(lore_service *service, lore_http_request *request, char outcome,
-                                  lore_str id, lore_http_reply *reply, lore_error *err)
+static lore_status reply_document(lore_service *service, lore_http_request *request,
+                                  const lore_ingest_result *result, lore_http_reply *reply,
+                                  lore_error *err)
 {
     lore_document_info info = {0};
-    lore_status status = lore_index_get_document(service->app->index, request->segments[0], id,
-                                                 false, request->arena, &info, err);
+    lore_status status = lore_index_get_document(service->app->index, request->segments[0],
+                                                 result->id, false, request->arena, &info, err);
     if (status != LORE_OK) {
         return status;
     }
-    reply->status = outcome == 'a' ? 201 : 200;
+    reply->status = result->fate == LORE_FATE_ADDED ? 201 : 200;
     lore_json_writer w;
     lore_json_write_begin(&w, &reply->body);
     lore_json_object(&w, NULL);
-    lore_json_string(&w, "id", id);
+    lore_json_string(&w, "id", result->id);
     lore_json_string(&w, "object", LORE_STR("lore.document.status"));
-    lore_json_string(&w, "status", lore_str_from(outcome_name(outcome)));
+    lore_json_string(&w, "status", lore_str_from(lore_ingest_fate_name(result->fate)));
     lore_json_int(&w, "chunks", info.chunks);
+    lore_json_int(&w, "text_bytes", info.text_bytes);
+    lore_json_int(&w, "tokens", result->tokens);
     lore_json_end(&w);
     return LORE_OK;
 }
@@ -162,8 +160,7 @@ lore_status lore_route_put_document(lore_service *service, lore_http_request *re
                                     lore_http_reply *reply, lore_error *err)
 {
     lore_raw_document raw = {0};
-    char outcome = 0;
-    lore_str id = {0};
+    lore_ingest_result result = {0};
     if (!is_json_type(media_type(request)) &&
         media_of_body(media_type(request)) == LORE_MEDIA_AUTO) {
         return refuse_media(request, reply);
@@ -176,8 +173,8 @@ lore_status lore_route_put_document(lore_service *service, lore_http_request *re
         return lore_fail(err, LORE_ERR_INVALID, "id must be the one in the path, or absent");
     }
     raw.id = request->segments[1];
-    status = ingest_document(service, request, &raw, request->arena, &outcome, &id, err);
-    return status == LORE_OK ? reply_document(service, request, outcome, id, reply, err) : status;
+    status = ingest_document(service, request, &raw, request->arena, &result, err);
+    return status == LORE_OK ? reply_document(service, request, &result, reply, err) : status;
 }
 
 /* ---- many documents in one body ---- */
@@ -191,8 +188,7 @@ static lore_status ingest_line(lore_service *service, lore_http_request *request
                                int64_t number, lore_arena *arena, lines_run *run, lore_error *err)
 {
     lore_raw_document raw = {0};
-    char outcome = 0;
-    lore_str id = {0};
+    lore_ingest_result result = {0};
     const lore_limits *limits = &service->app->config->limits;
     lore_status status =
         (int64_t)line.len > limits->jsonl_line_bytes_max
@@ -201,17 +197,17 @@ static lore_status ingest_line(lore_service *service, lore_http_request *request
             : lore_raw_from_json(line, limits, arena, &raw, err);
     status = lore_document_limit(status, arena, err);
     if (status == LORE_OK) {
-        status = ingest_document(service, request, &raw, arena, &outcome, &id, err);
+        status = ingest_document(service, request, &raw, arena, &result, err);
     }
     lore_json_writer *w = &run->documents;
     lore_json_object(w, NULL);
     lore_json_int(w, "line", number);
     if (status == LORE_OK) {
-        run->added += outcome == 'a';
-        run->replaced += outcome == 'r';
-        run->unchanged += outcome == 'u';
-        lore_json_string(w, "id", id);
-        lore_json_string(w, "status", lore_str_from(outcome_name(outcome)));
+        run->added += result.fate == LORE_FATE_ADDED;
+        run->replaced += result.fate == LORE_FATE_REPLACED;
+        run->unchanged += result.fate == LORE_FATE_UNCHANGED;
+        lore_json_string(w, "id", result.id);
+        lore_json_string(w, "status", lore_str_from(lore_ingest_fate_name(result.fate)));
     } else {
         run->failed++;
         lore_json_string(w, "status", LORE_STR("failed"));
@@ -262,8 +258,7 @@ lore_status lore_route_post_documents(lore_service *service, lore_http_request *
                                       lore_http_reply *reply, lore_error *err)
 {
     lore_raw_document raw = {0};
-    char outcome = 0;
-    lore_str id = {0};
+    lore_ingest_result result = {0};
     if (lore_str_equal_nocase(media_type(request), LORE_STR("application/x-ndjson")) ||
         lore_str_equal_nocase(media_type(request), LORE_STR("application/jsonl"))) {
         return post_lines(service, request, reply, err);
@@ -274,9 +269,9 @@ lore_status lore_route_post_documents(lore_service *service, lore_http_request *
     }
     lore_status status = read_document(service, request, &raw, err);
     if (status == LORE_OK) {
-        status = ingest_document(service, request, &raw, request->arena, &outcome, &id, err);
+        status = ingest_document(service, request, &raw, request->arena, &result, err);
     }
-    return status == LORE_OK ? reply_document(service, request, outcome, id, reply, err) : status;
+    return status == LORE_OK ? reply_document(service, request, &result, reply, err) : status;
 }
 
 /* ---- documents out ---- */

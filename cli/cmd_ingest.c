@@ -23,6 +23,7 @@ typedef struct ingest_run {
     int64_t passed_over;
     lore_str server;   /* empty: direct */
     lore_buf failures; /* members of a JSON array, "," between them */
+    lore_buf plan;     /* likewise, of a dry run: every document and what would become of it */
     int64_t started_ns, drawn_ns;
     bool has_bar, is_terminal;
 } ingest_run;
@@ -62,23 +63,70 @@ static void draw_progress(void *self, const lore_ingest_counts *counts, int64_t 
     fflush(stderr);
 }
 
-static void report_failure(void *self, lore_str source, const lore_error *reason)
+/* The name by which people know a document. */
+static lore_str name_of(const lore_ingest_event *event)
 {
-    ingest_run *run = self;
+    return event->source.len > 0 ? event->source
+           : event->id.len > 0   ? event->id
+                                 : LORE_STR("standard input");
+}
+
+static void begin_member(lore_json_writer *w, lore_buf *array)
+{
+    if (array->len > 0) {
+        lore_buf_byte(array, ',');
+    }
+    lore_json_write_begin(w, array);
+    lore_json_object(w, NULL);
+}
+
+static void report_failure(ingest_run *run, const lore_ingest_event *event)
+{
     clear_bar(run);
     fprintf(stderr, "lore: ");
-    lore_print_plain(stderr, source.len > 0 ? source : LORE_STR("standard input"));
-    fprintf(stderr, ": %s\n", reason->message);
+    lore_print_plain(stderr, name_of(event));
+    fprintf(stderr, ": %s\n", event->reason->message);
     if (run->cli->is_json) {
         lore_json_writer w;
-        if (run->failures.len > 0) {
-            lore_buf_byte(&run->failures, ',');
-        }
-        lore_json_write_begin(&w, &run->failures);
-        lore_json_object(&w, NULL);
-        lore_json_string(&w, "source", source);
-        lore_json_string(&w, "message", lore_str_from(reason->message));
+        begin_member(&w, &run->failures);
+        lore_json_string(&w, "source", name_of(event));
+        lore_json_string(&w, "message", lore_str_from(event->reason->message));
         lore_json_end(&w);
+    }
+}
+
+/* A line of the plan; what would stay as it is has none but in JSON. */
+static void plan_document(ingest_run *run, const lore_ingest_event *event)
+{
+    const char *fate = lore_ingest_fate_name(event->fate);
+    const bool is_written = event->fate == LORE_FATE_ADDED || event->fate == LORE_FATE_REPLACED;
+    if (run->cli->is_json) {
+        lore_json_writer w;
+        begin_member(&w, &run->plan);
+        lore_json_string(&w, "fate", lore_str_from(fate));
+        lore_json_string(&w, "id", event->id);
+        lore_json_string(&w, "source", event->source);
+        lore_json_int(&w, "chunks", event->chunks);
+        if (event->reason != NULL) {
+            lore_json_string(&w, "message", lore_str_from(event->reason->message));
+        }
+        lore_json_end(&w);
+    } else if (is_written || event->fate == LORE_FATE_DELETED) {
+        clear_bar(run);
+        printf("%-9s ", fate);
+        lore_print_plain(stdout, name_of(event));
+        printf("\n");
+    }
+}
+
+static void settle(void *self, const lore_ingest_event *event)
+{
+    ingest_run *run = self;
+    if (event->fate == LORE_FATE_FAILED) {
+        report_failure(run, event);
+    }
+    if (run->is_dry) {
+        plan_document(run, event);
     }
 }
 
@@ -89,6 +137,15 @@ static bool is_cancelled(void *self)
 }
 
 /* ---- summary ---- */
+
+static void write_array(lore_json_writer *w, const char *name, const lore_buf *members)
+{
+    lore_json_array(w, name);
+    if (members->len > 0) {
+        lore_json_raw(w, NULL, lore_buf_str(members));
+    }
+    lore_json_end(w);
+}
 
 static int print_summary_json(ingest_run *run, double seconds)
 {
@@ -114,13 +171,12 @@ static int print_summary_json(ingest_run *run, double seconds)
     lore_json_int(&w, "tokens", counts->tokens);
     lore_json_int(&w, "text_bytes", counts->text_bytes);
     lore_json_float(&w, "seconds", seconds);
-    lore_json_array(&w, "failures");
-    if (run->failures.len > 0) {
-        lore_json_raw(&w, NULL, lore_buf_str(&run->failures));
+    write_array(&w, "failures", &run->failures);
+    if (run->is_dry) {
+        write_array(&w, "plan", &run->plan);
     }
     lore_json_end(&w);
-    lore_json_end(&w);
-    json.failed = json.failed || lore_buf_failed(&run->failures);
+    json.failed = json.failed || lore_buf_failed(&run->failures) || lore_buf_failed(&run->plan);
     int code = lore_cli_print_json(run->cli, &json);
     lore_buf_destroy(&json);
     return code;
@@ -197,6 +253,29 @@ static lore_status run_direct(ingest_run *run, lore_source *source,
     return status;
 }
 
+/* A dry run only reads: it needs no lock, and no folder that is there. */
+static lore_status run_dry(ingest_run *run, lore_source *source,
+                           const lore_source_options *source_options,
+                           const lore_ingest_options *options, lore_error *err)
+{
+    lore_app app = {0};
+    lore_ingest_options known = *options;
+    lore_app_needs needs = {.embedder = true, .index = true};
+    lore_status status = lore_app_open(&run->cli->config, needs, &app, err);
+    if (status == LORE_ERR_NOT_FOUND) {
+        needs.index = false; /* where it is not the index that is missing, this fails likewise */
+        status = lore_app_open(&run->cli->config, needs, &app, err);
+    }
+    if (status == LORE_OK) {
+        known.index = app.index;
+        run->started_ns = lore_clock_ns();
+        status = lore_ingest_run(NULL, app.embedder, &run->cli->config, source, source_options,
+                                 &known, &run->counts, err);
+    }
+    lore_app_close(&app);
+    return status;
+}
+
 static lore_status run_ingest(ingest_run *run, const lore_source_options *source_options,
                               lore_error *err)
 {
@@ -206,18 +285,16 @@ static lore_status run_ingest(ingest_run *run, const lore_source_options *source
                                          .is_pruning = run->is_pruning,
                                          .self = run,
                                          .progress = draw_progress,
-                                         .failed = report_failure,
+                                         .settled = settle,
                                          .is_cancelled = is_cancelled};
     lore_status status = lore_source_open(source_options, &run->cli->config.limits, &source, err);
     if (status != LORE_OK) {
         return status;
     }
     run->started_ns = lore_clock_ns();
-    run->server = lore_cli_server(run->cli);
-    if (run->server.len > 0 && run->is_dry) {
-        status = lore_fail(err, LORE_ERR_BUSY,
-                           "--dry-run needs the data folder, which " LORE_STR_FMT " holds",
-                           LORE_STR_ARG(run->server));
+    run->server = run->is_dry ? LORE_STR("") : lore_cli_server(run->cli);
+    if (run->is_dry) {
+        status = run_dry(run, source, source_options, &options, err);
     } else if (run->server.len > 0) {
         status = lore_handover_run(run->server, &run->cli->config, source, source_options, &options,
                                    &run->counts, err);
@@ -260,7 +337,8 @@ int lore_cmd_ingest(lore_cli *cli, int argc, char **argv)
          "metadata of every document; may be repeated", 0, 0},
         {"prune", 0, LORE_FLAG_SWITCH, &run.is_pruning, NULL,
          "delete documents that are gone from the folders given", 0, 0},
-        {"dry-run", 0, LORE_FLAG_SWITCH, &run.is_dry, NULL, "read everything, write nothing", 0, 0},
+        {"dry-run", 0, LORE_FLAG_SWITCH, &run.is_dry, NULL,
+         "say what a run would do, write nothing", 0, 0},
     };
     int code = lore_cli_parse(cli, flags, sizeof flags / sizeof flags[0], argc, argv, &paths);
     if (code != LORE_EXIT_CONTINUE) {
@@ -272,6 +350,7 @@ int lore_cmd_ingest(lore_cli *cli, int argc, char **argv)
     lore_buf metadata;
     lore_buf_init(&metadata, 0);
     lore_buf_init(&run.failures, 0);
+    lore_buf_init(&run.plan, 0);
     run.is_terminal = isatty(STDERR_FILENO) != 0;
     lore_status status = make_metadata(&run, &metadata, &err);
     if (status == LORE_OK) {
@@ -285,6 +364,7 @@ int lore_cmd_ingest(lore_cli *cli, int argc, char **argv)
     } else {
         code = lore_cli_misuse(cli, "%s", err.message);
     }
+    lore_buf_destroy(&run.plan);
     lore_buf_destroy(&run.failures);
     lore_buf_destroy(&metadata);
     return code;

@@ -17,6 +17,11 @@
  */
 enum { ARGUMENTS_MAX = 4096 };
 
+typedef struct source_list {
+    lore_str *items; /* each owns its bytes */
+    size_t count, cap;
+} source_list;
+
 typedef struct handover {
     lore_client *client;
     const lore_ingest_options *options;
@@ -25,8 +30,8 @@ typedef struct handover {
     lore_buf path;    /* "/collections/NAME/documents" */
     lore_buf address; /* the same with arguments */
     lore_buf body, reply;
-    lore_str *seen; /* sources, for pruning; each owns its bytes */
-    size_t seen_count, seen_cap;
+    source_list seen; /* for pruning; sorted once the walk is over */
+    source_list kept; /* what could not be read says nothing about what lies under it */
 } handover;
 
 /* ---- what goes out ---- */
@@ -135,7 +140,14 @@ static lore_status send_document(handover *h, const lore_raw_document *raw, int3
 
 /* ---- what comes back ---- */
 
-static lore_status count_reply(handover *h, lore_error *err)
+static void tell(const handover *h, const lore_ingest_event *event)
+{
+    if (h->options->settled != NULL) {
+        h->options->settled(h->options->self, event);
+    }
+}
+
+static lore_status count_reply(handover *h, lore_str source, lore_error *err)
 {
     lore_json *root = NULL;
     lore_status status = lore_json_parse(lore_buf_str(&h->reply), 8, &root, err);
@@ -148,19 +160,68 @@ static lore_status count_reply(handover *h, lore_error *err)
     h->counts->added += is_added;
     h->counts->replaced += is_replaced;
     h->counts->unchanged += !is_added && !is_replaced;
+    lore_ingest_event event = {
+        .fate = is_added      ? LORE_FATE_ADDED
+                : is_replaced ? LORE_FATE_REPLACED
+                              : LORE_FATE_UNCHANGED,
+        .id = lore_json_str(lore_json_get(root, "id")),
+        .source = source,
+    };
     if (is_added || is_replaced) {
-        h->counts->chunks += (int64_t)lore_json_number(lore_json_get(root, "chunks"));
+        event.chunks = (int64_t)lore_json_number(lore_json_get(root, "chunks"));
+        h->counts->chunks += event.chunks;
+        h->counts->tokens += (int64_t)lore_json_number(lore_json_get(root, "tokens"));
+        h->counts->text_bytes += (int64_t)lore_json_number(lore_json_get(root, "text_bytes"));
     }
+    tell(h, &event);
     lore_json_free(root);
     return LORE_OK;
 }
 
-static void report_failure(handover *h, lore_str source, const lore_error *reason)
+static lore_status remember(source_list *list, lore_str source, lore_error *err)
 {
-    h->counts->failed++;
-    if (h->options->failed != NULL) {
-        h->options->failed(h->options->self, source, reason);
+    if (list->count == list->cap) {
+        size_t cap = list->cap == 0 ? 1024 : 2 * list->cap;
+        lore_str *grown = lore_realloc(list->items, cap * sizeof *grown);
+        if (grown == NULL) {
+            return lore_fail(err, LORE_ERR_NOMEM, "no memory for the list of sources");
+        }
+        list->items = grown;
+        list->cap = cap;
     }
+    char *copy = lore_alloc(source.len + 1); /* a document of standard input has none */
+    if (copy == NULL) {
+        return lore_fail(err, LORE_ERR_NOMEM, "no memory for the list of sources");
+    }
+    memcpy(copy, source.len > 0 ? source.ptr : "", source.len);
+    list->items[list->count++] = (lore_str){copy, source.len};
+    return LORE_OK;
+}
+
+static void forget_all(source_list *list)
+{
+    for (size_t i = 0; i < list->count; i++) {
+        lore_free((void *)(uintptr_t)list->items[i].ptr);
+    }
+    lore_free(list->items);
+}
+
+/* The file that a line of JSON Lines came from; any other source as it is. */
+static lore_str file_of(lore_str source)
+{
+    const char *mark = source.len > 0 ? memrchr(source.ptr, '#', source.len) : NULL;
+    lore_str file = mark == NULL ? source : lore_str_slice(source, 0, (size_t)(mark - source.ptr));
+    return lore_media_of(file, (lore_str){"", 0}) == LORE_MEDIA_JSONL ? file : source;
+}
+
+static lore_status report_failure(handover *h, lore_str source, const lore_error *reason,
+                                  lore_error *err)
+{
+    const lore_ingest_event event = {.fate = LORE_FATE_FAILED, .source = source, .reason = reason};
+    const bool is_needed = h->options->is_pruning && source.len > 0;
+    h->counts->failed++;
+    tell(h, &event);
+    return is_needed ? remember(&h->kept, file_of(source), err) : LORE_OK;
 }
 
 /* One document there and back. A refusal is the document's failure; a server that cannot be
@@ -168,57 +229,36 @@ static void report_failure(handover *h, lore_str source, const lore_error *reaso
 static lore_status hand_over(handover *h, const lore_raw_document *raw, lore_error *err)
 {
     int32_t http_status = 0;
-    lore_status status = send_document(h, raw, &http_status, err);
+    lore_error reason;
+    lore_status status = send_document(h, raw, &http_status, &reason);
     if (status == LORE_ERR_INVALID) {
-        report_failure(h, raw->source, err);
-        return LORE_OK;
+        return report_failure(h, raw->source, &reason, err);
     }
+    *err = reason;
     if (status != LORE_OK) {
         return status;
     }
     if (http_status == 200 || http_status == 201) {
-        return count_reply(h, err);
+        return count_reply(h, raw->source, err);
     }
-    status = lore_client_refusal(&h->reply, http_status, err);
+    status = lore_client_refusal(&h->reply, http_status, &reason);
     if (status == LORE_ERR_BUSY || status == LORE_ERR_CANCELLED) {
+        *err = reason;
         return lore_error_prefix(err, "the server");
     }
-    report_failure(h, raw->source, err);
-    return LORE_OK;
+    return report_failure(h, raw->source, &reason, err);
 }
 
 /* ---- pruning ---- */
-
-static lore_status remember(handover *h, lore_str source, lore_error *err)
-{
-    if (!h->options->is_pruning || source.len == 0) {
-        return LORE_OK;
-    }
-    if (h->seen_count == h->seen_cap) {
-        size_t cap = h->seen_cap == 0 ? 1024 : 2 * h->seen_cap;
-        lore_str *grown = lore_realloc(h->seen, cap * sizeof *grown);
-        if (grown == NULL) {
-            return lore_fail(err, LORE_ERR_NOMEM, "no memory for the list of sources");
-        }
-        h->seen = grown;
-        h->seen_cap = cap;
-    }
-    char *copy = lore_alloc(source.len);
-    if (copy == NULL) {
-        return lore_fail(err, LORE_ERR_NOMEM, "no memory for the list of sources");
-    }
-    memcpy(copy, source.ptr, source.len);
-    h->seen[h->seen_count++] = (lore_str){copy, source.len};
-    return LORE_OK;
-}
 
 static int compare_sources(const void *a, const void *b)
 {
     return lore_str_compare(*(const lore_str *)a, *(const lore_str *)b);
 }
 
-static lore_status delete_document(handover *h, lore_str id, lore_error *err)
+static lore_status delete_document(handover *h, lore_str id, lore_str source, lore_error *err)
 {
+    const lore_ingest_event event = {.fate = LORE_FATE_DELETED, .id = id, .source = source};
     int32_t http_status = 0;
     lore_buf_reset(&h->address);
     lore_buf_append(&h->address, lore_buf_str(&h->path));
@@ -229,21 +269,30 @@ static lore_status delete_document(handover *h, lore_str id, lore_error *err)
                          (lore_str){NULL, 0}, &h->reply, &http_status, err);
     if (status == LORE_OK && http_status == 200) {
         h->counts->deleted++;
+        tell(h, &event);
     } else if (status == LORE_OK && http_status != 404) {
         status = lore_client_refusal(&h->reply, http_status, err);
     }
     return status;
 }
 
-/* One page of the server's documents under folder; deletes the unseen ones. *cursor is emptied at
- * the end of the list. */
-static lore_status prune_page(handover *h, lore_str folder, lore_buf *cursor, lore_error *err)
+static bool is_gone(const handover *h, lore_str source)
+{
+    return bsearch(&source, h->seen.items, h->seen.count, sizeof *h->seen.items, compare_sources) ==
+               NULL &&
+           !lore_source_is_below(source, h->kept.items, h->kept.count);
+}
+
+/* One page of the server's documents whose source begins with prefix (is_root: that lie at or below
+ * it); deletes those that are gone. *cursor is emptied at the end of the list. */
+static lore_status prune_page(handover *h, lore_str prefix, bool is_root, lore_buf *cursor,
+                              lore_error *err)
 {
     int32_t http_status = 0;
     lore_json *root = NULL;
     lore_buf_reset(&h->address);
     lore_buf_append(&h->address, lore_buf_str(&h->path));
-    write_argument(&h->address, "source", folder);
+    write_argument(&h->address, "source", prefix);
     write_argument(&h->address, "cursor", lore_buf_str(cursor));
     lore_status status =
         lore_client_send(h->client, "GET", lore_buf_c(&h->address), "application/json",
@@ -262,49 +311,59 @@ static lore_status prune_page(handover *h, lore_str folder, lore_buf *cursor, lo
     const lore_json *item = lore_json_first(lore_json_get(root, "documents"));
     for (; status == LORE_OK && item != NULL; item = lore_json_next(item)) {
         lore_str source = lore_json_str(lore_json_get(item, "source"));
-        if (bsearch(&source, h->seen, h->seen_count, sizeof *h->seen, compare_sources) == NULL) {
-            status = delete_document(h, lore_json_str(lore_json_get(item, "id")), err);
+        if ((!is_root || lore_source_is_below(source, &prefix, 1)) && is_gone(h, source)) {
+            status = delete_document(h, lore_json_str(lore_json_get(item, "id")), source, err);
         }
     }
     lore_json_free(root);
     return status;
 }
 
-static lore_status prune_folder(handover *h, lore_str folder, lore_error *err)
+static lore_status prune_place(handover *h, lore_str prefix, bool is_root, lore_error *err)
 {
     lore_buf cursor;
     lore_buf_init(&cursor, 0);
     lore_status status = LORE_OK;
     do {
-        status = prune_page(h, folder, &cursor, err);
+        status = prune_page(h, prefix, is_root, &cursor, err);
     } while (status == LORE_OK && cursor.len > 0);
     lore_buf_destroy(&cursor);
     return status;
 }
 
+static lore_status prune_folder(handover *h, const char *path, lore_error *err)
+{
+    lore_str folder = lore_str_from(path);
+    while (folder.len > 1 && folder.ptr[folder.len - 1] == '/') {
+        folder.len--;
+    }
+    lore_buf prefix;
+    lore_buf_init(&prefix, 0);
+    lore_buf_append(&prefix, folder);
+    if (!lore_str_ends(folder, LORE_STR("/"))) {
+        lore_buf_byte(&prefix, '/');
+    }
+    lore_status status = lore_buf_failed(&prefix)
+                             ? lore_fail(err, LORE_ERR_NOMEM, "no memory for a path")
+                             : prune_place(h, lore_buf_str(&prefix), false, err);
+    lore_buf_destroy(&prefix);
+    return status;
+}
+
 static lore_status prune(handover *h, const lore_source_options *source_options, lore_error *err)
 {
+    const lore_ingest_options *options = h->options;
     lore_status status = LORE_OK;
-    if (h->seen_count > 0) {
-        qsort(h->seen, h->seen_count, sizeof *h->seen, compare_sources);
+    if (h->seen.count > 0) {
+        qsort(h->seen.items, h->seen.count, sizeof *h->seen.items, compare_sources);
     }
     for (int32_t i = 0; status == LORE_OK && i < source_options->path_count; i++) {
         if (lore_file_is_dir(source_options->paths[i])) {
-            lore_str folder = lore_str_from(source_options->paths[i]);
-            while (folder.len > 1 && folder.ptr[folder.len - 1] == '/') {
-                folder.len--;
-            }
-            lore_buf prefix;
-            lore_buf_init(&prefix, 0);
-            lore_buf_append(&prefix, folder);
-            if (!lore_str_ends(folder, LORE_STR("/"))) {
-                lore_buf_byte(&prefix, '/');
-            }
-            status = lore_buf_failed(&prefix)
-                         ? lore_fail(err, LORE_ERR_NOMEM, "no memory for a path")
-                         : prune_folder(h, lore_buf_str(&prefix), err);
-            lore_buf_destroy(&prefix);
+            status = prune_folder(h, source_options->paths[i], err);
         }
+    }
+    for (int32_t i = 0; status == LORE_OK && i < options->root_count; i++) {
+        status = prune_place(h, lore_str_from(options->roots[i]), true, err);
     }
     return status;
 }
@@ -326,18 +385,14 @@ static lore_status walk(handover *h, lore_arena *arena, lore_error *err)
         }
         h->counts->seen++;
         lore_error reason = *err;
-        lore_status kept = remember(h, raw.source, err);
+        lore_status kept = h->options->is_pruning ? remember(&h->seen, raw.source, err) : LORE_OK;
         if (kept != LORE_OK) {
             return kept;
         }
+        status = status == LORE_OK ? hand_over(h, &raw, err)
+                                   : report_failure(h, raw.source, &reason, err);
         if (status != LORE_OK) {
-            report_failure(h, raw.source, &reason);
-        } else {
-            h->counts->text_bytes += (int64_t)raw.bytes.len;
-            status = hand_over(h, &raw, err);
-            if (status != LORE_OK) {
-                return status;
-            }
+            return status;
         }
         if (h->options->progress != NULL) {
             h->options->progress(h->options->self, h->counts, lore_source_total(h->source));
@@ -374,10 +429,8 @@ lore_status lore_handover_run(lore_str base, const lore_config *config, lore_sou
     if (status != LORE_OK && err != NULL) {
         *err = failure;
     }
-    for (size_t i = 0; i < h.seen_count; i++) {
-        lore_free((void *)(uintptr_t)h.seen[i].ptr);
-    }
-    lore_free(h.seen);
+    forget_all(&h.seen);
+    forget_all(&h.kept);
     lore_client_close(h.client);
     lore_buf_destroy(&h.reply);
     lore_buf_destroy(&h.body);

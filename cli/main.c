@@ -15,9 +15,9 @@
 
 const lore_command lore_commands[] = {
     {"ingest", "[flags] PATH...", "read documents into a collection",
-     "PATH is a file, a folder, or - for JSONL on standard input. Markdown, HTML, plain text and\n"
-     "JSONL are read. Documents that have not changed are skipped. Where `lore serve` holds the\n"
-     "data folder, the documents are handed to it.\n",
+     "PATH is a file, a folder, or - for JSONL on standard input. Documents that have not changed\n"
+     "are skipped; --dry-run lists what would be done with the others. Where `lore serve` holds\n"
+     "the data folder, the documents are handed to it.\n",
      lore_cmd_ingest},
     {"query", "[flags] QUESTION", "answer one question, with citations", "", lore_cmd_query},
     {"chat", "[flags]", "ask and ask on",

@@ -423,7 +423,7 @@ static void prepare_one(void *self)
 
 /* The writer looks once more whether it changed: somebody else may have written the same document
  * meanwhile. */
-static lore_status write_one(lore_writer *writer, const preparation *p, char *outcome,
+static lore_status write_one(lore_writer *writer, const preparation *p, lore_ingest_result *result,
                              lore_error *err)
 {
     lore_document_row row;
@@ -433,17 +433,23 @@ static lore_status write_one(lore_writer *writer, const preparation *p, char *ou
     lore_prepared_row(p->raw, &p->prepared, lore_embedder_dim(p->embedder), &row);
     lore_change change = {.kind = LORE_CHANGE_PUT, .collection = p->collection, .document = &row};
     lore_status status = lore_writer_apply_one(writer, &change, &patience, err);
-    *outcome = change.outcome == LORE_OUTCOME_ADDED      ? 'a'
-               : change.outcome == LORE_OUTCOME_REPLACED ? 'r'
-                                                         : 'u';
+    if (status == LORE_OK && change.outcome != LORE_OUTCOME_NONE) {
+        const bool is_new = change.outcome == LORE_OUTCOME_ADDED;
+        *result = (lore_ingest_result){
+            .fate = is_new ? LORE_FATE_ADDED : LORE_FATE_REPLACED,
+            .chunks = p->prepared.chunk_count,
+            .tokens = p->prepared.token_count,
+            .text_bytes = (int64_t)p->prepared.clean.text.len,
+        };
+    }
     return status;
 }
 
 lore_status lore_ingest_one(lore_writer *writer, lore_embedder *embedder, const lore_config *config,
                             const lore_ingest_one_options *options, const lore_raw_document *raw,
-                            lore_arena *arena, char *outcome, lore_str *id_out, lore_error *err)
+                            lore_arena *arena, lore_ingest_result *result, lore_error *err)
 {
-    char found = 'u';
+    lore_ingest_result found = {.fate = LORE_FATE_UNCHANGED};
     lore_raw_document known = *raw;
     known.media =
         raw->media != LORE_MEDIA_AUTO ? raw->media : lore_media_of(raw->source, raw->bytes);
@@ -464,8 +470,8 @@ lore_status lore_ingest_one(lore_writer *writer, lore_embedder *embedder, const 
     }
     lore_status status = p.is_unchanged ? LORE_OK : write_one(writer, &p, &found, err);
     if (status == LORE_OK) {
-        *outcome = found;
-        *id_out = p.prepared.id;
+        found.id = p.prepared.id;
+        *result = found;
     }
     return status;
 }

@@ -232,21 +232,19 @@ LORE_MUST_USE lore_status lore_id_set_add(lore_id_set *set, lore_str id, lore_er
 bool lore_id_set_has(const lore_id_set *set, lore_str id);
 void lore_id_set_destroy(lore_id_set *set);
 
-/* Does source lie under one of `roots` (equal, or behind it a '/' or '#')? */
-bool lore_source_is_below(lore_str source, const lore_str *roots, size_t count);
-
 typedef struct lore_prune_options {
     lore_str collection;
     const char *const *paths; /* folders among them are pruned */
     int32_t path_count;
+    const char *const *roots; /* whatever they are, if anything: what lies at or below goes */
+    int32_t root_count;
     const lore_id_set *seen;
     const lore_str *kept_roots; /* sources that could not be read: nothing under them goes */
     size_t kept_count;
-    bool is_dry; /* count only */
-    void *self;
-    bool (*is_cancelled)(void *self); /* may be NULL */
+    lore_writer *writer;            /* NULL: count only */
+    const lore_ingest_options *run; /* its callbacks */
 } lore_prune_options;
-LORE_MUST_USE lore_status lore_prune(lore_writer *writer, const lore_prune_options *options,
+LORE_MUST_USE lore_status lore_prune(lore_index *index, const lore_prune_options *options,
                                      int64_t *deleted, lore_error *err);
 
 /* ---- jsonl.c ---- */

@@ -23,6 +23,12 @@
 
 #include <string.h>
 
+const char *lore_ingest_fate_name(lore_ingest_fate fate)
+{
+    static const char *const names[] = {"added", "replaced", "unchanged", "deleted", "failed"};
+    return names[fate];
+}
+
 static bool has_failed(lore_pipeline *p)
 {
     lore_lock_acquire(&p->lock);
@@ -68,18 +74,37 @@ static void remember_unread(lore_pipeline *p, lore_str source)
     p->unread[p->unread_count++] = copy;
 }
 
+static void tell(const lore_pipeline *p, const lore_job *j, lore_ingest_fate fate)
+{
+    const bool is_written = fate == LORE_FATE_ADDED || fate == LORE_FATE_REPLACED;
+    const lore_ingest_event event = {
+        .fate = fate,
+        .id = j->prepared.id,
+        .source = j->raw.source,
+        .chunks = is_written ? j->prepared.chunk_count : 0,
+        .reason = fate == LORE_FATE_FAILED ? &j->failure : NULL,
+    };
+    if (p->options->settled != NULL) {
+        p->options->settled(p->options->self, &event);
+    }
+}
+
 static void report_failed(lore_pipeline *p, lore_job *j)
 {
     p->counts->failed++;
     remember_unread(p, j->raw.source);
-    if (p->options->failed != NULL) {
-        lore_str name = j->raw.source.len > 0 ? j->raw.source : j->prepared.id;
-        p->options->failed(p->options->self, name, &j->failure);
-    }
+    tell(p, j, LORE_FATE_FAILED);
+}
+
+static void count_unchanged(lore_pipeline *p, const lore_job *j)
+{
+    p->counts->unchanged++;
+    tell(p, j, LORE_FATE_UNCHANGED);
 }
 
 static void count_written(lore_pipeline *p, const lore_job *j, bool was_replaced)
 {
+    tell(p, j, was_replaced ? LORE_FATE_REPLACED : LORE_FATE_ADDED);
     p->counts->added += was_replaced ? 0 : 1;
     p->counts->replaced += was_replaced ? 1 : 0;
     p->counts->chunks += j->prepared.chunk_count;
@@ -96,7 +121,7 @@ static void settle_job(lore_pipeline *p, lore_job *j, const lore_change *change)
             lore_pipeline_fail(p, &j->failure);
         }
     } else if (change->outcome == LORE_OUTCOME_NONE) {
-        p->counts->unchanged++; /* somebody else wrote the same document meanwhile */
+        count_unchanged(p, j); /* somebody else wrote the same document meanwhile */
     } else {
         count_written(p, j, change->outcome == LORE_OUTCOME_REPLACED);
     }
@@ -164,6 +189,7 @@ static void take_turn(lore_pipeline *p, lore_job *j)
         return;
     }
     p->counts->seen++;
+    const bool is_repeated = lore_id_set_has(&p->written, j->prepared.id);
     if (note_ids(p, j, &err) != LORE_OK) {
         lore_pipeline_fail(p, &err);
     }
@@ -179,9 +205,9 @@ static void take_turn(lore_pipeline *p, lore_job *j)
         return;
     }
     if (j->state == LORE_JOB_READY) {
-        count_written(p, j, j->is_known);
+        count_written(p, j, j->is_known || is_repeated);
     } else if (j->state == LORE_JOB_UNCHANGED) {
-        p->counts->unchanged++;
+        count_unchanged(p, j);
     } else {
         report_failed(p, j);
     }
@@ -355,17 +381,18 @@ static lore_status finish(lore_pipeline *p, const lore_source_options *source_op
 {
     const lore_ingest_options *options = p->options;
     lore_status status = LORE_OK;
-    if (options->is_pruning) {
+    if (options->is_pruning && p->index != NULL) {
         lore_prune_options prune = {.collection = p->collection,
                                     .paths = source_options->paths,
                                     .path_count = source_options->path_count,
+                                    .roots = options->roots,
+                                    .root_count = options->root_count,
                                     .seen = &p->seen,
                                     .kept_roots = p->unread,
                                     .kept_count = p->unread_count,
-                                    .is_dry = options->is_dry,
-                                    .self = options->self,
-                                    .is_cancelled = options->is_cancelled};
-        status = lore_prune(p->writer, &prune, &p->counts->deleted, err);
+                                    .writer = options->is_dry ? NULL : p->writer,
+                                    .run = options};
+        status = lore_prune(p->index, &prune, &p->counts->deleted, err);
     }
     return status == LORE_OK && !options->is_dry ? lore_writer_publish(p->writer, err) : status;
 }
@@ -397,12 +424,32 @@ static lore_status make_collection(lore_pipeline *p, lore_error *err)
     return lore_writer_apply_one(p->writer, &change, NULL, err);
 }
 
+/* A dry run makes no collection: where that is missing, there is nothing to compare with. */
+static lore_status find_collection(lore_pipeline *p, lore_error *err)
+{
+    lore_arena arena;
+    lore_collection_info *list = NULL;
+    int32_t count = 0;
+    bool is_found = false;
+    if (p->index == NULL) {
+        return LORE_OK;
+    }
+    lore_arena_init(&arena, 0);
+    lore_status status = lore_index_collections(p->index, &arena, &list, &count, err);
+    for (int32_t i = 0; i < count && status == LORE_OK; i++) {
+        is_found = is_found || lore_str_equal(list[i].name, p->collection);
+    }
+    p->index = is_found ? p->index : NULL;
+    lore_arena_destroy(&arena);
+    return status;
+}
+
 lore_status lore_ingest_run(lore_writer *writer, lore_embedder *embedder, const lore_config *config,
                             lore_source *source, const lore_source_options *source_options,
                             const lore_ingest_options *options, lore_ingest_counts *counts,
                             lore_error *err)
 {
-    lore_pipeline p = {.index = lore_writer_index(writer),
+    lore_pipeline p = {.index = options->is_dry ? options->index : lore_writer_index(writer),
                        .writer = writer,
                        .embedder = embedder,
                        .config = config,
@@ -417,7 +464,7 @@ lore_status lore_ingest_run(lore_writer *writer, lore_embedder *embedder, const 
     *counts = (lore_ingest_counts){0};
     lore_lock_init(&p.lock);
     lore_arena_init(&p.root_arena, 0);
-    lore_status status = options->is_dry ? LORE_OK : make_collection(&p, err);
+    lore_status status = options->is_dry ? find_collection(&p, err) : make_collection(&p, err);
     if (status == LORE_OK) {
         status = run(&p, source_options, err);
     }

@@ -18,19 +18,42 @@ typedef struct lore_ingest_counts {
     int64_t seen, added, replaced, unchanged, failed, deleted, chunks, tokens, text_bytes;
 } lore_ingest_counts;
 
+typedef enum lore_ingest_fate {
+    LORE_FATE_ADDED,
+    LORE_FATE_REPLACED,
+    LORE_FATE_UNCHANGED,
+    LORE_FATE_DELETED, /* by pruning */
+    LORE_FATE_FAILED
+} lore_ingest_fate;
+const char *lore_ingest_fate_name(lore_ingest_fate fate); /* "added" ... */
+
+/* What became of one document, or in a dry run what would. Borrowed for the call. */
+typedef struct lore_ingest_event {
+    lore_ingest_fate fate;
+    lore_str id;              /* may be empty where it failed */
+    lore_str source;          /* may be empty */
+    int64_t chunks;           /* of one that was added or replaced */
+    const lore_error *reason; /* of one that failed, else NULL */
+} lore_ingest_event;
+
 typedef struct lore_ingest_options {
     lore_str collection; /* created when missing; empty: "default" */
-    bool is_dry;         /* do all but embed and write */
-    bool is_pruning; /* afterwards delete documents whose source lies in one of the folders among
-                        the paths and was not seen; not after a cancelled or failed run */
-    void *self;      /* for the callbacks, which run on the caller's thread */
-    void (*progress)(void *self, const lore_ingest_counts *counts, int64_t total); /* may be NULL */
-    void (*failed)(void *self, lore_str source, const lore_error *reason);         /* may be NULL */
+    bool is_dry;         /* do all but embed and write; the writer may be NULL then */
+    lore_index *index;   /* of a dry run: what is there, only read; NULL: nothing */
+    bool is_pruning; /* afterwards delete documents that were not seen and whose source lies in one
+                        of the folders among the paths, or at or below one of `roots`; not after a
+                        cancelled or failed run */
+    const char *const *roots;
+    int32_t root_count;
+    void *self; /* for the callbacks, which run on the caller's thread and may be NULL */
+    void (*progress)(void *self, const lore_ingest_counts *counts, int64_t total);
+    void (*settled)(void *self, const lore_ingest_event *event);
     bool (*is_cancelled)(void *self); /* polled; true: stop, keep what is committed,
                                          LORE_ERR_CANCELLED; may be NULL */
 } lore_ingest_options;
 
-/* LORE_OK also when some documents failed (counts->failed says how many). counts is always set.
+/* LORE_OK also when some documents failed (counts->failed says how many). counts is always set. A
+ * dry run writes nothing and counts what a run would do.
  * Other failures are those of the run itself: database, embedder, threads, memory. */
 LORE_MUST_USE lore_status lore_ingest_run(lore_writer *writer, lore_embedder *embedder,
                                           const lore_config *config, lore_source *source,
@@ -54,14 +77,19 @@ typedef struct lore_ingest_one_options {
     bool (*is_cancelled)(void *self);
 } lore_ingest_one_options;
 
+typedef struct lore_ingest_result {
+    lore_ingest_fate fate;              /* added, replaced or unchanged */
+    lore_str id;                        /* in the arena */
+    int64_t chunks, tokens, text_bytes; /* of what was written; of an unchanged one 0 */
+} lore_ingest_result;
+
 /* One document, now (PUT route; bodies of JSONL call it per line): committed and searchable on
- * return. Callers on any thread. outcome: 'a' added, 'r' replaced, 'u' unchanged. id_out (in the
- * arena) is the document's id. Of two callers with the same id the later write stays. Fails like
+ * return. Callers on any thread. Of two callers with the same id the later write stays. Fails like
  * lore_clean, lore_index_put_document and lore_writer_apply. */
 LORE_MUST_USE lore_status lore_ingest_one(lore_writer *writer, lore_embedder *embedder,
                                           const lore_config *config,
                                           const lore_ingest_one_options *options,
                                           const lore_raw_document *raw, lore_arena *arena,
-                                          char *outcome, lore_str *id_out, lore_error *err);
+                                          lore_ingest_result *result, lore_error *err);
 
 #endif

@@ -36,7 +36,7 @@ typedef struct lore_job {
 } lore_job;
 
 typedef struct lore_pipeline {
-    lore_index *index;
+    lore_index *index; /* NULL: a dry run, and nothing there */
     lore_writer *writer;
     lore_embedder *embedder;
     const lore_config *config;

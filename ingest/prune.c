@@ -103,12 +103,20 @@ bool lore_source_is_below(lore_str source, const lore_str *roots, size_t count)
 
 /* ---- pruning ---- */
 
+/* What is looked through at once: documents whose source begins so. */
+typedef struct pruned_place {
+    lore_str prefix;
+    bool is_root; /* the prefix itself is a path: what merely begins like it stays */
+} pruned_place;
+
 /* The documents of one page that are gone: moved to its front. Gives how many. */
-static int32_t pick_gone(const lore_prune_options *options, lore_document_info *page, int32_t count)
+static int32_t pick_gone(const lore_prune_options *options, const pruned_place *place,
+                         lore_document_info *page, int32_t count)
 {
     int32_t gone = 0;
     for (int32_t i = 0; i < count; i++) {
-        if (!lore_id_set_has(options->seen, page[i].id) &&
+        bool is_there = !place->is_root || lore_source_is_below(page[i].source, &place->prefix, 1);
+        if (is_there && !lore_id_set_has(options->seen, page[i].id) &&
             !lore_source_is_below(page[i].source, options->kept_roots, options->kept_count)) {
             page[gone++] = page[i];
         }
@@ -116,15 +124,15 @@ static int32_t pick_gone(const lore_prune_options *options, lore_document_info *
     return gone;
 }
 
-static lore_status delete_page(lore_writer *writer, lore_str collection,
-                               const lore_document_info *page, int32_t count, lore_error *err)
+static lore_status delete_page(const lore_prune_options *options, const lore_document_info *page,
+                               int32_t count, lore_error *err)
 {
     lore_change changes[PAGE_DOCUMENTS];
     for (int32_t i = 0; i < count; i++) {
-        changes[i] =
-            (lore_change){.kind = LORE_CHANGE_DELETE, .collection = collection, .id = page[i].id};
+        changes[i] = (lore_change){
+            .kind = LORE_CHANGE_DELETE, .collection = options->collection, .id = page[i].id};
     }
-    lore_status status = lore_writer_apply(writer, changes, count, NULL, err);
+    lore_status status = lore_writer_apply(options->writer, changes, count, NULL, err);
     for (int32_t i = 0; i < count && status == LORE_OK; i++) {
         if (changes[i].status != LORE_OK) {
             status = lore_fail(err, changes[i].status, "%s", changes[i].error.message);
@@ -133,9 +141,30 @@ static lore_status delete_page(lore_writer *writer, lore_str collection,
     return status;
 }
 
-static lore_status prune_folder(lore_writer *writer, const lore_prune_options *options,
-                                lore_str prefix, int64_t *deleted, lore_error *err)
+static lore_status take_page(const lore_prune_options *options, const pruned_place *place,
+                             lore_document_info *page, int32_t count, int64_t *deleted,
+                             lore_error *err)
 {
+    const lore_ingest_options *run = options->run;
+    int32_t gone = pick_gone(options, place, page, count);
+    lore_status status = LORE_OK;
+    if (gone > 0 && options->writer != NULL) {
+        status = delete_page(options, page, gone, err);
+    }
+    for (int32_t i = 0; i < gone && status == LORE_OK; i++) {
+        const lore_ingest_event event = {LORE_FATE_DELETED, page[i].id, page[i].source, 0, NULL};
+        ++*deleted;
+        if (run->settled != NULL) {
+            run->settled(run->self, &event);
+        }
+    }
+    return status;
+}
+
+static lore_status prune_place(lore_index *index, const lore_prune_options *options,
+                               const pruned_place *place, int64_t *deleted, lore_error *err)
+{
+    const lore_ingest_options *run = options->run;
     lore_arena arena;
     lore_buf cursor;
     lore_arena_init(&arena, 0);
@@ -146,21 +175,16 @@ static lore_status prune_folder(lore_writer *writer, const lore_prune_options *o
         int32_t count = 0;
         lore_str next = {"", 0};
         lore_arena_reset(&arena);
-        if (options->is_cancelled != NULL && options->is_cancelled(options->self)) {
+        if (run->is_cancelled != NULL && run->is_cancelled(run->self)) {
             status = lore_fail(err, LORE_ERR_CANCELLED, "cancelled");
             break;
         }
-        status = lore_index_list_documents(lore_writer_index(writer), options->collection,
-                                           lore_buf_str(&cursor), prefix, PAGE_DOCUMENTS, &arena,
-                                           &page, &count, &next, err);
-        if (status != LORE_OK) {
-            break;
+        status = lore_index_list_documents(index, options->collection, lore_buf_str(&cursor),
+                                           place->prefix, PAGE_DOCUMENTS, &arena, &page, &count,
+                                           &next, err);
+        if (status == LORE_OK) {
+            status = take_page(options, place, page, count, deleted, err);
         }
-        int32_t gone = pick_gone(options, page, count);
-        if (gone > 0 && !options->is_dry) {
-            status = delete_page(writer, options->collection, page, gone, err);
-        }
-        *deleted += status == LORE_OK ? gone : 0;
         lore_buf_reset(&cursor);
         lore_buf_append(&cursor, next);
         if (status == LORE_OK && lore_buf_failed(&cursor)) {
@@ -172,25 +196,35 @@ static lore_status prune_folder(lore_writer *writer, const lore_prune_options *o
     return status;
 }
 
-lore_status lore_prune(lore_writer *writer, const lore_prune_options *options, int64_t *deleted,
+static lore_status prune_folder(lore_index *index, const lore_prune_options *options,
+                                const char *folder, lore_arena *arena, int64_t *deleted,
+                                lore_error *err)
+{
+    lore_str path = lore_str_from(folder);
+    while (path.len > 1 && path.ptr[path.len - 1] == '/') {
+        path.len--; /* as source.c does */
+    }
+    bool is_top = path.len == 1 && path.ptr[0] == '/';
+    pruned_place place = {
+        lore_str_printf(arena, LORE_STR_FMT "%s", LORE_STR_ARG(path), is_top ? "" : "/"), false};
+    return place.prefix.ptr == NULL ? lore_fail(err, LORE_ERR_NOMEM, "out of memory pruning")
+                                    : prune_place(index, options, &place, deleted, err);
+}
+
+lore_status lore_prune(lore_index *index, const lore_prune_options *options, int64_t *deleted,
                        lore_error *err)
 {
     lore_arena arena;
     lore_arena_init(&arena, 0);
     lore_status status = LORE_OK;
     for (int32_t i = 0; i < options->path_count && status == LORE_OK; i++) {
-        lore_str path = lore_str_from(options->paths[i]);
-        if (!lore_file_is_dir(options->paths[i])) {
-            continue;
+        if (lore_file_is_dir(options->paths[i])) {
+            status = prune_folder(index, options, options->paths[i], &arena, deleted, err);
         }
-        while (path.len > 1 && path.ptr[path.len - 1] == '/') {
-            path.len--; /* as source.c does */
-        }
-        bool is_root = path.len == 1 && path.ptr[0] == '/';
-        lore_str prefix =
-            lore_str_printf(&arena, LORE_STR_FMT "%s", LORE_STR_ARG(path), is_root ? "" : "/");
-        status = prefix.ptr == NULL ? lore_fail(err, LORE_ERR_NOMEM, "out of memory pruning")
-                                    : prune_folder(writer, options, prefix, deleted, err);
+    }
+    for (int32_t i = 0; i < options->root_count && status == LORE_OK; i++) {
+        const pruned_place place = {lore_str_from(options->roots[i]), true};
+        status = prune_place(index, options, &place, deleted, err);
     }
     lore_arena_destroy(&arena);
     return status;

@@ -37,6 +37,9 @@ int64_t lore_source_passed_over(const lore_source *source);
 /* From any thread: a read of standard input that waits, and all later calls, end with *done. */
 void lore_source_cancel(lore_source *source);
 
+/* Does source lie at or under one of `roots` (equal, or behind it a '/' or '#')? */
+bool lore_source_is_below(lore_str source, const lore_str *roots, size_t count);
+
 /* One JSONL line or PUT body ({"id"?,"title"?,"text"|"markdown"|"html","metadata"?,"url"?}, exactly
  * one of the three texts) to a raw document; strings in the arena. LORE_ERR_INVALID names the
  * field; LORE_ERR_LIMIT, LORE_ERR_NOMEM. */

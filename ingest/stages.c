@@ -113,7 +113,7 @@ static lore_status clean_job(lore_pipeline *p, lore_job *j)
     lore_error *err = &j->failure;
     lore_status status =
         lore_identify(&j->raw, p->config, p->embedder, &j->arena, &j->prepared, err);
-    if (status == LORE_OK) {
+    if (status == LORE_OK && p->index != NULL) {
         status = lore_index_document_hash(p->index, p->collection, j->prepared.id, stored,
                                           &j->is_known, err);
     }

@@ -12,10 +12,9 @@ typedef struct ingest_life {
     int64_t failed; /* documents of the last run */
 } ingest_life;
 
-static void count_failure(void *self, lore_str source, const lore_error *reason)
+static void count_failure(void *self, const lore_ingest_event *event)
 {
-    (void)source;
-    ((ingest_life *)self)->failed += reason->message[0] != '\0';
+    ((ingest_life *)self)->failed += event->reason != NULL && event->reason->message[0] != '\0';
 }
 
 static lore_status ingest(ingest_life *life, lore_error *err)
@@ -23,7 +22,7 @@ static lore_status ingest(ingest_life *life, lore_error *err)
     bench *b = &life->b;
     const char *path = life->documents;
     lore_source_options source_options = {.paths = &path, .path_count = 1};
-    lore_ingest_options options = {.self = life, .failed = count_failure, .is_pruning = true};
+    lore_ingest_options options = {.self = life, .settled = count_failure, .is_pruning = true};
     lore_ingest_counts counts;
     lore_source *source = NULL;
     lore_status status = lore_source_open(&source_options, &b->config.limits, &source, err);

@@ -161,8 +161,7 @@ static void put_page(server_life *life)
 {
     lore_error err;
     lore_arena arena;
-    lore_str id;
-    char outcome = 0;
+    lore_ingest_result result;
     const lore_ingest_one_options options = {.collection = LORE_STR("default")};
     lore_raw_document raw = {
         .id = LORE_STR("page"),
@@ -170,7 +169,7 @@ static void put_page(server_life *life)
         .bytes = LORE_STR("# Router\n\n## Reset\n\nHold the button for ten seconds.\n")};
     lore_arena_init(&arena, 0);
     CHECK_OK(lore_ingest_one(life->app.writer, life->app.embedder, &life->config, &options, &raw,
-                             &arena, &outcome, &id, &err),
+                             &arena, &result, &err),
              &err);
     lore_arena_destroy(&arena);
 }

@@ -176,45 +176,39 @@ TEST(one)
     bench b;
     lore_error err = {0};
     lore_arena arena;
-    lore_str id;
-    char outcome = 0;
+    lore_ingest_result result = {0};
     bench_open(&b, "one");
     lore_arena_init(&arena, 0);
     lore_raw_document raw = {.id = LORE_STR("manual"),
                              .media = LORE_MEDIA_MARKDOWN,
                              .bytes = LORE_STR("# T\n\nHold the button.\n")};
     const lore_ingest_one_options where = {.collection = LORE_STR("new-one")};
-    CHECK_OK(
-        lore_ingest_one(b.writer, b.embedder, &b.config, &where, &raw, &arena, &outcome, &id, &err),
-        &err);
-    CHECK_INT(outcome, 'a');
-    CHECK_STR(id, "manual");
-    check_stored(&b, "new-one", id, "Hold the button.");
-    CHECK_OK(
-        lore_ingest_one(b.writer, b.embedder, &b.config, &where, &raw, &arena, &outcome, &id, &err),
-        &err);
-    CHECK_INT(outcome, 'u');
+    CHECK_OK(lore_ingest_one(b.writer, b.embedder, &b.config, &where, &raw, &arena, &result, &err),
+             &err);
+    CHECK_INT(result.fate, LORE_FATE_ADDED);
+    CHECK_STR(result.id, "manual");
+    check_stored(&b, "new-one", result.id, "Hold the button.");
+    CHECK_OK(lore_ingest_one(b.writer, b.embedder, &b.config, &where, &raw, &arena, &result, &err),
+             &err);
+    CHECK_INT(result.fate, LORE_FATE_UNCHANGED);
     raw.bytes = LORE_STR("# T\n\nPress it.\n");
-    CHECK_OK(
-        lore_ingest_one(b.writer, b.embedder, &b.config, &where, &raw, &arena, &outcome, &id, &err),
-        &err);
-    CHECK_INT(outcome, 'r');
-    check_stored(&b, "new-one", id, "Press it.");
+    CHECK_OK(lore_ingest_one(b.writer, b.embedder, &b.config, &where, &raw, &arena, &result, &err),
+             &err);
+    CHECK_INT(result.fate, LORE_FATE_REPLACED);
+    check_stored(&b, "new-one", result.id, "Press it.");
     /* Refused documents leave the stored one alone. */
     raw.bytes = LORE_STR("a\0b");
     CHECK_FAILS(
-        lore_ingest_one(b.writer, b.embedder, &b.config, &where, &raw, &arena, &outcome, &id, &err),
+        lore_ingest_one(b.writer, b.embedder, &b.config, &where, &raw, &arena, &result, &err),
         LORE_ERR_INVALID, &err, "NUL");
     check_stored(&b, "new-one", LORE_STR("manual"), "Press it.");
     raw.bytes = LORE_STR("x");
     const lore_ingest_one_options bad = {.collection = LORE_STR("bad name!")};
-    CHECK_FAILS(
-        lore_ingest_one(b.writer, b.embedder, &b.config, &bad, &raw, &arena, &outcome, &id, &err),
-        LORE_ERR_INVALID, &err, "");
+    CHECK_FAILS(lore_ingest_one(b.writer, b.embedder, &b.config, &bad, &raw, &arena, &result, &err),
+                LORE_ERR_INVALID, &err, "");
     raw.bytes = LORE_STR(""); /* no text is legal */
-    CHECK_OK(
-        lore_ingest_one(b.writer, b.embedder, &b.config, &where, &raw, &arena, &outcome, &id, &err),
-        &err);
+    CHECK_OK(lore_ingest_one(b.writer, b.embedder, &b.config, &where, &raw, &arena, &result, &err),
+             &err);
     check_stored(&b, "new-one", LORE_STR("manual"), "");
     lore_arena_destroy(&arena);
     bench_close(&b);
@@ -234,14 +228,13 @@ static lore_status write_other(caller *c)
 {
     lore_arena arena;
     lore_error err = {0};
-    char outcome = 0;
-    lore_str id;
+    lore_ingest_result result = {0};
     lore_arena_init(&arena, 0);
     lore_raw_document raw = {
         .id = LORE_STR("long"), .media = LORE_MEDIA_TEXT, .bytes = lore_str_from(c->writes_same)};
     lore_status status =
         lore_ingest_one(c->b->writer, c->b->embedder, &c->b->config, &(lore_ingest_one_options){0},
-                        &raw, &arena, &outcome, &id, &err);
+                        &raw, &arena, &result, &err);
     lore_arena_destroy(&arena);
     return status;
 }
@@ -263,8 +256,7 @@ TEST(cancelling)
     lore_error err = {0};
     lore_arena arena;
     lore_buf text;
-    lore_str id;
-    char outcome = 0;
+    lore_ingest_result result = {0};
     lore_background *background = NULL;
     bench_open(&b, "cancelling");
     lore_arena_init(&arena, 0);
@@ -281,7 +273,7 @@ TEST(cancelling)
         .background = background, .self = &c, .is_cancelled = caller_left};
     for (c.cancel_at = 1; c.cancel_at < 100; c.cancel_at++) {
         c.asked = 0;
-        if (lore_ingest_one(b.writer, b.embedder, &b.config, &options, &raw, &arena, &outcome, &id,
+        if (lore_ingest_one(b.writer, b.embedder, &b.config, &options, &raw, &arena, &result,
                             &err) == LORE_OK) {
             break;
         }
@@ -289,26 +281,26 @@ TEST(cancelling)
         CHECK_INT(bench_documents(&b), 0);
     }
     CHECK(c.cancel_at > 3 && c.cancel_at < 100); /* several batches, and the look before writing */
-    CHECK_INT(outcome, 'a');
+    CHECK_INT(result.fate, LORE_FATE_ADDED);
     c = (caller){.b = &b};
-    CHECK_OK(lore_ingest_one(b.writer, b.embedder, &b.config, &options, &raw, &arena, &outcome, &id,
-                             &err),
-             &err);
-    CHECK_INT(outcome, 'u');
+    CHECK_OK(
+        lore_ingest_one(b.writer, b.embedder, &b.config, &options, &raw, &arena, &result, &err),
+        &err);
+    CHECK_INT(result.fate, LORE_FATE_UNCHANGED);
     CHECK_INT(c.asked, 0); /* nothing to embed or write */
     raw.bytes = LORE_STR("The same words.");
     c = (caller){.b = &b, .write_at = 1, .writes_same = "The same words."};
     options.background = NULL;
-    CHECK_OK(lore_ingest_one(b.writer, b.embedder, &b.config, &options, &raw, &arena, &outcome, &id,
-                             &err),
-             &err);
+    CHECK_OK(
+        lore_ingest_one(b.writer, b.embedder, &b.config, &options, &raw, &arena, &result, &err),
+        &err);
     CHECK_INT(c.status, LORE_OK);
-    CHECK_INT(outcome, 'u');
+    CHECK_INT(result.fate, LORE_FATE_UNCHANGED);
     raw.bytes = LORE_STR("Other words.");
     options = (lore_ingest_one_options){.deadline_ns = 1};
-    CHECK_FAILS(lore_ingest_one(b.writer, b.embedder, &b.config, &options, &raw, &arena, &outcome,
-                                &id, &err),
-                LORE_ERR_TIMEOUT, &err, "nothing is written");
+    CHECK_FAILS(
+        lore_ingest_one(b.writer, b.embedder, &b.config, &options, &raw, &arena, &result, &err),
+        LORE_ERR_TIMEOUT, &err, "nothing is written");
     lore_background_close(background);
     lore_buf_destroy(&text);
     lore_arena_destroy(&arena);
@@ -321,15 +313,14 @@ TEST(caps_are_limits)
     bench b;
     lore_error err = {0};
     lore_arena arena;
-    lore_str id;
-    char outcome = 0;
+    lore_ingest_result result = {0};
     bench_open(&b, "caps");
     lore_arena_init(&arena, 256);
     lore_raw_document raw = {.id = LORE_STR("a"),
                              .media = LORE_MEDIA_TEXT,
                              .bytes = LORE_STR("Some words that need a little memory to cut.")};
     CHECK_FAILS(lore_ingest_one(b.writer, b.embedder, &b.config, &(lore_ingest_one_options){0},
-                                &raw, &arena, &outcome, &id, &err),
+                                &raw, &arena, &result, &err),
                 LORE_ERR_LIMIT, &err, "arena_bytes_max");
     lore_arena_reset(&arena);
     CHECK_INT(lore_document_limit(LORE_ERR_NOMEM, &arena, &err), LORE_ERR_NOMEM);

@@ -12,12 +12,17 @@ typedef struct observer {
     lore_buf failures; /* "source: message\n" */
     int64_t cancel_at; /* documents seen; 0 never */
     int64_t seen, progress_calls, total;
+    int64_t fates[LORE_FATE_FAILED + 1];
 } observer;
 
-static void on_failed(void *self, lore_str source, const lore_error *reason)
+static void on_settled(void *self, const lore_ingest_event *event)
 {
     observer *o = self;
-    lore_buf_printf(&o->failures, LORE_STR_FMT ": %s\n", LORE_STR_ARG(source), reason->message);
+    o->fates[event->fate]++;
+    if (event->fate == LORE_FATE_FAILED) {
+        lore_buf_printf(&o->failures, LORE_STR_FMT ": %s\n", LORE_STR_ARG(event->source),
+                        event->reason->message);
+    }
 }
 
 static void on_progress(void *self, const lore_ingest_counts *counts, int64_t total)
@@ -85,7 +90,7 @@ TEST(life_of_a_folder)
     lore_buf_init(&o.failures, 0);
     bench_open(&b, "life-data");
     make_folder(folder, "life", 70);
-    lore_ingest_options options = {.self = &o, .progress = on_progress, .failed = on_failed};
+    lore_ingest_options options = {.self = &o, .progress = on_progress, .settled = on_settled};
     lore_ingest_counts counts = run_folder(&b, folder, options);
     CHECK_INT(counts.seen, 70);
     CHECK_INT(counts.added, 70);
@@ -105,10 +110,19 @@ TEST(life_of_a_folder)
     CHECK_INT(unlink(path), 0);
     options.is_pruning = true;
     options.is_dry = true;
+    options.index = b.index;
+    memset(o.fates, 0, sizeof o.fates);
     counts = run_folder(&b, folder, options);
     CHECK_INT(counts.replaced, 1);
     CHECK_INT(counts.deleted, 1);
+    CHECK_INT(o.fates[LORE_FATE_REPLACED] + 10 * o.fates[LORE_FATE_DELETED] +
+                  100 * o.fates[LORE_FATE_FAILED] + 1000 * o.fates[LORE_FATE_UNCHANGED],
+              68111);
     CHECK_INT(bench_documents(&b), 70);
+    options.index = NULL; /* nothing there: all are new */
+    counts = run_folder(&b, folder, options);
+    CHECK_INT(counts.added, 69);
+    CHECK_INT(counts.deleted, 0);
     options.is_dry = false;
     counts = run_folder(&b, folder, options);
     CHECK_INT(counts.replaced, 1);
@@ -159,7 +173,7 @@ TEST(failures_stay_alone)
     make_folder(folder, "fail", 2);
     write_document(folder, "l.jsonl",
                    "{\"id\":\"l1\",\"text\":\"One.\"}\n{\"id\":\"l2\",\"text\":\"Two.\"}\n");
-    lore_ingest_options options = {.self = &o, .failed = on_failed, .is_pruning = true};
+    lore_ingest_options options = {.self = &o, .settled = on_settled, .is_pruning = true};
     CHECK_INT(run_folder(&b, folder, options).added, 4);
     write_document(folder, "l.jsonl",
                    "{\"id\":\"l1\",\"text\":\"One.\"}\n{\"id\":\"l2\",\"text\":5}\n");
@@ -354,7 +368,7 @@ TEST(without_memory)
     for (int64_t n = 1; n <= 120; n += 1 + n / 12) {
         lore_source *source = NULL;
         lore_source_options source_options = {.paths = &path, .path_count = 1};
-        lore_ingest_options options = {.is_dry = n % 2 == 0};
+        lore_ingest_options options = {.is_dry = n % 2 == 0, .index = b.index};
         CHECK_OK(lore_source_open(&source_options, &b.config.limits, &source, &err), &err);
         lore_mem_fail_at(n, false);
         (void)!lore_ingest_run(b.writer, b.embedder, &b.config, source, &source_options, &options,
@@ -382,16 +396,15 @@ static void *put_some(void *self)
     lore_error err = {0};
     lore_arena_init(&arena, 0);
     for (int i = 0; i < 10 && p->status == LORE_OK; i++) {
-        char id[32], outcome = 0;
-        lore_str stored;
+        char id[32];
+        lore_ingest_result result;
         snprintf(id, sizeof id, "put%d", p->first + i);
         lore_raw_document raw = {.id = lore_str_from(id),
                                  .media = LORE_MEDIA_TEXT,
                                  .bytes = LORE_STR("Some words here.")};
         lore_arena_reset(&arena);
-        p->status =
-            lore_ingest_one(p->b->writer, p->b->embedder, &p->b->config,
-                            &(lore_ingest_one_options){0}, &raw, &arena, &outcome, &stored, &err);
+        p->status = lore_ingest_one(p->b->writer, p->b->embedder, &p->b->config,
+                                    &(lore_ingest_one_options){0}, &raw, &arena, &result, &err);
     }
     lore_arena_destroy(&arena);
     return NULL;

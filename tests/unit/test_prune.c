@@ -36,15 +36,14 @@ static void put(bench *b, const char *id, const char *source)
 {
     lore_error err = {0};
     lore_arena arena;
-    lore_str stored;
-    char outcome = 0;
+    lore_ingest_result result;
     lore_arena_init(&arena, 0);
     lore_raw_document raw = {.id = lore_str_from(id),
                              .source = lore_str_from(source),
                              .media = LORE_MEDIA_TEXT,
                              .bytes = LORE_STR("Some text.")};
     CHECK_OK(lore_ingest_one(b->writer, b->embedder, &b->config, &(lore_ingest_one_options){0},
-                             &raw, &arena, &outcome, &stored, &err),
+                             &raw, &arena, &result, &err),
              &err);
     lore_arena_destroy(&arena);
 }
@@ -77,22 +76,23 @@ TEST(prunes)
     snprintf(source, sizeof source, "%s/locked", folder);
     lore_str kept = lore_str_from(source);
     const char *paths[] = {folder, "/no/such/folder"};
+    lore_ingest_options run = {0};
     lore_prune_options options = {.collection = LORE_STR("default"),
                                   .paths = paths,
                                   .path_count = 2,
                                   .seen = &seen,
                                   .kept_roots = &kept,
                                   .kept_count = 1,
-                                  .is_dry = true};
-    CHECK_OK(lore_prune(b.writer, &options, &deleted, &err), &err);
+                                  .run = &run};
+    CHECK_OK(lore_prune(b.index, &options, &deleted, &err), &err);
     CHECK_INT(deleted, 1);
     CHECK_INT(bench_documents(&b), 5);
-    options.is_dry = false;
-    options.is_cancelled = yes;
-    CHECK_FAILS(lore_prune(b.writer, &options, &deleted, &err), LORE_ERR_CANCELLED, &err, "");
-    options.is_cancelled = NULL;
+    options.writer = b.writer;
+    run.is_cancelled = yes;
+    CHECK_FAILS(lore_prune(b.index, &options, &deleted, &err), LORE_ERR_CANCELLED, &err, "");
+    run.is_cancelled = NULL;
     deleted = 0;
-    CHECK_OK(lore_prune(b.writer, &options, &deleted, &err), &err);
+    CHECK_OK(lore_prune(b.index, &options, &deleted, &err), &err);
     CHECK_INT(deleted, 1);
     CHECK_INT(bench_documents(&b), 4);
     bool found = true;
@@ -101,6 +101,19 @@ TEST(prunes)
                                       &found, &err),
              &err);
     CHECK(!found);
+    /* A root is a path itself: what merely begins like it stays. */
+    snprintf(source, sizeof source, "%s-oth", folder);
+    const char *roots[] = {source};
+    options.path_count = 0;
+    options.kept_count = 0; /* its text is overwritten here */
+    options.roots = roots;
+    options.root_count = 1;
+    CHECK_OK(lore_prune(b.index, &options, &deleted, &err), &err);
+    CHECK_INT(deleted, 1);
+    snprintf(source, sizeof source, "%s-other/y.md", folder);
+    CHECK_OK(lore_prune(b.index, &options, &deleted, &err), &err);
+    CHECK_INT(deleted, 2);
+    CHECK_INT(bench_documents(&b), 3);
     lore_id_set_destroy(&seen);
     bench_close(&b);
 }
