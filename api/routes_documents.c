@@ -149,6 +149,7 @@ static lore_status reply_document(lore_service *service, lore_http_request *requ
     lore_json_string(&w, "id", result->id);
     lore_json_string(&w, "object", LORE_STR("lore.document.status"));
     lore_json_string(&w, "status", lore_str_from(lore_ingest_fate_name(result->fate)));
+    lore_json_int(&w, "version", info.version);
     lore_json_int(&w, "chunks", info.chunks);
     lore_json_int(&w, "text_bytes", info.text_bytes);
     lore_json_int(&w, "tokens", result->tokens);
@@ -283,6 +284,7 @@ void lore_routes_write_document(lore_json_writer *w, const lore_document_info *d
     lore_json_string(w, "source", document->source);
     lore_json_string(w, "url", document->url);
     lore_json_string(w, "media", document->media);
+    lore_json_int(w, "version", document->version);
     lore_json_raw(w, "metadata", document->metadata.len > 0 ? document->metadata : LORE_STR("{}"));
     lore_json_int(w, "text_bytes", document->text_bytes);
     lore_json_int(w, "chunks", document->chunks);

@@ -45,6 +45,7 @@ static void write_passage(lore_json_writer *w, const lore_hit *hit, int32_t rank
     lore_json_int(w, "rank", rank);
     write_id(w, "chunk_id", chunk->row);
     lore_json_string(w, "document_id", chunk->document_id);
+    lore_json_int(w, "document_version", chunk->version);
     lore_json_string(w, "collection", chunk->collection);
     lore_json_string(w, "title", chunk->title);
     lore_json_string(w, "heading", chunk->heading);
@@ -97,6 +98,7 @@ static void write_citation(lore_json_writer *w, const lore_answer *answer,
     lore_json_int(w, "answer_start", (int64_t)citation->answer_start);
     lore_json_int(w, "answer_end", (int64_t)citation->answer_end);
     lore_json_string(w, "document_id", chunk->document_id);
+    lore_json_int(w, "document_version", chunk->version);
     write_id(w, "chunk_id", chunk->row);
     lore_json_int(w, "start", (int64_t)citation->start);
     lore_json_int(w, "end", (int64_t)citation->end);

@@ -37,7 +37,7 @@ static int print_buffer(const lore_cli *cli, lore_buf *json)
 static void print_document_line(const lore_document_info *document)
 {
     lore_print_plain(stdout, document->id);
-    printf("  %" PRId64 " chunks  ", document->chunks);
+    printf("  version %" PRId64 "  %" PRId64 " chunks  ", document->version, document->chunks);
     lore_print_plain(stdout, document->title);
     if (document->source.len > 0) {
         printf("  (");

@@ -263,12 +263,17 @@ static lore_status remove_document(lore_index *index, int64_t collection, int64_
                            err);
 }
 
-/* *document 0: there is none. */
-static lore_status find_document(lore_db *db, int64_t collection, lore_str id, int64_t *document,
-                                 lore_error *err)
+/* What is stored under an id already. */
+typedef struct stored_document {
+    int64_t row; /* 0: nothing */
+    int64_t version;
+} stored_document;
+
+static lore_status find_document(lore_db *db, int64_t collection, lore_str id,
+                                 stored_document *document, lore_error *err)
 {
     static const char *const sql =
-        "SELECT id FROM documents WHERE collection=?1 AND external_id=?2";
+        "SELECT id, version FROM documents WHERE collection=?1 AND external_id=?2";
     lore_stmt *stmt = NULL;
     bool has_row = false;
     lore_status status = lore_db_statement(db, sql, &stmt, err);
@@ -279,7 +284,10 @@ static lore_status find_document(lore_db *db, int64_t collection, lore_str id, i
     lore_bind_text(stmt, 2, id);
     status = lore_stmt_step(stmt, &has_row, err);
     if (status == LORE_OK) {
-        *document = has_row ? lore_column_int(stmt, 0) : 0;
+        *document = (stored_document){0};
+        if (has_row) {
+            *document = (stored_document){lore_column_int(stmt, 0), lore_column_int(stmt, 1)};
+        }
         lore_stmt_reset(stmt);
     }
     return status;
@@ -288,12 +296,13 @@ static lore_status find_document(lore_db *db, int64_t collection, lore_str id, i
 /* ---- putting in ---- */
 
 static lore_status insert_document(lore_index *index, int64_t collection,
-                                   const lore_document_row *document, lore_str metadata,
-                                   lore_error *err)
+                                   const lore_document_row *document, int64_t version,
+                                   lore_str metadata, lore_error *err)
 {
     static const char *const sql =
         "INSERT INTO documents(collection, external_id, source, title, url, metadata, media, hash, "
-        "updated_ms, first_chunk, chunk_count) VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11)";
+        "updated_ms, first_chunk, chunk_count, version) "
+        "VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12)";
     lore_stmt *stmt = NULL;
     lore_status status = lore_db_statement(index->writer, sql, &stmt, err);
     if (status != LORE_OK) {
@@ -310,6 +319,7 @@ static lore_status insert_document(lore_index *index, int64_t collection,
     lore_bind_int(stmt, 9, lore_clock_unix_ms());
     lore_bind_int(stmt, 10, index->next_chunk);
     lore_bind_int(stmt, 11, document->chunk_count);
+    lore_bind_int(stmt, 12, version);
     return lore_stmt_run(stmt, err);
 }
 
@@ -411,20 +421,20 @@ static lore_status count_document(lore_index *index, int64_t collection, int64_t
     return lore_stmt_run(stmt, err);
 }
 
-static lore_status write_document(lore_index *index, int64_t collection, int64_t replaced,
+static lore_status write_document(lore_index *index, int64_t collection, stored_document replaced,
                                   const lore_document_row *document, lore_str metadata,
                                   lore_error *err)
 {
     int64_t row = 0;
     lore_status status = LORE_OK;
-    if (replaced != 0) {
-        status = remove_document(index, collection, replaced, err);
+    if (replaced.row != 0) {
+        status = remove_document(index, collection, replaced.row, err);
     }
     if (status == LORE_OK) {
         status = use_text_table(index, collection, err);
     }
     if (status == LORE_OK) {
-        status = insert_document(index, collection, document, metadata, err);
+        status = insert_document(index, collection, document, replaced.version + 1, metadata, err);
     }
     if (status == LORE_OK) {
         row = lore_db_last_row(index->writer);
@@ -462,7 +472,8 @@ lore_status lore_index_put_document(lore_index *index, lore_str collection,
                                     const lore_document_row *document, bool *was_replaced,
                                     lore_error *err)
 {
-    int64_t id = 0, replaced = 0;
+    int64_t id = 0;
+    stored_document replaced = {0};
     lore_buf metadata;
     lore_buf_init(&metadata, 0);
     lore_status status = lore_transaction_check(index, err);
@@ -483,7 +494,7 @@ lore_status lore_index_put_document(lore_index *index, lore_str collection,
             index, write_document(index, id, replaced, document, lore_buf_str(&metadata), err));
     }
     if (status == LORE_OK && was_replaced != NULL) {
-        *was_replaced = replaced != 0;
+        *was_replaced = replaced.row != 0;
     }
     lore_buf_destroy(&metadata);
     return status;
@@ -492,7 +503,8 @@ lore_status lore_index_put_document(lore_index *index, lore_str collection,
 lore_status lore_index_delete_document(lore_index *index, lore_str collection, lore_str id,
                                        bool *found, lore_error *err)
 {
-    int64_t row = 0, document = 0;
+    int64_t row = 0;
+    stored_document document = {0};
     lore_status status = lore_transaction_check(index, err);
     if (status == LORE_OK) {
         status = lore_collection_find(index->writer, collection, &row, err);
@@ -500,15 +512,15 @@ lore_status lore_index_delete_document(lore_index *index, lore_str collection, l
     if (status == LORE_OK) {
         status = find_document(index->writer, row, id, &document, err);
     }
-    if (status == LORE_OK && document != 0) {
-        status = remove_document(index, row, document, err);
+    if (status == LORE_OK && document.row != 0) {
+        status = remove_document(index, row, document.row, err);
         if (status == LORE_OK) {
             status = count_document(index, row, 0, 0, err);
         }
         status = lore_transaction_note(index, status);
     }
     if (status == LORE_OK && found != NULL) {
-        *found = document != 0;
+        *found = document.row != 0;
     }
     return status;
 }

@@ -148,7 +148,7 @@ lore_status lore_index_document_hash(lore_index *index, lore_str collection, lor
 /* The columns of a lore_document_info, in its order. */
 #define DOCUMENT_COLUMNS                                                                  \
     "d.id, d.external_id, d.source, d.title, d.url, d.metadata, d.media, d.chunk_count, " \
-    "d.updated_ms, length(t.text) "
+    "d.updated_ms, length(t.text), d.version "
 
 static lore_status read_document(lore_stmt *stmt, lore_arena *arena, lore_document_info *document,
                                  lore_error *err)
@@ -165,6 +165,7 @@ static lore_status read_document(lore_stmt *stmt, lore_arena *arena, lore_docume
         .chunks = lore_column_int(stmt, 7),
         .updated_ms = lore_column_int(stmt, 8),
         .text_bytes = lore_column_int(stmt, 9),
+        .version = lore_column_int(stmt, 10),
     };
     return failed ? fail_memory(err) : LORE_OK;
 }
@@ -337,6 +338,7 @@ static lore_status read_chunk(lore_db *db, lore_stmt *stmt, lore_arena *arena, l
         .source = keep(arena, stmt, 9, &failed),
         .url = keep(arena, stmt, 10, &failed),
         .metadata = keep(arena, stmt, 11, &failed),
+        .version = lore_column_int(stmt, 12),
     };
     char *text = lore_arena_push(arena, chunk->end - chunk->start + 1);
     if (failed || text == NULL) {
@@ -353,7 +355,8 @@ static lore_status load_rows(lore_db *db, const int64_t *rows, int32_t count, lo
 {
     static const char *const sql =
         "SELECT c.id, c.document, c.ordinal, c.start, c.end, c.heading, l.name, d.external_id, "
-        "d.title, d.source, d.url, d.metadata FROM chunks c JOIN documents d ON d.id=c.document "
+        "d.title, d.source, d.url, d.metadata, d.version FROM chunks c JOIN documents d ON "
+        "d.id=c.document "
         "JOIN collections l ON l.id=d.collection WHERE c.id=?1";
     lore_stmt *stmt = NULL;
     lore_status status = LORE_OK;
@@ -419,6 +422,7 @@ static lore_status read_document_chunks(lore_db *db, lore_str collection,
         chunks[(*count)++] = (lore_chunk){
             .row = lore_column_int(stmt, 0),
             .document_row = document->row,
+            .version = document->version,
             .ordinal = (int32_t)lore_column_int(stmt, 1),
             .collection = collection,
             .document_id = document->id,

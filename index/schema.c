@@ -42,6 +42,8 @@ static const char *const steps[] = {
     "PRAGMA application_id=0x4C4F5245",
 
     "CREATE TABLE pages(document INTEGER PRIMARY KEY, starts BLOB NOT NULL)",
+
+    "ALTER TABLE documents ADD COLUMN version INTEGER NOT NULL DEFAULT 1",
 };
 enum { FORMAT = sizeof steps / sizeof steps[0] };
 

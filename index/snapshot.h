@@ -63,6 +63,7 @@ LORE_MUST_USE lore_status lore_score_dense(lore_snapshot *snapshot, const float 
 
 typedef struct lore_chunk {
     int64_t row, document_row;
+    int64_t version; /* of the document */
     int32_t ordinal; /* place in its document, from 0 */
     lore_str collection, document_id, title, source, url, heading, metadata;
     lore_str text; /* document text [start, end) */

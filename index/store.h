@@ -125,6 +125,7 @@ typedef struct lore_document_info {
     int64_t row;
     lore_str id, source, title, url, metadata, media, text; /* text only where asked */
     int64_t text_bytes, chunks, updated_ms;
+    int64_t version; /* 1, and one more with each replacement */
     const lore_offset_run *runs; /* with the text */
     int32_t run_count;
 } lore_document_info;

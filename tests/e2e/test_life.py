@@ -78,6 +78,19 @@ class LifeTest(unittest.TestCase):
             self.assertEqual(self.counts(self.json("ingest", "--prune", str(self.docs), code=3)), (0, 0, 3, 0, 2))
             self.assertEqual(server.get("/collections/default/documents/line-1")["text"], "One line.")
 
+    def test_versions(self):
+        found = []
+        with Served(data=self.data) as server:
+            for text in ("One.", "Two.", "Two.", "Three."):
+                status = server.request("PUT", "/collections/default/documents/note", {"text": text})[1]
+                found.append((status["version"], server.get("/collections/default/documents/note")["version"]))
+            passage = server.post("/query", {"question": "Three?", "mode": "context"})["passages"][0]
+            self.assertEqual(passage["document_version"], 3)
+            server.request("DELETE", "/collections/default/documents/note")
+            found.append((server.request("PUT", "/collections/default/documents/note", {"text": "One."})[1]["version"],) * 2)
+        self.assertEqual(found, [(1, 1), (2, 2), (2, 2), (3, 3), (1, 1)])
+        self.assertEqual(self.json("documents", "list")["documents"][0]["version"], 1)
+
     def test_unchanged_writes_nothing(self):
         for i in range(300):
             self.write(f"deep/{i}.md", f"# Note {i}\n\nShelf {i} holds {i * 7} books.\n")
