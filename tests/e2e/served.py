@@ -11,6 +11,7 @@ import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
+FAMILIES = pathlib.Path(os.environ.get("LORE_FAMILIES", ROOT / "build" / "tests" / "families"))  # tiny models, which the build makes
 
 
 def binary():

@@ -12,9 +12,8 @@ import subprocess
 import tempfile
 import unittest
 
-from served import ROOT, binary
+from served import FAMILIES, ROOT, binary
 
-FAMILIES = ROOT / "tests" / "golden" / "families"
 SLOWNESS = float(os.environ.get("LORE_SLOWNESS", "1"))  # builds with sanitizers set it
 GIB = 1 << 30
 

@@ -15,7 +15,7 @@ import threading
 import time
 import unittest
 
-from served import ROOT, binary
+from served import FAMILIES, ROOT, binary
 
 SLOWNESS = float(os.environ.get("LORE_SLOWNESS", "1"))
 COMMIT, OTHER = "0123456789abcdef" * 2 + "01234567", "fedcba9876543210" * 2 + "fedcba98"
@@ -378,7 +378,7 @@ class PullTest(unittest.TestCase):
             self.assertFalse(self.model.exists(), "what does not open is not installed")
 
     def test_what_was_pulled_is_a_model_by_its_name(self):
-        folder = ROOT / "tests" / "golden" / "families" / "llama3"
+        folder = FAMILIES / "llama3"
         files = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
         with Hub(files) as hub:
             self.pull(hub)

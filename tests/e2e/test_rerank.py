@@ -8,9 +8,9 @@ import shutil
 import tempfile
 import unittest
 
-from served import ROOT, Served, run
+from served import FAMILIES, ROOT, Served, run
 
-RANKER = ROOT / "tests" / "golden" / "families" / "rank-bert"
+RANKER = FAMILIES / "rank-bert"
 CORPUS = ROOT / "corpora" / "help"
 QUESTION = "How do I change my password?"
 CHINESE = "R1 的管理密码连续输错 5 次，管理页面会锁定多久？"

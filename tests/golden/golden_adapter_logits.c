@@ -177,7 +177,7 @@ static void family(const variant *v, const char *name, lore_json *const *cases)
                                           .kv_dtype = v->kv_dtype,
                                           .adapter_slots = RANKS};
     CHECK(r != NULL);
-    snprintf(folder, sizeof folder, GOLDEN_FOLDER "/families/%s", name);
+    snprintf(folder, sizeof folder, LORE_FAMILIES "/%s", name);
     lore_limits limits = LIMITS;
     limits.adapter_rank_max = 128;
     CHECK_OK(lore_decoder_open(folder, f.backend, &limits, &options, &r->decoder, &err), &err);

@@ -17,7 +17,7 @@ static lore_decoder_config family_of(const char *family)
     lore_buf text;
     lore_decoder_config config;
     lore_buf_init(&text, 0);
-    snprintf(path, sizeof path, GOLDEN_FOLDER "/families/%s/config.json", family);
+    snprintf(path, sizeof path, LORE_FAMILIES "/%s/config.json", family);
     CHECK_OK(lore_file_read(path, 1 << 20, &text, &err), &err);
     CHECK_OK(lore_decoder_config_parse(lore_buf_str(&text), path, &config, &err), &err);
     lore_buf_destroy(&text);
@@ -78,7 +78,7 @@ static lore_weights *weights_of(const char *family)
     char path[512];
     lore_error err = {0};
     lore_weights *weights = NULL;
-    snprintf(path, sizeof path, GOLDEN_FOLDER "/families/%s", family);
+    snprintf(path, sizeof path, LORE_FAMILIES "/%s", family);
     CHECK_OK(lore_weights_open(path, &LIMITS, &weights, &err), &err);
     return weights;
 }
@@ -200,7 +200,7 @@ static void compare_merged(const lore_json *root)
     lore_weights *after = NULL;
     snprintf(family, sizeof family, LORE_STR_FMT,
              LORE_STR_ARG(lore_json_str(lore_json_get(root, "family"))));
-    snprintf(base, sizeof base, GOLDEN_FOLDER "/families/%s", family);
+    snprintf(base, sizeof base, LORE_FAMILIES "/%s", family);
     snprintf(adapter, sizeof adapter, "%s/%s", check_temp_dir(), family); /* of compare() */
     snprintf(merged, sizeof merged, "%s/merged", check_temp_dir());
     CHECK_OK(lore_merge_lora(base, adapter, merged, &limits, &options, &result, &err), &err);

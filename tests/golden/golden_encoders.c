@@ -9,8 +9,6 @@
 
 #include <math.h>
 
-#define FAMILIES LORE_SOURCE_DIR "/tests/golden/families"
-
 enum { TEXTS_MAX = 16, DIM_MAX = 64 };
 
 /* What rounding may do: the smallest cosine of a vector, the largest difference of a score.
@@ -81,7 +79,7 @@ static void check_encoder(const char *name, const tolerance *t, int32_t dim, int
     lore_error err = {0};
     lore_embedder *embedder = NULL;
     fixture f = fixture_open(t->kind, t->precision);
-    snprintf(folder, sizeof folder, FAMILIES "/%s", name);
+    snprintf(folder, sizeof folder, LORE_FAMILIES "/%s", name);
     snprintf(path, sizeof path, "%s/expected.json", folder);
     lore_json *root = read_json(path);
     int32_t count = read_strings(lore_json_get(root, "texts"), texts);
@@ -112,7 +110,7 @@ static void check_reranker(const char *name, const tolerance *t)
     lore_error err = {0};
     lore_reranker *reranker = NULL;
     fixture f = fixture_open(t->kind, t->precision);
-    snprintf(folder, sizeof folder, FAMILIES "/%s", name);
+    snprintf(folder, sizeof folder, LORE_FAMILIES "/%s", name);
     snprintf(path, sizeof path, "%s/expected.json", folder);
     lore_json *root = read_json(path);
     int32_t count = read_strings(lore_json_get(root, "passages"), texts);

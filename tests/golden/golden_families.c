@@ -7,8 +7,6 @@
 
 #include <math.h>
 
-#define FAMILIES LORE_SOURCE_DIR "/tests/golden/families"
-
 enum {
     PROMPTS = 3,
     ROWS_MAX = 64,   /* of a step, all of which may want logits */
@@ -93,7 +91,7 @@ static expected expected_open(const fixture *f, const char *family, int32_t voca
     const int32_t known = vocab / COLUMN_STEP;
     expected e = {0};
     CHECK_INT(vocab % COLUMN_STEP, 0);
-    snprintf(folder, sizeof folder, FAMILIES "/%s/expected", family);
+    snprintf(folder, sizeof folder, LORE_FAMILIES "/%s/expected", family);
     CHECK_OK(lore_weights_open(folder, &LIMITS, &e.file, &err), &err);
     for (int32_t i = 0; i < PROMPTS; i++) {
         e.counts[i] = LENGTHS[i];
@@ -293,7 +291,7 @@ static void family(const char *name, const variant *v, tolerance t)
                                     .page_tokens = PAGE_TOKENS,
                                     .page_count = PROMPTS * PAGES_PER_SEQUENCE,
                                     .kv_dtype = v->kv_dtype};
-    snprintf(folder, sizeof folder, FAMILIES "/%s", name);
+    snprintf(folder, sizeof folder, LORE_FAMILIES "/%s", name);
     CHECK_OK(lore_decoder_open(folder, f.backend, &LIMITS, &options, &r->decoder, &err), &err);
     r->vocab = lore_decoder_get_info(r->decoder)->vocab;
     r->logits = lore_alloc((size_t)ROWS_MAX * (size_t)r->vocab * sizeof(float));

@@ -25,8 +25,12 @@ from peft.tuners.lora import LoraLayer
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
+import weights
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 OUT = os.path.join(HERE, "adapters")
+made = tempfile.TemporaryDirectory()
+FAMILIES = os.path.join(made.name, "families")
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 
 CASES = {
@@ -73,7 +77,7 @@ def fill(name, *shape):
 
 
 def adapted(family, options):
-    base = AutoModelForCausalLM.from_pretrained(os.path.join(HERE, "families", family), dtype=torch.float32)
+    base = AutoModelForCausalLM.from_pretrained(os.path.join(FAMILIES, family), dtype=torch.float32)
     model = get_peft_model(base, LoraConfig(task_type="CAUSAL_LM", **options))
     model.peft_config["default"].base_model_name_or_path = family
     with torch.no_grad():
@@ -114,7 +118,7 @@ def write_folder(path):
 
 
 def logits_of(family, rank):
-    base = AutoModelForCausalLM.from_pretrained(os.path.join(HERE, "families", family), dtype=torch.float32)
+    base = AutoModelForCausalLM.from_pretrained(os.path.join(FAMILIES, family), dtype=torch.float32)
     ends = {name.split(".")[-1] for name, module in base.named_modules() if isinstance(module, torch.nn.Linear)}
     # What is added is about a third of what it is added to.
     size = base.model.layers[0].self_attn.o_proj.weight.std()
@@ -130,6 +134,7 @@ def logits_of(family, rank):
 
 
 def main():
+    weights.make(weights.HERE, FAMILIES)
     os.makedirs(OUT, exist_ok=True)
     with open(os.path.join(OUT, "cases.jsonl"), "w") as file:
         for i, (family, options) in enumerate(CASES.items()):

@@ -3,8 +3,8 @@
     pip install torch transformers sentence-transformers safetensors
     python make_encoders.py [NAME ...]        (all of them without a name)
 
-families/NAME/ becomes a sentence-transformers folder with a tokenizer of the family's kind, and
-families/NAME/expected.json holds, computed in f32 from the weights as they were rounded for the file:
+families/NAME/ becomes a sentence-transformers folder with a tokenizer of the family's kind and weights that
+tensors.json describes (weights.py), and families/NAME/expected.json holds, computed in f32 from the weights as they were rounded for the file:
 
     encoders     texts, query and document: the vectors of each text as a question and as a document, of length 1
     rerankers    queries, passages, scores: for each query the probability of each passage (sigmoid of the logit)
@@ -14,9 +14,9 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 
 import torch
-from safetensors.torch import load_file, save_file
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import (
@@ -25,7 +25,9 @@ from transformers import (
     XLMRobertaForSequenceClassification, XLMRobertaModel,
 )
 
-HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "families")
+import weights
+from weights import HERE
+
 WIDTH, FFN = 32, 48
 
 TEXTS = [
@@ -113,7 +115,8 @@ QWEN = dict(vocab_size=272, hidden_size=WIDTH, intermediate_size=FFN, num_hidden
             pad_token_id=263)
 QWEN_PROMPTS = {"query": "Instruct: find passages that answer\nQuery:", "document": ""}
 
-# name: (model, tokenizer, dtype of the file, companions)
+# name: (model, tokenizer, dtype of the file, companions; seed: one whose weights int8 treats as the tolerance of
+# golden_encoders.c has it, which of normal ones, with four layers of 32 columns, it does in every second draw)
 ENCODERS = {
     "enc-bert": (lambda: BertModel(BertConfig(**bert())), wordpiece, torch.float32,
                  {"pooling": dict(POOLING, pooling_mode_cls_token=True), "normalize": True, "max_seq_length": 24}),
@@ -126,7 +129,7 @@ ENCODERS = {
     "enc-modernbert": (lambda: ModernBertModel(ModernBertConfig(**MODERN)),
                        lambda: byte_level("[CLS] $A [SEP]", ["[PAD]", "[CLS]", "[SEP]"]), torch.bfloat16,
                        {"pooling": dict(POOLING, pooling_mode_cls_token=True), "max_seq_length": 100,
-                        "sentence": {"prompts": {"topic": "about: "}, "default_prompt_name": "topic"}}),
+                        "sentence": {"prompts": {"topic": "about: "}, "default_prompt_name": "topic"}, "seed": "enc-modernbert7"}),
     "enc-qwen3": (lambda: Qwen3Model(Qwen3Config(**QWEN)), lambda: byte_level("$A <|endoftext|>", ["<|endoftext|>"]), torch.bfloat16,
                   {"pooling": dict(POOLING, pooling_mode_lasttoken=True), "normalize": True,
                    "sentence": {"prompts": QWEN_PROMPTS, "default_prompt_name": None, "truncate_dim": 20}}),
@@ -138,16 +141,11 @@ RERANKERS = {
 }
 
 
-def fill(model, seed):
-    """Random weights under which activations keep their size and attention looks at more than one place."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, value in model.named_parameters():
-            random = torch.randn(value.shape, generator=generator)
-            if value.dim() > 1:
-                value.copy_(random * (1.0 if "embed" in name else 1.4 * value.shape[-1] ** -0.5))
-            else:
-                value.copy_(random * 0.2 + (1.0 if name.endswith("weight") else 0.0))
+def spread(name, shape):
+    """[mean, deviation] of random weights under which activations keep their size and attention looks at more than one place."""
+    if len(shape) > 1:
+        return [0.0, 1.0 if "embed" in name else round(1.4 * shape[-1] ** -0.5, 6)]
+    return [1.0 if name.endswith("weight") else 0.0, 0.2]
 
 
 def write_json(folder, name, content):
@@ -157,24 +155,29 @@ def write_json(folder, name, content):
         out.write("\n")
 
 
-def write_model(folder, model, tokenizer, dtype, seed):
+def write_model(name, model, tokenizer, dtype, prefix="", seed=None):
+    """prefix: before names of tensors, as a checkpoint of a whole task has it."""
+    folder = os.path.join(HERE, name)
     shutil.rmtree(folder, ignore_errors=True)
-    fill(model, seed)
-    model.eval().to(dtype).save_pretrained(folder)
+    model.to(dtype).save_pretrained(folder)
+    weights.describe(folder, seed or name, lambda tensor, dtype, shape: [[prefix + tensor, dtype, shape, "normal", *spread(tensor, shape)]])
     tokenizer.save_pretrained(folder)
+    for spare in ("special_tokens_map.json", "README.md"):
+        if os.path.exists(os.path.join(folder, spare)):
+            os.remove(os.path.join(folder, spare))
+    return folder
 
 
-def write_companions(folder, more, seed):
+def write_companions(folder, more):
     modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
     write_json(folder, "1_Pooling/config.json", more["pooling"])
     if "dense" in more:
         modules.append(("2_Dense", "Dense"))
         write_json(folder, "2_Dense/config.json", {"in_features": WIDTH, "out_features": more["dense"], "bias": True,
                                                    "activation_function": "torch.nn.modules.activation.Tanh"})
-        generator = torch.Generator().manual_seed(seed)
-        save_file({"linear.weight": torch.randn(more["dense"], WIDTH, generator=generator) * WIDTH ** -0.5,
-                   "linear.bias": torch.randn(more["dense"], generator=generator) * 0.2},
-                  os.path.join(folder, "2_Dense", "model.safetensors"))
+        weights.write_description(os.path.join(folder, "2_Dense"), os.path.basename(folder), [
+            ["linear.weight", "F32", [more["dense"], WIDTH], "normal", 0.0, round(WIDTH ** -0.5, 6)],
+            ["linear.bias", "F32", [more["dense"]], "normal", 0.0, 0.2]])
     if more.get("normalize"):
         modules.append((f"{len(modules)}_Normalize", "Normalize"))
     write_json(folder, "modules.json", [{"idx": i, "name": str(i), "path": path, "type": "sentence_transformers.models." + kind}
@@ -183,12 +186,6 @@ def write_companions(folder, more, seed):
         write_json(folder, "sentence_bert_config.json", {"max_seq_length": more["max_seq_length"], "do_lower_case": False})
     if "sentence" in more:
         write_json(folder, "config_sentence_transformers.json", more["sentence"])
-
-
-def rename(folder, prefix):
-    """Names as a checkpoint of a whole task has them."""
-    path = os.path.join(folder, "model.safetensors")
-    save_file({prefix + name: value for name, value in load_file(path).items()}, path, {"format": "pt"})
 
 
 def rounded(vectors):
@@ -205,29 +202,29 @@ def prompt_of(sentence, names):
     return ""
 
 
-def make_encoder(name, seed):
+def make_encoder(name):
     model, tokenizer, dtype, more = ENCODERS[name]
-    folder = os.path.join(HERE, name)
-    write_model(folder, model(), tokenizer(), dtype, seed)
-    write_companions(folder, more, seed)
-    encoder = SentenceTransformer(folder, device="cpu", truncate_dim=more.get("sentence", {}).get("truncate_dim"),
-                                  model_kwargs={"dtype": torch.float32, "attn_implementation": "eager"})
+    folder = write_model(name, model(), tokenizer(), dtype, more.get("prefix", ""), more.get("seed"))
+    write_companions(folder, more)
+    with tempfile.TemporaryDirectory() as made:
+        weights.make(folder, made)
+        encoder = SentenceTransformer(made, device="cpu", truncate_dim=more.get("sentence", {}).get("truncate_dim"),
+                                      model_kwargs={"dtype": torch.float32, "attn_implementation": "eager"})
     sentence = more.get("sentence", {})
     query, document = prompt_of(sentence, ["query"]), prompt_of(sentence, ["document", "passage", "corpus"])
     write_json(folder, "expected.json", {"texts": TEXTS,
                                          "query": rounded(encoder.encode(TEXTS, prompt=query, normalize_embeddings=True)),
                                          "document": rounded(encoder.encode(TEXTS, prompt=document, normalize_embeddings=True))})
-    if "prefix" in more:
-        rename(folder, more["prefix"])
 
 
-def make_reranker(name, seed):
+def make_reranker(name):
     model, tokenizer, dtype = RERANKERS[name]
-    folder = os.path.join(HERE, name)
     t = tokenizer()
     t.model_max_length = 40  # where the model's own limit is read from
-    write_model(folder, model(), t, dtype, seed)
-    ranker = CrossEncoder(folder, device="cpu", model_kwargs={"dtype": torch.float32, "attn_implementation": "eager"})
+    folder = write_model(name, model(), t, dtype)
+    with tempfile.TemporaryDirectory() as made:
+        weights.make(folder, made)
+        ranker = CrossEncoder(made, device="cpu", model_kwargs={"dtype": torch.float32, "attn_implementation": "eager"})
     queries = [TEXTS[0], TEXTS[5] * 2, ""]  # the second is cut, too
     scores = [ranker.predict([(q, p) for p in PASSAGES], activation_fn=torch.nn.Sigmoid()) for q in queries]
     write_json(folder, "expected.json", {"queries": queries, "passages": PASSAGES,
@@ -235,13 +232,8 @@ def make_reranker(name, seed):
 
 
 def main():
-    names = [*ENCODERS, *RERANKERS]
-    for name in sys.argv[1:] or names:
-        make = make_encoder if name in ENCODERS else make_reranker
-        make(name, 1000 + names.index(name))
-        for spare in ("special_tokens_map.json", "README.md"):
-            if os.path.exists(os.path.join(HERE, name, spare)):
-                os.remove(os.path.join(HERE, name, spare))
+    for name in sys.argv[1:] or [*ENCODERS, *RERANKERS]:
+        (make_encoder if name in ENCODERS else make_reranker)(name)
         print(name)
 
 

@@ -3,8 +3,9 @@
     pip install torch transformers safetensors
     python make_families.py [NAME ...]        (all of them without a name)
 
-families/NAME/ becomes a folder as save_pretrained writes it, with weights scaled so that logits differ
-by more than rounding, and families/NAME/expected/model.safetensors with, all f32:
+families/NAME/ becomes a folder as save_pretrained writes it, but for the weights, which tensors.json
+describes (weights.py), scaled so that logits differ by more than rounding; and
+families/NAME/expected/model.safetensors has, all f32:
 
     ids_0, ids_1, ids_2   three prompts    logits_0, ...   [tokens, vocab / COLUMN_STEP], every position
     next_ids, next_gaps   128 greedy tokens after ids_1, and at each how far the best logit was ahead
@@ -23,6 +24,7 @@ import json
 import math
 import os
 import shutil
+import tempfile
 
 import numpy as np
 import torch
@@ -32,7 +34,9 @@ from transformers import (
     Phi3Config, Phi3ForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM,
 )
 
-HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "families")
+import weights
+from weights import HERE
+
 VOCAB, WIDTH, FFN, LAYERS = 272, 32, 64, 2
 LONG, LONG_ROWS = 2100, 3
 GREEDY = 128
@@ -79,22 +83,16 @@ FAMILIES = {
 }
 
 
-def scale_weights(model, seed):
-    """Random weights under which activations keep their size and attention looks at more than one place."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, value in model.named_parameters():
-            random = torch.randn(value.shape, generator=generator)
-            if value.dim() == 1 and "norm" in name:
-                centre = 0.0 if "Gemma" in type(model).__name__ else 1.0
-                value.copy_(centre + 0.2 * random)
-            elif value.dim() == 1:
-                value.copy_(0.3 * random)
-            elif "embed" in name:  # small where it is the head, too, or every token would predict itself
-                scale = 0.2 if model.config.tie_word_embeddings else 1.0
-                value.copy_(scale * random / (0.4 * math.sqrt(WIDTH) if "Gemma" in type(model).__name__ else 1.0))
-            else:
-                value.copy_(1.3 * random / math.sqrt(value.shape[1]))
+def spread(config, name, shape):
+    """[mean, deviation] of random weights under which activations keep their size and attention looks at more than one place."""
+    is_gemma = config.model_type == "gemma2"
+    if len(shape) == 1 and "norm" in name:
+        return [0.0 if is_gemma else 1.0, 0.2]
+    if len(shape) == 1:
+        return [0.0, 0.3]
+    if "embed" in name:  # small where it is the head, too, or every token would predict itself
+        return [0.0, round((0.2 if config.tie_word_embeddings else 1.0) / (0.4 * math.sqrt(WIDTH) if is_gemma else 1.0), 6)]
+    return [0.0, round(1.3 / math.sqrt(shape[1]), 6)]
 
 
 def long_ids():
@@ -212,67 +210,71 @@ def make(name, seed):
     config_class, model_class, settings, more = FAMILIES[name]
     folder = os.path.join(HERE, name)
     shutil.rmtree(folder, ignore_errors=True)
-    dtype = more.get("dtype", torch.bfloat16)
     seed = sum(more.get("weights", name).encode())
-    torch.manual_seed(seed)
-    model = model_class(config_class(**settings, attn_implementation="eager")).eval()
-    scale_weights(model, seed)
-    model = model.to(dtype)
+    model = model_class(config_class(**settings)).to(more.get("dtype", torch.bfloat16))
     model.save_pretrained(folder, max_shard_size=more.get("shards", "1GB"))
-    # from the rounded weights; model.to would have rounded the frequencies of rope, too
-    model = model_class.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
-    write_expected(folder, expected_of(model, seed, more.get("stepwise", False), more.get("turn", 0)))
+    weights.describe(folder, more.get("weights", name),
+                     lambda tensor, dtype, shape: [[tensor, dtype, shape, "normal", *spread(model.config, tensor, shape)]])
     link_tokenizer(folder)
+    with tempfile.TemporaryDirectory() as made:
+        weights.make(folder, made)
+        # from the rounded weights; model.to would have rounded the frequencies of rope, too
+        model = model_class.from_pretrained(made, dtype=torch.float32, attn_implementation="eager")
+    write_expected(folder, expected_of(model, seed, more.get("stepwise", False), more.get("turn", 0)))
     if "weights" in more:
-        path = os.path.join(folder, "model.safetensors")
+        path = os.path.join(folder, weights.DESCRIPTION)
         os.remove(path)
-        os.symlink(f"../{more['weights']}/model.safetensors", path)
+        os.symlink(f"../{more['weights']}/{weights.DESCRIPTION}", path)
 
 
-# ---- quantised copies of a Llama: the stored integers are chosen at random, transformers gets their values ----
+# ---- quantised copies of a Llama: the stored integers are random, transformers gets what they stand for ----
 
 GROUP = 32
+AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 
 
-def pack_int32(values, axis, order=range(8)):
-    """Eight 4-bit values of an axis to one int32, the first in the lowest bits (AWQ: in its order)."""
-    values = np.moveaxis(values.astype(np.uint32), axis, -1)
-    parts = values.reshape(*values.shape[:-1], -1, 8)
-    packed = sum(parts[..., source] << np.uint32(4 * place) for place, source in enumerate(order))
-    return np.ascontiguousarray(np.moveaxis(packed.astype(np.uint32).view(np.int32), -1, axis))
+def unpacked(packed, axis, order=range(8)):
+    """The 4-bit values of an axis, eight to an int32, the first in the lowest bits (AWQ: in its order)."""
+    words = np.moveaxis(packed.view(np.uint32), axis, -1)
+    parts = np.empty((*words.shape, 8), np.int64)
+    for place, source in enumerate(order):
+        parts[..., source] = words >> np.uint32(4 * place) & 15
+    return np.moveaxis(parts.reshape(*words.shape[:-1], -1), -1, axis)
 
 
-def random_int4(random, out, cols, is_symmetric, by_group=True):
-    groups = cols // GROUP
-    stored = random.integers(0, 16, (out, cols))
-    zeros = np.full((out, groups), 8) if is_symmetric else random.integers(7, 10, (out, groups))
-    scales = (random.uniform(0.5, 1.5, (out, groups)) * 0.28 / math.sqrt(cols)).astype(np.float16)
-    return stored, zeros, scales
-
-
-def values_of(stored, zeros, scales, group_of):
-    return ((stored - zeros[:, group_of]) * scales.astype(np.float32)[:, group_of]).astype(np.float32)
-
-
-def quantised(kind, random, out, cols):
-    """(tensors by suffix, the matrix they stand for)"""
-    by_column = np.arange(cols) // GROUP
+def parts_of(kind, out, cols):
+    """What stands for a matrix [out, cols]: rows of tensors.json with the ends of names."""
+    count = cols // GROUP
+    scales = ["uniform", *(round(edge * 0.28 / math.sqrt(cols), 6) for edge in (0.5, 1.5))]
     if kind == "int8":
-        stored = random.integers(-127, 128, (out, cols)).astype(np.int8)
-        scales = (random.uniform(0.5, 1.5, (out, 1)) * 0.018 / math.sqrt(cols)).astype(np.float32)
-        return {"weight": stored, "weight_scale": scales}, stored * scales
-    is_symmetric = kind in ("int4", "gptq-order")
-    stored, zeros, scales = random_int4(random, out, cols, is_symmetric)
+        return [["weight", "I8", [out, cols], "integers", -127, 127],
+                ["weight_scale", "F32", [out, 1], "uniform", *(round(edge * 0.018 / math.sqrt(cols), 6) for edge in (0.5, 1.5))]]
     if kind == "int4":
-        return {"weight_packed": pack_int32(stored, 1), "weight_scale": scales,
-                "weight_shape": np.array([out, cols], np.int64)}, values_of(stored, zeros, scales, by_column)
+        return [["weight_packed", "I32", [out, cols // 8], "nibbles", 0, 15], ["weight_scale", "F16", [out, count], *scales],
+                ["weight_shape", "I64", [2], "values", out, cols]]
     if kind == "awq":
-        order = (0, 2, 4, 6, 1, 3, 5, 7)
-        return {"qweight": pack_int32(stored.T, 1, order), "qzeros": pack_int32(zeros.T, 1, order),
-                "scales": np.ascontiguousarray(scales.T)}, values_of(stored, zeros, scales, by_column)
-    group_of = random.permutation(by_column) if kind == "gptq-order" else by_column
-    return {"qweight": pack_int32(stored.T, 0), "qzeros": pack_int32(zeros.T - 1, 1), "scales": np.ascontiguousarray(scales.T),
-            "g_idx": group_of.astype(np.int32)}, values_of(stored, zeros, scales, group_of)
+        return [["qweight", "I32", [cols, out // 8], "nibbles", 0, 15], ["qzeros", "I32", [count, out // 8], "nibbles", 7, 9],
+                ["scales", "F16", [count, out], *scales]]
+    zeros, order = ((6, 8), "groups") if kind == "gptq" else ((7, 7), "shuffled")  # zeros are stored less one
+    return [["qweight", "I32", [cols // 8, out], "nibbles", 0, 15], ["qzeros", "I32", [count, out // 8], "nibbles", *zeros],
+            ["scales", "F16", [count, out], *scales], ["g_idx", "I32", [cols], order, GROUP]]
+
+
+def matrix_of(kind, parts):
+    """The matrix [out, cols] that the parts stand for."""
+    if kind == "int8":
+        return parts["weight"] * parts["weight_scale"]
+    if kind == "int4":
+        stored, zeros, scales = unpacked(parts["weight_packed"], 1), 8, parts["weight_scale"]
+        group_of = np.arange(stored.shape[1]) // GROUP
+    elif kind == "awq":
+        stored, scales = unpacked(parts["qweight"], 1, AWQ_ORDER).T, parts["scales"].T
+        group_of = np.arange(stored.shape[1]) // GROUP
+        zeros = unpacked(parts["qzeros"], 1, AWQ_ORDER).T[:, group_of]
+    else:
+        stored, scales, group_of = unpacked(parts["qweight"], 0).T, parts["scales"].T, parts["g_idx"]
+        zeros = unpacked(parts["qzeros"], 1).T[:, group_of] + 1
+    return (stored - zeros) * scales.astype(np.float32)[:, group_of]
 
 
 def ct_config(bits):
@@ -298,28 +300,29 @@ def make_quantised(name, seed):
     folder = os.path.join(HERE, name)
     shutil.rmtree(folder, ignore_errors=True)
     model = LlamaForCausalLM(LlamaConfig(**BASE, attn_implementation="eager")).eval()
-    scale_weights(model, seed)
     model.save_pretrained(folder)
-    tensors, out = load_file(os.path.join(folder, "model.safetensors")), {}
-    random, weights = np.random.default_rng(seed), dict(model.named_parameters())
-    for tensor, value in tensors.items():
-        if value.ndim == 2 and ".layers." in tensor:
-            parts, matrix = quantised(kind, random, *value.shape)
-            out.update({tensor[: -len("weight")] + suffix: part for suffix, part in parts.items()})
-            with torch.no_grad():
-                weights[tensor].copy_(torch.from_numpy(matrix))
-        else:
-            out[tensor] = value.astype(np.float16)
-            with torch.no_grad():
-                weights[tensor].copy_(torch.from_numpy(out[tensor].astype(np.float32)))
-    save_file(out, os.path.join(folder, "model.safetensors"), {"format": "pt"})
+
+    def rows_of(tensor, _, shape):
+        if len(shape) == 2 and ".layers." in tensor:
+            return [[tensor[: -len("weight")] + end, *how] for end, *how in parts_of(kind, *shape)]
+        return [[tensor, "F16", shape, "normal", *spread(model.config, tensor, shape)]]
+
+    weights.describe(folder, name, rows_of)
     path = os.path.join(folder, "config.json")
     config = json.load(open(path, encoding="utf-8"))
     config["quantization_config"] = quantization
     with open(path, "w", encoding="utf-8") as file:
         json.dump(config, file, indent=2)
-    write_expected(folder, expected_of(model, seed))
     link_tokenizer(folder)
+    with tempfile.TemporaryDirectory() as made, torch.no_grad():
+        weights.make(folder, made)
+        tensors = load_file(os.path.join(made, "model.safetensors"))
+        for tensor, value in model.named_parameters():
+            stem = tensor[: -len("weight")]
+            is_packed = value.dim() == 2 and ".layers." in tensor
+            matrix = matrix_of(kind, {key[len(stem):]: part for key, part in tensors.items() if key.startswith(stem)}) if is_packed else tensors[tensor]
+            value.copy_(torch.from_numpy(matrix.astype(np.float32)))
+    write_expected(folder, expected_of(model, seed))
 
 
 def main():

@@ -12,8 +12,6 @@
 
 #include <math.h>
 
-#define FAMILIES LORE_SOURCE_DIR "/tests/golden/families"
-
 enum { RANK = 3, SIDE_MAX = 512, PAIR_MAX = SIDE_MAX * 8 };
 static const double ALPHA = 4.5;
 static const lore_limits CONVERT_LIMITS = {.model_file_bytes_max = 1 << 30,
@@ -37,7 +35,7 @@ static lore_decoder_config config_of(const char *family)
     lore_buf text;
     lore_decoder_config config;
     lore_buf_init(&text, 0);
-    snprintf(path, sizeof path, FAMILIES "/%s/config.json", family);
+    snprintf(path, sizeof path, LORE_FAMILIES "/%s/config.json", family);
     CHECK_OK(lore_file_read(path, 1 << 20, &text, &err), &err);
     CHECK_OK(lore_decoder_config_parse(lore_buf_str(&text), path, &config, &err), &err);
     lore_buf_destroy(&text);
@@ -327,7 +325,7 @@ static void check_form(const char *family, size_t form)
     tensor_file file;
     const lore_decoder_config config = config_of(family);
     const lore_convert_options options = {.alpha = FORMS[form].says_alpha ? 0 : ALPHA};
-    snprintf(base, sizeof base, FAMILIES "/%s", family);
+    snprintf(base, sizeof base, LORE_FAMILIES "/%s", family);
     path_of(from, FORMS[form].name);
     path_of(to, "converted");
     tensors_begin(&file);
@@ -385,9 +383,9 @@ TEST(ranks_scales_and_types)
     adapter_tensor(&file, "lora_te_lm_head.lora_up.weight", "BF16", config.vocab, 4);
     tensors_add(&file, "lora_te_lm_head.alpha", "F32", "", &alphas[1], 4);
     tensors_write(&file, from, "a.safetensors");
-    CHECK_OK(
-        lore_adapter_convert(FAMILIES "/llama", from, to, &CONVERT_LIMITS, &options, &result, &err),
-        &err);
+    CHECK_OK(lore_adapter_convert(LORE_FAMILIES "/llama", from, to, &CONVERT_LIMITS, &options,
+                                  &result, &err),
+             &err);
     CHECK_INT(result.modules, 2);
     CHECK_INT(result.rank_max, 4);
     CHECK_INT(result.tensors_read, 6);
@@ -422,7 +420,7 @@ TEST(copies_of_the_base_go_along)
     lore_weights *weights = NULL;
     path_of(from, "head");
     path_of(to, "head-out");
-    CHECK_OK(lore_weights_open(FAMILIES "/llama", &LIMITS, &weights, &err), &err);
+    CHECK_OK(lore_weights_open(LORE_FAMILIES "/llama", &LIMITS, &weights, &err), &err);
     const lore_tensor *head = lore_weights_find(weights, LORE_STR("lm_head.weight"));
     CHECK(head != NULL);
     for (int is_same = 1; is_same >= 0; is_same--) {
@@ -439,7 +437,7 @@ TEST(copies_of_the_base_go_along)
                     head->size_bytes);
         lore_free(values);
         tensors_write(&file, from, "adapter_model.safetensors");
-        lore_status status = lore_adapter_convert(FAMILIES "/llama", from, to, &CONVERT_LIMITS,
+        lore_status status = lore_adapter_convert(LORE_FAMILIES "/llama", from, to, &CONVERT_LIMITS,
                                                   &options, &result, &err);
         CHECK((status == LORE_OK) == is_same);
         CHECK(is_same || strstr(err.message, "lm_head.base_layer.weight") != NULL);
@@ -472,9 +470,9 @@ static void refuse_from(const char *from, double alpha, lore_status status, cons
     const lore_convert_options options = {.alpha = alpha};
     path_of(to, "refused");
     path_of(beside, "refused.tmp");
-    CHECK_FAILS(
-        lore_adapter_convert(FAMILIES "/llama", from, to, &CONVERT_LIMITS, &options, &result, &err),
-        status, &err, words);
+    CHECK_FAILS(lore_adapter_convert(LORE_FAMILIES "/llama", from, to, &CONVERT_LIMITS, &options,
+                                     &result, &err),
+                status, &err, words);
     CHECK(!exists(to) && !exists(beside));
 }
 
@@ -641,7 +639,7 @@ TEST(joined_parts_have_one_scale)
         tensors_add(&file, "layers.1.mlp.w1.alpha", "F32", "", &alphas[0], 4);
         tensors_add(&file, "layers.1.mlp.w3.alpha", "F32", "", &alphas[1], 4);
         tensors_write(&file, from, "a.safetensors");
-        lore_status status = lore_adapter_convert(FAMILIES "/phi3", from, to, &CONVERT_LIMITS,
+        lore_status status = lore_adapter_convert(LORE_FAMILIES "/phi3", from, to, &CONVERT_LIMITS,
                                                   &options, &result, &err);
         if (!is_same) {
             CHECK_INT(status, LORE_ERR_UNSUPPORTED);
@@ -681,12 +679,12 @@ TEST(files_are_found_or_named)
     tensors_write(&file, from, "0000200_adapters.safetensors");
     refuse_from(from, 2, LORE_ERR_NOT_FOUND, "several safetensors files");
     snprintf(path, sizeof path, "%s/0000100_adapters.safetensors", from);
-    CHECK_OK(
-        lore_adapter_convert(FAMILIES "/llama", path, to, &CONVERT_LIMITS, &options, &result, &err),
-        &err);
-    CHECK_FAILS(
-        lore_adapter_convert(FAMILIES "/llama", path, to, &CONVERT_LIMITS, &options, &result, &err),
-        LORE_ERR_INVALID, &err, "exists");
+    CHECK_OK(lore_adapter_convert(LORE_FAMILIES "/llama", path, to, &CONVERT_LIMITS, &options,
+                                  &result, &err),
+             &err);
+    CHECK_FAILS(lore_adapter_convert(LORE_FAMILIES "/llama", path, to, &CONVERT_LIMITS, &options,
+                                     &result, &err),
+                LORE_ERR_INVALID, &err, "exists");
     CHECK_FAILS(
         lore_adapter_convert("/nowhere", path, to, &CONVERT_LIMITS, &options, &result, &err),
         LORE_ERR_NOT_FOUND, &err, "/nowhere");
@@ -718,8 +716,8 @@ static lore_status convert_and_remove(void *from)
     const lore_convert_options options = {.alpha = 2};
     path_of(to, "swept");
     path_of(beside, "swept.tmp");
-    lore_status status =
-        lore_adapter_convert(FAMILIES "/llama", from, to, &CONVERT_LIMITS, &options, &result, &err);
+    lore_status status = lore_adapter_convert(LORE_FAMILIES "/llama", from, to, &CONVERT_LIMITS,
+                                              &options, &result, &err);
     CHECK(!exists(beside) && exists(to) == (status == LORE_OK));
     lore_folder_abort(to);
     return status;
@@ -739,9 +737,9 @@ TEST(failures_leave_nothing)
     put_up(&file, UP ".lora_A.weight", UP ".lora_B.weight");
     tensors_write(&file, from, "a.safetensors");
     const lore_convert_options options = {.alpha = 2, .progress = give_up, .self = &last};
-    CHECK_FAILS(
-        lore_adapter_convert(FAMILIES "/llama", from, to, &CONVERT_LIMITS, &options, &result, &err),
-        LORE_ERR_CANCELLED, &err, "interrupted");
+    CHECK_FAILS(lore_adapter_convert(LORE_FAMILIES "/llama", from, to, &CONVERT_LIMITS, &options,
+                                     &result, &err),
+                LORE_ERR_CANCELLED, &err, "interrupted");
     CHECK(last > 0 && !exists(to) && !exists(beside));
     for (int op = LORE_FILE_OP_WRITE; op <= LORE_FILE_OP_RENAME; op++) {
         int64_t n = 1;

@@ -473,7 +473,7 @@ TEST(clients_that_leave_and_deadlines)
 
 /* ---- with a decoder whose device is lost ---- */
 
-#define SMALL_DECODER LORE_SOURCE_DIR "/tests/golden/families/llama"
+#define SMALL_DECODER LORE_FAMILIES "/llama"
 static atomic_bool is_lost, is_failing;
 
 static lore_status submit_until_lost(void *self, const lore_step *step, lore_error *err)

@@ -10,7 +10,6 @@
 #include "models/decoder.h"
 
 #define DECODER LORE_SOURCE_DIR "/weights/decoder"
-#define FAMILIES LORE_SOURCE_DIR "/tests/golden/families"
 #define STORIES SHARED "/data/models/stories260K"
 
 enum { PROMPTS_MAX = 50, PROMPT_TOKENS_MAX = 1024, NEW_TOKENS = 64, STEP_ROWS = 256 };
@@ -472,7 +471,7 @@ TEST(pages_need_memory)
 static void link_family(const char *folder, const char *family, const char *file)
 {
     char from[512], to[512];
-    snprintf(from, sizeof from, FAMILIES "/%s/%s", family, file);
+    snprintf(from, sizeof from, LORE_FAMILIES "/%s/%s", family, file);
     snprintf(to, sizeof to, "%s/%s", folder, file);
     CHECK(symlink(from, to) == 0);
 }
@@ -558,7 +557,7 @@ TEST(zero_biases_are_passed_over)
     snprintf(folder, sizeof folder, "%s/zero-biases", check_temp_dir());
     write_config(folder, "\"model_type\": \"llama\", \"tie_word_embeddings\": true", 2);
     link_family(folder, "qwen2", "tokenizer.json");
-    CHECK_OK(lore_file_read(FAMILIES "/qwen2/model.safetensors", 1 << 20, &file, &err), &err);
+    CHECK_OK(lore_file_read(LORE_FAMILIES "/qwen2/model.safetensors", 1 << 20, &file, &err), &err);
     write_file(folder, "model.safetensors", lore_buf_str(&file));
     CHECK_FAILS(lore_decoder_open(folder, f.backend, &LIMITS, NULL, &decoder, &err),
                 LORE_ERR_CORRUPT, &err, "q_proj.bias");
@@ -614,8 +613,8 @@ static void fail_allocations(const char *folder, int64_t samples)
 TEST(out_of_memory_is_an_error)
 {
     fail_allocations(DECODER, 24);
-    fail_allocations(FAMILIES "/llama-biases", 400);
-    fail_allocations(FAMILIES "/gemma2", 400);
+    fail_allocations(LORE_FAMILIES "/llama-biases", 400);
+    fail_allocations(LORE_FAMILIES "/gemma2", 400);
 }
 
 CHECK_MAIN(stories_ref, stories_cpu_f32, starter_ref, starter_cpu_f32, starter_cpu_bf16,

@@ -8,8 +8,6 @@
 
 #include <math.h>
 
-#define FAMILIES LORE_SOURCE_DIR "/tests/golden/families"
-
 enum { SLOTS = 3, SEQUENCES = 3, STEPS = 12, PAGE_TOKENS = 8, SEQUENCE_PAGES = 2, VOCAB = 272 };
 
 static lore_limits limits_of(int32_t rank_max)
@@ -29,7 +27,7 @@ static lore_decoder *open_decoder(lore_backend *backend, int32_t rank_max)
                                           .page_tokens = PAGE_TOKENS,
                                           .page_count = SEQUENCES * SEQUENCE_PAGES,
                                           .adapter_slots = SLOTS};
-    CHECK_OK(lore_decoder_open(FAMILIES "/llama", backend, &limits, &options, &decoder, &err),
+    CHECK_OK(lore_decoder_open(LORE_FAMILIES "/llama", backend, &limits, &options, &decoder, &err),
              &err);
     CHECK_INT(lore_decoder_get_info(decoder)->adapter_slots, SLOTS);
     CHECK_INT(lore_decoder_get_info(decoder)->vocab, VOCAB);
@@ -302,8 +300,8 @@ TEST(int8_is_near)
                                               .adapter_slots = 1};
         const lore_limits limits = limits_of(32);
         lore_decoder *d = NULL;
-        CHECK_OK(lore_decoder_open(FAMILIES "/quant-int8", fixtures[i]->backend, &limits, &options,
-                                   &d, &err),
+        CHECK_OK(lore_decoder_open(LORE_FAMILIES "/quant-int8", fixtures[i]->backend, &limits,
+                                   &options, &d, &err),
                  &err);
         CHECK_INT(lore_decoder_get_info(d)->vocab, VOCAB);
         lore_adapter_placed *placed = place(d, 16, 2.0, true);

@@ -3,7 +3,7 @@
 #include "tests/unit/deferred_backend.h"
 #include "tests/unit/models_fixture.h"
 
-#define FAMILY LORE_SOURCE_DIR "/tests/golden/families/llama"
+#define FAMILY LORE_FAMILIES "/llama"
 #define GIB ((int64_t)1 << 30)
 
 /* Four fifths of what is free; or what a limit leaves beside what was taken, never more than there

@@ -10,8 +10,6 @@
 #endif
 #include "tests/unit/models_fixture.h"
 
-#define FAMILIES LORE_SOURCE_DIR "/tests/golden/families"
-
 enum {
     TEXTS = 5,
     DRAWS = 22,
@@ -176,7 +174,7 @@ static lore_decoder *open_family(const fixture *f, const char *name, lore_dtype 
                                           .page_tokens = PAGE_TOKENS,
                                           .page_count = RESERVED_PAGES,
                                           .kv_dtype = kv_dtype};
-    snprintf(folder, sizeof folder, FAMILIES "/%s", name);
+    snprintf(folder, sizeof folder, LORE_FAMILIES "/%s", name);
     CHECK_OK(lore_decoder_open(folder, f->backend, &LIMITS, &options, &decoder, &err), &err);
     return decoder;
 }
@@ -449,8 +447,9 @@ TEST(lost_device)
     CHECK_FAILS(lore_decoder_step(d, &step, ids, logprobs, NULL, &err), LORE_ERR_DEVICE, &err,
                 "lost");
     CHECK_FAILS(lore_decoder_prepare(d, &is_done, &err), LORE_ERR_DEVICE, &err, "lost");
-    CHECK_FAILS(lore_decoder_open(FAMILIES "/llama", &device.base, &LIMITS, NULL, &second, &err),
-                LORE_ERR_DEVICE, &err, "lost");
+    CHECK_FAILS(
+        lore_decoder_open(LORE_FAMILIES "/llama", &device.base, &LIMITS, NULL, &second, &err),
+        LORE_ERR_DEVICE, &err, "lost");
     device.is_lost = false;
     texts_new(in_turn);
     run_in_turn(d, in_turn);

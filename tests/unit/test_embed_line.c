@@ -13,7 +13,7 @@
 
 #include <pthread.h>
 
-#define FOLDER LORE_SOURCE_DIR "/tests/golden/families/enc-bert"
+#define FOLDER LORE_FAMILIES "/enc-bert"
 
 enum { DIM = 32, TEXTS = 40, TOKENS = 24 }; /* the folder's limit is 24 tokens */
 

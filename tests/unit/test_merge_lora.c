@@ -13,7 +13,6 @@
 
 #include <math.h>
 
-#define FAMILIES LORE_SOURCE_DIR "/tests/golden/families"
 #define SCALE 1.5
 
 enum { PROMPT = 24, VALUES_MAX = 1 << 17, RANK_MAX = 128, VOCAB_MAX = 512 };
@@ -36,7 +35,7 @@ static void path_of(char path[512], const char *name)
 
 static void family_of(char path[512], const char *name)
 {
-    snprintf(path, 512, FAMILIES "/%s", name);
+    snprintf(path, 512, LORE_FAMILIES "/%s", name);
 }
 
 static bool exists(const char *folder, const char *name)

@@ -7,7 +7,7 @@
 
 #include <math.h>
 
-#define RANKER LORE_SOURCE_DIR "/tests/golden/families/rank-bert"
+#define RANKER LORE_FAMILIES "/rank-bert"
 
 static const lore_str QUESTION = {"How long must I hold the reset button?", 38};
 

@@ -8,8 +8,7 @@
 
 #include <pthread.h>
 
-#define FAMILIES LORE_SOURCE_DIR "/tests/golden/families"
-#define RANKER FAMILIES "/rank-bert"
+#define RANKER LORE_FAMILIES "/rank-bert"
 
 enum { TEXTS = 50 };
 
@@ -189,9 +188,9 @@ TEST(broken_folders_are_named)
         "{\"model_type\": \"bert\", \"hidden_size\": 32, \"num_hidden_layers\": 2, "
         "\"num_attention_heads\": 4, \"intermediate_size\": 48, \"vocab_size\": 160, "
         "\"max_position_embeddings\": 4, \"num_labels\": 1}";
-    refuse(FAMILIES "/enc-bert", LORE_ERR_UNSUPPORTED, "one label");
-    refuse(FAMILIES "/enc-modernbert", LORE_ERR_UNSUPPORTED, "one label");
-    refuse(FAMILIES "/enc-qwen3", LORE_ERR_UNSUPPORTED,
+    refuse(LORE_FAMILIES "/enc-bert", LORE_ERR_UNSUPPORTED, "one label");
+    refuse(LORE_FAMILIES "/enc-modernbert", LORE_ERR_UNSUPPORTED, "one label");
+    refuse(LORE_FAMILIES "/enc-qwen3", LORE_ERR_UNSUPPORTED,
            "model_type 'qwen3' is not supported for a");
     replace("config.json", "{", LORE_ERR_CORRUPT, "config.json");
     replace("config.json", SMALL, LORE_ERR_CORRUPT, "leave no room for a pair in 4 tokens");

@@ -210,9 +210,7 @@ static lore_engine *start_engine(lore_backend *backend)
     config.limits.adapters_max = 0; /* whose thread would be the one that does not start */
     config.limits.batch_sequences_max = READERS;
     config.limits.step_tokens_max = 2 * READERS;
-    CHECK_OK(lore_engine_start(LORE_SOURCE_DIR "/tests/golden/families/llama", backend, &config,
-                               &engine, &err),
-             &err);
+    CHECK_OK(lore_engine_start(LORE_FAMILIES "/llama", backend, &config, &engine, &err), &err);
     return engine;
 }
 
