@@ -1,6 +1,8 @@
-/* ZIP, tar and tar.gz: the fence around libarchive.
+/* ZIP, tar, and files compressed by gzip, bzip2 or xz: the fence around libarchive.
  *
- * Only these three are enabled, so the library's other readers never see a stranger's byte. Members
+ * Only these are enabled, so the library's other readers never see a stranger's byte. A compressed
+ * file that is no tar is an archive of one member. What is compressed twice is refused: between two
+ * layers nothing counts how much comes out. Members
  * are read from memory and never written anywhere: names are labels, so one that climbs out
  * ("../../etc/passwd") harms nobody. Links, folders and devices are passed over. */
 #include "ingest/package_int.h"
@@ -19,6 +21,7 @@ struct lore_archive {
     struct archive *reader;
     struct archive_entry *entry;
     uint64_t unpacked, unpacked_max;
+    bool is_begun;  /* the first member was asked for */
     bool is_at_end; /* of the member's data */
     bool is_over;   /* a limit was reached: nothing more is read */
 };
@@ -45,7 +48,10 @@ lore_status lore_archive_open(lore_str bytes, uint64_t unpacked_max, lore_archiv
     opened->is_at_end = true;
     int code = archive_read_support_format_zip(reader);
     code = code == ARCHIVE_OK ? archive_read_support_format_tar(reader) : code;
+    code = code == ARCHIVE_OK ? archive_read_support_format_raw(reader) : code;
     code = code == ARCHIVE_OK ? archive_read_support_filter_gzip(reader) : code;
+    code = code == ARCHIVE_OK ? archive_read_support_filter_bzip2(reader) : code;
+    code = code == ARCHIVE_OK ? archive_read_support_filter_xz(reader) : code;
     /* Checked by the parsers themselves, and damaged files are to be read as far as they go. */
     (void)archive_read_set_option(reader, "zip", "ignorecrc32", "1");
     code = code == ARCHIVE_OK ? archive_read_open_memory(reader, bytes.ptr, bytes.len) : code;
@@ -114,6 +120,21 @@ static lore_status pass_over(lore_archive *archive, lore_error *err)
     return LORE_OK;
 }
 
+bool lore_archive_is_single(const lore_archive *archive)
+{
+    return archive_format(archive->reader) == ARCHIVE_FORMAT_RAW;
+}
+
+/* Known once the first header was read: plain bytes pass for a raw file, too. */
+static lore_status check_layers(const lore_archive *archive, lore_error *err)
+{
+    int layers = archive_filter_count(archive->reader) - 1; /* the last is "none" */
+    return layers > 1 ? lore_fail(err, LORE_ERR_UNSUPPORTED, "is compressed more than once")
+           : layers == 0 && lore_archive_is_single(archive)
+               ? lore_fail(err, LORE_ERR_INVALID, "damaged archive: it is none")
+               : LORE_OK;
+}
+
 lore_status lore_archive_next(lore_archive *archive, lore_arena *arena, lore_str *name, bool *done,
                               lore_error *err)
 {
@@ -145,6 +166,12 @@ lore_status lore_archive_next(lore_archive *archive, lore_arena *arena, lore_str
         if (code != ARCHIVE_OK && code != ARCHIVE_WARN) {
             archive->is_over = true;
             return fail(archive, code, err);
+        }
+        status = archive->is_begun ? LORE_OK : check_layers(archive, err);
+        archive->is_begun = true;
+        if (status != LORE_OK) {
+            archive->is_over = true;
+            return status;
         }
         archive->is_at_end = false;
         if (archive_entry_filetype(archive->entry) == AE_IFREG &&

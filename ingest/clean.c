@@ -117,13 +117,11 @@ static lore_status unpack(const lore_raw_document *raw, lore_media media, lore_p
     lore_status status =
         lore_package_open(raw->bytes, media, limits, interrupt, arena, package, err);
     const lore_part *part = NULL;
-    for (size_t i = 0; status == LORE_OK && i < package->part_count && part == NULL; i++) {
-        lore_str name = package->parts[i].name;
-        bool is_about = media == LORE_MEDIA_ODF ? lore_str_equal(name, LORE_STR("meta.xml"))
-                        : media == LORE_MEDIA_EPUB
-                            ? lore_str_ends(name, LORE_STR(".opf"))
-                            : lore_str_equal(name, LORE_STR("docProps/core.xml"));
-        part = is_about ? &package->parts[i] : NULL;
+    if (status == LORE_OK && media == LORE_MEDIA_EPUB) {
+        status = lore_epub_main(package, &part, err);
+    } else if (status == LORE_OK) {
+        part = lore_package_part(package, media == LORE_MEDIA_ODF ? LORE_STR("meta.xml")
+                                                                  : LORE_STR("docProps/core.xml"));
     }
     return status == LORE_OK ? lore_package_about(package, part, about, err) : status;
 }
@@ -168,7 +166,9 @@ lore_status lore_clean(const lore_raw_document *given, const lore_limits *limits
     lore_media media =
         raw->media != LORE_MEDIA_AUTO ? raw->media : lore_media_of(raw->source, raw->bytes);
     if (raw->bytes.len > 0 && (media == LORE_MEDIA_AUTO || lore_media_is_container(media))) {
-        return lore_fail(err, LORE_ERR_INVALID, "is no document of a known format");
+        const char *reason = lore_foreign_reason(raw->bytes);
+        return lore_fail(err, LORE_ERR_INVALID, "%s",
+                         reason != NULL ? reason : "is no document of a known format");
     }
     if (raw->bytes.len > (size_t)limits->file_bytes_max || raw->bytes.len > INT32_MAX) {
         return lore_fail(err, LORE_ERR_LIMIT, "has %zu bytes, over %lld (limits.file_bytes_max)",

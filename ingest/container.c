@@ -2,7 +2,7 @@
  *
  * Of a message the body is a member that keeps the name of the message itself; attachments are
  * named behind it. Each kind is a function that gives the next member. */
-#include "ingest/container_int.h"
+#include "ingest/source_int.h"
 
 #include "base/json.h"
 
@@ -41,6 +41,37 @@ static lore_status name_member(const lore_container *c, lore_str member, lore_ar
 
 /* ---- archives ---- */
 
+/* "notes.md" of "kb/notes.md.gz". */
+static lore_str name_inside(lore_str name)
+{
+    for (size_t i = name.len; i > 0; i--) {
+        if (name.ptr[i - 1] == '/' || name.ptr[i - 1] == '#') {
+            name = lore_str_slice(name, i, name.len);
+            break;
+        }
+    }
+    lore_str extension = lore_media_extension(name);
+    name.len -= extension.len > 0 ? extension.len + 1 : 0;
+    return name;
+}
+
+/* As in a folder: hidden files, and what macOS adds to archives, are nobody's documents. */
+static bool is_hidden(lore_str name)
+{
+    for (size_t at = 0; at < name.len;) {
+        const char *slash = memchr(name.ptr + at, '/', name.len - at);
+        size_t end = slash == NULL ? name.len : (size_t)(slash - name.ptr);
+        lore_str step = lore_str_slice(name, at, end);
+        bool is_dots = lore_str_equal(step, LORE_STR(".")) || lore_str_equal(step, LORE_STR(".."));
+        if ((step.len > 0 && step.ptr[0] == '.' && !is_dots) ||
+            lore_str_equal(step, LORE_STR("__MACOSX"))) {
+            return true;
+        }
+        at = end + 1;
+    }
+    return false;
+}
+
 static lore_status next_in_archive(lore_container *c, lore_arena *arena, lore_raw_document *raw,
                                    bool *done, lore_error *err)
 {
@@ -51,10 +82,9 @@ static lore_status next_in_archive(lore_container *c, lore_arena *arena, lore_ra
     if (status != LORE_OK || *done) {
         return status;
     }
+    name = lore_archive_is_single(c->archive) ? name_inside(c->name) : name;
     status = name_member(c, name, arena, raw, err);
-    bool is_known = lore_media_of(name, (lore_str){"", 0}) != LORE_MEDIA_AUTO ||
-                    lore_media_extension(name).len == 0;
-    if (status != LORE_OK || !is_known) {
+    if (status != LORE_OK || !lore_walk_takes(name) || is_hidden(name)) {
         return status; /* the caller passes over what has no media */
     }
     lore_buf_init(&content, 0);
@@ -72,6 +102,7 @@ static lore_status next_in_archive(lore_container *c, lore_arena *arena, lore_ra
 
 /* ---- messages ---- */
 
+/* The headers that matter, for the message and what is attached to it. */
 static lore_status describe_mail(const lore_container *c, lore_arena *arena, lore_raw_document *raw,
                                  lore_error *err)
 {
@@ -79,7 +110,8 @@ static lore_status describe_mail(const lore_container *c, lore_arena *arena, lor
     const struct {
         const char *key;
         lore_str value;
-    } fields[] = {{"author", mail->from}, {"to", mail->to}, {"date", mail->date}};
+    } fields[] = {
+        {"author", mail->from}, {"to", mail->to}, {"date", mail->date}, {"subject", mail->subject}};
     lore_buf text;
     lore_json_writer writer;
     lore_buf_init(&text, (size_t)c->limits->metadata_bytes_max);
@@ -93,10 +125,8 @@ static lore_status describe_mail(const lore_container *c, lore_arena *arena, lor
     lore_json_end(&writer);
     bool fits = !lore_buf_failed(&text);
     raw->metadata = fits ? lore_str_copy(arena, lore_buf_str(&text)) : (lore_str){"", 0};
-    raw->title = lore_str_copy(
-        arena, mail->subject.len <= LORE_TITLE_BYTES_MAX ? mail->subject : (lore_str){"", 0});
     lore_buf_destroy(&text);
-    return raw->metadata.ptr != NULL && raw->title.ptr != NULL ? LORE_OK : out_of_memory(c, err);
+    return raw->metadata.ptr != NULL ? LORE_OK : out_of_memory(c, err);
 }
 
 static lore_status next_in_mail(lore_container *c, lore_arena *arena, lore_raw_document *raw,
@@ -113,8 +143,13 @@ static lore_status next_in_mail(lore_container *c, lore_arena *arena, lore_raw_d
     c->number++;
     bool is_body = c->number == 1;
     const lore_mail_part *part = is_body && !has_body ? NULL : &mail->parts[place];
-    lore_status status =
-        is_body ? describe_mail(c, arena, raw, err) : name_member(c, part->name, arena, raw, err);
+    lore_status status = describe_mail(c, arena, raw, err);
+    if (is_body && status == LORE_OK && mail->subject.len <= LORE_TITLE_BYTES_MAX) {
+        raw->title = lore_str_copy(arena, mail->subject);
+        status = raw->title.ptr == NULL ? out_of_memory(c, err) : LORE_OK;
+    } else if (!is_body && status == LORE_OK) {
+        status = name_member(c, part->name, arena, raw, err);
+    }
     raw->media = LORE_MEDIA_TEXT;
     if (part != NULL && status == LORE_OK) {
         status = lore_mail_decode(part, arena, &raw->bytes, err);
@@ -129,7 +164,43 @@ static lore_status next_in_mail(lore_container *c, lore_arena *arena, lore_raw_d
     return status;
 }
 
-/* Messages of a mailbox begin with "From " behind an empty line, or at the start. */
+/* Does a message begin here: "From " behind an empty line, and then a header? */
+static bool is_message_start(lore_str bytes, size_t at)
+{
+    lore_str line, rest = lore_str_slice(bytes, at, bytes.len);
+    bool is_behind_blank =
+        at > 1 && (bytes.ptr[at - 2] == '\n' ||
+                   (at > 2 && bytes.ptr[at - 2] == '\r' && bytes.ptr[at - 3] == '\n'));
+    if (!is_behind_blank || !lore_str_next_line(&rest, &line) ||
+        !lore_str_next_line(&rest, &line)) {
+        return false;
+    }
+    const char *colon = line.len > 0 ? memchr(line.ptr, ':', line.len) : NULL;
+    return colon != NULL && memchr(line.ptr, ' ', (size_t)(colon - line.ptr)) == NULL;
+}
+
+/* Writers of mailboxes put '>' before a line that begins with "From ", or with '>' and that. */
+static lore_str take_quotes_off(lore_str message, lore_arena *arena)
+{
+    char *out = lore_arena_push(arena, message.len + 1);
+    size_t used = 0;
+    for (size_t at = 0; out != NULL && at < message.len;) {
+        const char *newline = memchr(message.ptr + at, '\n', message.len - at);
+        size_t end = newline == NULL ? message.len : (size_t)(newline - message.ptr) + 1, mark = at;
+        while (mark < end && message.ptr[mark] == '>') {
+            mark++;
+        }
+        bool is_quoted =
+            mark > at && lore_str_starts(lore_str_slice(message, mark, end), LORE_STR("From "));
+        at += is_quoted ? 1 : 0;
+        memcpy(out + used, message.ptr + at, end - at);
+        used += end - at;
+        at = end;
+    }
+    return (lore_str){out, used};
+}
+
+/* The next message of a mailbox (RFC 4155). */
 static lore_status next_in_mailbox(lore_container *c, lore_arena *arena, lore_raw_document *raw,
                                    bool *done, lore_error *err)
 {
@@ -141,10 +212,7 @@ static lore_status next_in_mailbox(lore_container *c, lore_arena *arena, lore_ra
     size_t start = c->bytes.len - rest.len, next = c->bytes.len;
     for (size_t at = lore_str_find(c->bytes, LORE_STR("\nFrom "), start); at != SIZE_MAX;
          at = lore_str_find(c->bytes, LORE_STR("\nFrom "), at + 1)) {
-        bool is_behind_blank =
-            at > 0 && (c->bytes.ptr[at - 1] == '\n' ||
-                       (at > 1 && c->bytes.ptr[at - 1] == '\r' && c->bytes.ptr[at - 2] == '\n'));
-        if (is_behind_blank) {
+        if (is_message_start(c->bytes, at + 1)) {
             next = at + 1;
             break;
         }
@@ -152,7 +220,8 @@ static lore_status next_in_mailbox(lore_container *c, lore_arena *arena, lore_ra
     c->at = next;
     c->number++;
     raw->media = LORE_MEDIA_MAIL;
-    raw->bytes = lore_str_copy(arena, lore_str_slice(c->bytes, start < next ? start : next, next));
+    raw->bytes =
+        take_quotes_off(lore_str_slice(c->bytes, start < next ? start : next, next), arena);
     lore_status status = name_member(c, (lore_str){"", 0}, arena, raw, err);
     return status == LORE_OK && raw->bytes.ptr == NULL ? out_of_memory(c, err) : status;
 }

@@ -1,10 +1,11 @@
 /* Word (ECMA-376 part 1, WordprocessingML) to text.
  *
  * Headings are paragraphs whose style, or a style it is based on, has an outline level or the
- * built-in name of one (names are English in files of every language, ids are not). Deleted text,
- * field codes and the second copy of a text box for old programs are left out, and so are headers
- * and footers. Footnotes and endnotes follow the body. */
-#include "ingest/office_int.h"
+ * built-in name of one (names are English in files of every language, ids are not). Items of
+ * numbered lists carry their numbers. Deleted text, field codes and the second copy of a text box
+ * for old programs are left out, and so are headers and footers. Footnotes and endnotes stand in
+ * brackets where they are called; those that are not called there follow the body. */
+#include "ingest/docx_int.h"
 
 #include <string.h>
 
@@ -14,6 +15,7 @@ typedef struct style {
     char id[STYLE_BYTES_MAX], parent[STYLE_BYTES_MAX];
     int32_t level; /* of a heading; 0: it is none */
     bool is_item;
+    int64_t list, list_level; /* of an item; -1: not given */
 } style;
 
 typedef struct docx {
@@ -23,6 +25,10 @@ typedef struct docx {
     uint16_t *places; /* [PLACES] by hash of the id: 1 + index in styles; every paragraph asks */
     bool is_in_style; /* the last of them is open */
     int32_t texts;    /* open text elements */
+    int64_t list, list_level; /* of the open paragraph; -1: not given */
+    char marker[LORE_LIST_MARKER_BYTES];
+    lore_docx_lists lists;
+    lore_docx_notes notes;
 } docx;
 
 /* ---- styles ---- */
@@ -69,6 +75,7 @@ static void add_style(docx *d, lore_str id)
 {
     style *fresh = &d->styles[d->style_count++];
     set_name(fresh->id, id);
+    fresh->list = fresh->list_level = -1;
     uint16_t *place = find_place(d, fresh->id);
     *place = *place == 0 ? (uint16_t)d->style_count : *place;
 }
@@ -95,6 +102,10 @@ static void style_start(void *self, lore_str name, const char *const *attributes
         s->level = outline_level(attributes);
     } else if (lore_str_equal(name, LORE_STR("numPr"))) {
         s->is_item = true;
+    } else if (lore_str_equal(name, LORE_STR("numId"))) {
+        (void)lore_str_to_int64(lore_xml_attribute(attributes, "val"), &s->list);
+    } else if (lore_str_equal(name, LORE_STR("ilvl"))) {
+        (void)lore_str_to_int64(lore_xml_attribute(attributes, "val"), &s->list_level);
     }
 }
 
@@ -117,29 +128,53 @@ static void apply_style(docx *d, lore_str id)
         const style *s = &d->styles[place - 1];
         d->office.level = d->office.level == 0 ? s->level : d->office.level;
         d->office.is_item = d->office.is_item || s->is_item;
+        d->list = d->list < 0 ? s->list : d->list;
+        d->list_level = d->list_level < 0 ? s->list_level : d->list_level;
         memcpy(name, s->parent, sizeof name);
     }
 }
 
 /* ---- the body ---- */
 
+/* All that is known of a paragraph is known, and its text begins. List 0 is "no list". */
+static void settle_item(docx *d)
+{
+    if (d->list == 0) {
+        d->office.is_item = false;
+    } else if (d->office.is_item && d->office.level == 0 && d->office.rows == 0) {
+        lore_str marker = lore_docx_lists_next(&d->lists, d->list, d->list_level, d->marker);
+        d->office.marker = marker;
+        d->office.is_item = marker.len > 0;
+    }
+}
+
+static void call_note(docx *d, const char *const *attributes, bool is_end, size_t source)
+{
+    int64_t id = 0;
+    if (d->office.level > 0 || !lore_str_to_int64(lore_xml_attribute(attributes, "id"), &id)) {
+        return; /* a heading is to stay one */
+    }
+    const lore_docx_note *note = lore_docx_notes_call(&d->notes, id, is_end);
+    if (note != NULL) {
+        lore_office_made(&d->office, LORE_STR(" ("), source);
+        lore_office_text(&d->office, lore_docx_note_text(&d->notes, note), note->source);
+        lore_office_made(&d->office, LORE_STR(")"), source);
+    }
+}
+
 static void body_start(void *self, lore_str name, const char *const *attributes, size_t source)
 {
-    static const char *const unwanted[] = {"Fallback", "moveFrom", "instrText",
-                                           "delText",  "pict",     NULL};
+    /* "tabs/tab" defines where tabs lead, "pPrChange" tells what a paragraph was before. */
+    static const char *const unwanted[] = {"Fallback", "moveFrom", "instrText", "delText",
+                                           "pict",     "tabs",     "pPrChange", NULL};
     static const char *const blanks[] = {"tab", "br", "cr", NULL};
     docx *d = self;
-    /* "tabs/tab" defines where tabs lead. Notes 0 and -1 are the lines that separate notes. */
-    bool is_separator =
-        (lore_str_equal(name, LORE_STR("footnote")) || lore_str_equal(name, LORE_STR("endnote"))) &&
-        lore_xml_attribute(attributes, "type").len > 0;
-    bool is_unwanted = lore_office_is_one(name, unwanted) || is_separator ||
-                       lore_str_equal(name, LORE_STR("tabs"));
-    if (lore_office_skip_start(&d->office, is_unwanted)) {
+    if (lore_office_skip_start(&d->office, lore_office_is_one(name, unwanted))) {
         return;
     }
     if (lore_str_equal(name, LORE_STR("p"))) {
         lore_office_paragraph(&d->office);
+        d->list = d->list_level = -1;
     } else if (lore_str_equal(name, LORE_STR("t"))) {
         d->texts++;
     } else if (lore_str_equal(name, LORE_STR("tr"))) {
@@ -152,6 +187,14 @@ static void body_start(void *self, lore_str name, const char *const *attributes,
         d->office.level = outline_level(attributes);
     } else if (lore_str_equal(name, LORE_STR("numPr"))) {
         d->office.is_item = true;
+    } else if (lore_str_equal(name, LORE_STR("numId"))) {
+        (void)lore_str_to_int64(lore_xml_attribute(attributes, "val"), &d->list);
+    } else if (lore_str_equal(name, LORE_STR("ilvl"))) {
+        (void)lore_str_to_int64(lore_xml_attribute(attributes, "val"), &d->list_level);
+    } else if (lore_str_equal(name, LORE_STR("footnoteReference"))) {
+        call_note(d, attributes, false, source);
+    } else if (lore_str_equal(name, LORE_STR("endnoteReference"))) {
+        call_note(d, attributes, true, source);
     } else if (lore_office_is_one(name, blanks)) {
         lore_builder_made(d->office.builder, LORE_STR(" "), source);
     } else if (lore_str_equal(name, LORE_STR("noBreakHyphen"))) {
@@ -168,6 +211,8 @@ static void body_end(void *self, lore_str name, size_t source)
     }
     if (lore_str_equal(name, LORE_STR("p"))) {
         lore_office_paragraph_end(&d->office);
+    } else if (lore_str_equal(name, LORE_STR("pPr"))) {
+        settle_item(d);
     } else if (lore_str_equal(name, LORE_STR("t"))) {
         d->texts--;
     } else if (lore_str_equal(name, LORE_STR("tr"))) {
@@ -198,22 +243,46 @@ static lore_status read_styles(docx *d, const lore_package *package, lore_error 
     return lore_package_xml(package, part, &handler, err);
 }
 
-lore_status lore_clean_docx(lore_builder *builder, const lore_package *package, lore_error *err)
+static lore_status read_body(docx *d, const lore_package *package, lore_error *err)
 {
-    docx d = {.office = {.builder = builder}};
-    const lore_xml_handler handler = {.self = &d,
+    const lore_xml_handler handler = {.self = d,
                                       .start = body_start,
                                       .end = body_end,
                                       .text = body_text,
                                       .is_full = lore_office_is_full};
-    const lore_part *parts[3] = {NULL, lore_package_part(package, LORE_STR("word/footnotes.xml")),
-                                 lore_package_part(package, LORE_STR("word/endnotes.xml"))};
-    lore_status status = lore_package_main(package, LORE_STR("word/document.xml"), &parts[0], err);
+    const lore_part *part = NULL;
+    lore_status status = lore_package_main(package, LORE_STR("word/document.xml"), &part, err);
     if (status == LORE_OK) {
-        status = read_styles(&d, package, err);
+        status = read_styles(d, package, err);
     }
-    for (int i = 0; i < 3 && status == LORE_OK; i++) {
-        status = parts[i] == NULL ? LORE_OK : lore_package_xml(package, parts[i], &handler, err);
+    if (status == LORE_OK) {
+        status = lore_docx_lists_read(&d->lists, package, err);
     }
+    if (status == LORE_OK) {
+        status = lore_docx_notes_read(&d->notes, package, err);
+    }
+    if (status == LORE_OK) {
+        status = lore_package_xml(package, part, &handler, err);
+    }
+    if (status != LORE_OK) {
+        return status;
+    }
+    for (const lore_docx_note *note = lore_docx_notes_left(&d->notes);
+         note != NULL && !d->office.builder->is_full; note = lore_docx_notes_left(&d->notes)) {
+        lore_office_paragraph(&d->office);
+        lore_office_text(&d->office, lore_docx_note_text(&d->notes, note), note->source);
+        lore_office_paragraph_end(&d->office);
+    }
+    return LORE_OK;
+}
+
+lore_status lore_clean_docx(lore_builder *builder, const lore_package *package, lore_error *err)
+{
+    docx d = {.office = {.builder = builder}, .list = -1, .list_level = -1};
+    lore_docx_lists_init(&d.lists);
+    lore_docx_notes_init(&d.notes);
+    lore_status status = read_body(&d, package, err);
+    lore_docx_lists_destroy(&d.lists);
+    lore_docx_notes_destroy(&d.notes);
     return status;
 }

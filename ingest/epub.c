@@ -1,7 +1,7 @@
 /* EPUB 2 and 3 to text: the chapters in the order of the spine, each read as HTML.
  *
- * The first package document (*.opf) of the container counts; further renditions of a book say the
- * same again. */
+ * The first package document that META-INF/container.xml names counts; further renditions of a
+ * book say the same again. */
 #include "ingest/package_int.h"
 
 enum { ITEMS_MAX = 16384 }; /* each is looked for among the parts */
@@ -19,6 +19,49 @@ typedef struct epub {
     int64_t item_count;
     bool is_out_of_memory;
 } epub;
+
+/* ---- container.xml ---- */
+
+typedef struct rootfile {
+    const lore_package *package;
+    const lore_part *part;
+    bool is_out_of_memory;
+} rootfile;
+
+static void container_start(void *self, lore_str name, const char *const *attributes, size_t source)
+{
+    rootfile *r = self;
+    (void)source;
+    if (!lore_str_equal(name, LORE_STR("rootfile")) || r->part != NULL) {
+        return;
+    }
+    lore_str path = lore_package_resolve(
+        (lore_str){"", 0}, lore_xml_attribute(attributes, "full-path"), r->package->arena);
+    r->is_out_of_memory = r->is_out_of_memory || path.ptr == NULL;
+    r->part = path.ptr == NULL ? NULL : lore_package_part(r->package, path);
+}
+
+lore_status lore_epub_main(const lore_package *package, const lore_part **part, lore_error *err)
+{
+    rootfile r = {.package = package};
+    const lore_part *container = lore_package_part(package, LORE_STR("META-INF/container.xml"));
+    const lore_xml_handler handler = {.self = &r, .start = container_start};
+    lore_status status =
+        container == NULL ? LORE_OK : lore_package_xml(package, container, &handler, err);
+    if (status == LORE_OK && r.is_out_of_memory) {
+        status = lore_fail(err, LORE_ERR_NOMEM, "out of memory for a book");
+    }
+    for (size_t i = 0; i < package->part_count && status == LORE_OK && r.part == NULL; i++) {
+        bool is_opf = lore_str_ends(package->parts[i].name, LORE_STR(".opf"));
+        r.part = is_opf ? &package->parts[i] : NULL;
+    }
+    *part = r.part;
+    return status != LORE_OK || r.part != NULL
+               ? status
+               : lore_fail(err, LORE_ERR_INVALID, "has no package document (*.opf)");
+}
+
+/* ---- package document ---- */
 
 static void add_item(epub *e, const char *const *attributes)
 {
@@ -78,16 +121,14 @@ static lore_status read_chapters(const epub *e, lore_builder *builder, lore_erro
 lore_status lore_clean_epub(lore_builder *builder, const lore_package *package, lore_error *err)
 {
     epub e = {.package = package};
-    for (size_t i = 0; i < package->part_count && e.opf == NULL; i++) {
-        e.opf = lore_str_ends(package->parts[i].name, LORE_STR(".opf")) ? &package->parts[i] : NULL;
-    }
-    if (e.opf == NULL) {
-        return lore_fail(err, LORE_ERR_INVALID, "has no package document (*.opf)");
+    lore_status status = lore_epub_main(package, &e.opf, err);
+    if (status != LORE_OK) {
+        return status;
     }
     lore_buf_init(&e.items, 0);
     lore_buf_init(&e.spine, 0);
     const lore_xml_handler handler = {.self = &e, .start = opf_start};
-    lore_status status = lore_package_xml(package, e.opf, &handler, err);
+    status = lore_package_xml(package, e.opf, &handler, err);
     bool has_memory =
         !e.is_out_of_memory && !lore_buf_failed(&e.items) && !lore_buf_failed(&e.spine);
     if (status == LORE_OK && !has_memory) {

@@ -32,6 +32,14 @@ bool lore_is_binary(lore_str text);
 /* "md" of "kb/a.md"; "" where there is none. */
 lore_str lore_media_extension(lore_str name);
 
+/* ---- foreign.c ---- */
+
+/* What is wrong with bytes of a format that is known and not read ("is RTF: save it as DOCX"); NULL
+ * for all others. */
+const char *lore_foreign_reason(lore_str bytes);
+/* Has it the extension of such a format? */
+bool lore_foreign_name(lore_str name);
+
 /* ---- builder.c ---- */
 
 /* Where a piece of the line under construction came from. */
@@ -110,6 +118,8 @@ LORE_MUST_USE lore_status lore_clean_html(lore_builder *builder, size_t from,
 /* Rows of separated values: each a line, every cell behind the name that the first row gives it. */
 LORE_MUST_USE lore_status lore_clean_table(lore_builder *builder, lore_media media,
                                            lore_error *err);
+/* Can it name a column: a letter in it, short, one line? */
+bool lore_is_column_name(lore_str text);
 /* Any JSON value as lines "path: value". */
 LORE_MUST_USE lore_status lore_clean_json(lore_builder *builder, const lore_limits *limits,
                                           lore_error *err);

@@ -360,8 +360,12 @@ lore_status lore_mail_parse(lore_str bytes, lore_arena *arena, lore_mail *mail, 
 {
     const lore_str none = {"", 0};
     parser p = {.arena = arena, .mail = mail, .body = -1};
+    lore_str first = {"", 0}, rest = bytes;
+    if (lore_str_starts(bytes, LORE_STR("From ")) && lore_str_next_line(&rest, &first)) {
+        bytes = rest; /* saved with the line that separates messages of a mailbox */
+    }
     lore_str headers = lore_str_slice(bytes, 0, header_end(bytes));
-    lore_str first = {"", 0}, rest = headers;
+    rest = headers;
     (void)lore_str_next_line(&rest, &first);
     *mail = (lore_mail){none, none, none, none, LORE_PUSH(arena, lore_mail_part, PARTS_MAX), 0};
     if (mail->parts == NULL) {

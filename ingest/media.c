@@ -36,7 +36,8 @@ static const struct {
     {"xlsx", LORE_MEDIA_XLSX},    {"xlsm", LORE_MEDIA_XLSX},         {"odt", LORE_MEDIA_ODF},
     {"ods", LORE_MEDIA_ODF},      {"odp", LORE_MEDIA_ODF},           {"epub", LORE_MEDIA_EPUB},
     {"zip", LORE_MEDIA_ARCHIVE},  {"tar", LORE_MEDIA_ARCHIVE},       {"tgz", LORE_MEDIA_ARCHIVE},
-    {"gz", LORE_MEDIA_ARCHIVE}};
+    {"gz", LORE_MEDIA_ARCHIVE},   {"bz2", LORE_MEDIA_ARCHIVE},       {"xz", LORE_MEDIA_ARCHIVE},
+    {"tbz2", LORE_MEDIA_ARCHIVE}, {"txz", LORE_MEDIA_ARCHIVE}};
 
 static lore_media media_by_name(lore_str name)
 {
@@ -58,9 +59,13 @@ static lore_media media_by_signature(lore_str bytes)
     if (is_zip) {
         return lore_package_media(bytes);
     }
-    bool is_tar = bytes.len > USTAR_AT + 5 && memcmp(bytes.ptr + USTAR_AT, "ustar", 5) == 0;
-    return is_tar || lore_str_starts(bytes, LORE_STR("\x1F\x8B\x08")) ? LORE_MEDIA_ARCHIVE
-                                                                      : LORE_MEDIA_AUTO;
+    bool is_archive = (bytes.len > USTAR_AT + 5 && memcmp(bytes.ptr + USTAR_AT, "ustar", 5) == 0) ||
+                      lore_str_starts(bytes, LORE_STR("\x1F\x8B\x08")) || /* gzip */
+                      lore_str_starts(bytes, LORE_STR("\xFD"
+                                                      "7zXZ\x00")) || /* xz */
+                      (bytes.len > 10 && memcmp(bytes.ptr, "BZh", 3) == 0 &&
+                       memcmp(bytes.ptr + 4, "1AY&SY", 6) == 0);
+    return is_archive ? LORE_MEDIA_ARCHIVE : LORE_MEDIA_AUTO;
 }
 
 static bool is_header_name(lore_str name)
@@ -159,9 +164,14 @@ lore_media lore_media_of(lore_str name, lore_str bytes)
     if (bytes.len == 0) {
         return media;
     }
+    if (lore_foreign_reason(bytes) != NULL) {
+        return LORE_MEDIA_AUTO;
+    }
     lore_media signature = media_by_signature(bytes);
     if (signature != LORE_MEDIA_AUTO) {
-        return signature;
+        /* A ZIP file called DOCX without a part of one is a damaged DOCX. */
+        bool is_damaged = signature == LORE_MEDIA_ARCHIVE && lore_media_is_packed(media);
+        return is_damaged ? media : signature;
     }
     /* What should have had a signature has to be something else. */
     if (media != LORE_MEDIA_AUTO && media != LORE_MEDIA_ARCHIVE && !lore_media_is_packed(media)) {

@@ -45,6 +45,7 @@ static void end_line(lore_office *office)
     office->level = 0;
     office->is_item = false;
     office->has_marker = false;
+    office->marker = (lore_str){"", 0};
 }
 
 void lore_office_paragraph(lore_office *office)
@@ -105,7 +106,8 @@ static void settle(lore_office *office, size_t source)
         }
         office->is_blank_owed = false;
     } else if (office->is_item && !office->has_marker && office->level == 0) {
-        lore_builder_item(builder, LORE_STR("- "), source);
+        lore_builder_item(builder, office->marker.len > 0 ? office->marker : LORE_STR("- "),
+                          source);
         office->has_marker = true;
     }
 }

@@ -14,7 +14,8 @@
 
 typedef struct lore_archive lore_archive;
 
-/* bytes are borrowed until the close. ZIP, tar and tar.gz; LORE_ERR_INVALID for anything else. */
+/* bytes are borrowed until the close. ZIP, tar, and what gzip, bzip2 or xz made of a tar or of any
+ * other file; LORE_ERR_INVALID for anything else, there or from lore_archive_next. */
 LORE_MUST_USE lore_status lore_archive_open(lore_str bytes, uint64_t unpacked_max,
                                             lore_archive **archive, lore_error *err);
 /* The next regular file; *name in the arena, valid UTF-8. An encrypted or damaged member is told by
@@ -22,6 +23,8 @@ LORE_MUST_USE lore_status lore_archive_open(lore_str bytes, uint64_t unpacked_ma
  * LORE_ERR_INVALID, LORE_ERR_LIMIT when more than unpacked_max was unpacked or passed over. */
 LORE_MUST_USE lore_status lore_archive_next(lore_archive *archive, lore_arena *arena,
                                             lore_str *name, bool *done, lore_error *err);
+/* Is it one compressed file, whose name is not in it? Known after the first lore_archive_next. */
+bool lore_archive_is_single(const lore_archive *archive);
 /* The content of the member, appended. LORE_ERR_LIMIT beyond bytes_max. */
 LORE_MUST_USE lore_status lore_archive_read(lore_archive *archive, size_t bytes_max, lore_buf *out,
                                             lore_error *err);
@@ -92,6 +95,9 @@ LORE_MUST_USE lore_status lore_package_relations(const lore_package *package, lo
 /* The main part of an Office document, NULL where there is none. */
 LORE_MUST_USE lore_status lore_package_main(const lore_package *package, lore_str fallback,
                                             const lore_part **part, lore_error *err);
+/* Of a book: the package document, and it has one. */
+LORE_MUST_USE lore_status lore_epub_main(const lore_package *package, const lore_part **part,
+                                         lore_error *err);
 /* Title, author, date and language out of a part with Dublin Core elements; NULL is none. */
 LORE_MUST_USE lore_status lore_package_about(const lore_package *package, const lore_part *part,
                                              lore_clean_document *about, lore_error *err);

@@ -101,25 +101,17 @@ static lore_status pass_over(lore_source *source, bool *has_document)
     return LORE_OK;
 }
 
-/* Old and encrypted Office files deserve a better reason than "unknown". */
-static lore_status fail_unknown(lore_str name, lore_str bytes, lore_error *err)
-{
-    bool is_ole = lore_str_starts(bytes, LORE_STR("\xD0\xCF\x11\xE0\xA1\xB1\x1A\xE1"));
-    return lore_fail(err, LORE_ERR_UNSUPPORTED,
-                     is_ole ? "'" LORE_STR_FMT "' is an old or encrypted Office file: save it as "
-                              "DOCX, PPTX or XLSX without a password"
-                            : "'" LORE_STR_FMT "' has no format that is known here",
-                     LORE_STR_ARG(name));
-}
-
 /* What was read is a document, a container (opened; *has_document false) or nothing. */
 static lore_status sort_file(lore_source *source, lore_raw_document *raw, bool is_named,
                              bool *has_document, lore_error *err)
 {
-    /* A DOCX file that is none is an error wherever it was found. */
-    is_named = is_named || lore_media_is_packed(lore_media_of(raw->source, (lore_str){"", 0}));
     if (raw->media == LORE_MEDIA_AUTO && raw->bytes.len > 0) {
-        return is_named ? fail_unknown(raw->source, raw->bytes, err)
+        /* A DOCX file that is none is an error wherever it was found, and so is a DOC file. */
+        const char *reason = lore_foreign_reason(raw->bytes);
+        is_named = is_named || reason != NULL ||
+                   lore_media_is_packed(lore_media_of(raw->source, (lore_str){"", 0}));
+        return is_named ? lore_fail(err, LORE_ERR_UNSUPPORTED, "%s",
+                                    reason != NULL ? reason : "has no format that is known here")
                         : pass_over(source, has_document);
     }
     bool may_hold = lore_media_is_container(raw->media) || raw->media == LORE_MEDIA_JSON;
@@ -148,7 +140,8 @@ static lore_status next_file(lore_source *source, const lore_entry *e, lore_aren
     }
     lore_str bytes = lore_buf_str(&source->scratch);
     raw->media = lore_media_of(raw->source, bytes);
-    bool is_known = e->is_named || lore_walk_takes(raw->source) || lore_media_is_packed(raw->media);
+    bool is_known = e->is_named || lore_walk_takes(raw->source) ||
+                    lore_media_is_packed(raw->media) || lore_foreign_reason(bytes) != NULL;
     if (!is_known) {
         return pass_over(source, has_document); /* a ZIP file under a name of its own: a program */
     }

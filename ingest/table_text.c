@@ -51,7 +51,7 @@ static bool is_blank_cell(lore_str s, const cell *c)
     return lore_str_trim(lore_str_slice(s, c->start, c->end)).len == 0;
 }
 
-static bool is_name(lore_str text)
+bool lore_is_column_name(lore_str text)
 {
     bool has_letter = false;
     for (size_t i = 0; i < text.len; i++) {
@@ -88,7 +88,7 @@ static size_t read_names(table *t, lore_arena *arena)
     for (cell c = {0}; t->names != NULL && at < s.len && !c.is_last;) {
         at = next_cell(t, at, &c);
         lore_str text = lore_str_trim(lore_str_slice(s, c.start, c.end));
-        if (t->name_count == COLUMNS_MAX || !is_name(text)) {
+        if (t->name_count == COLUMNS_MAX || !lore_is_column_name(text)) {
             t->name_count = 0;
             return 0;
         }

@@ -49,20 +49,21 @@ static lore_status add_entry(lore_walk *walk, const char *path, bool is_named,
 
 bool lore_walk_takes(lore_str name)
 {
-    return lore_media_of(name, (lore_str){"", 0}) != LORE_MEDIA_AUTO ||
-           memchr(name.ptr, '.', name.len) == NULL;
+    return lore_media_of(name, (lore_str){"", 0}) != LORE_MEDIA_AUTO || lore_foreign_name(name) ||
+           lore_media_extension(name).len == 0;
 }
 
 /* Office documents and books are read under any name; of other files the first bytes are enough. */
 static bool is_packed_file(const char *path)
 {
-    char head[4] = {0};
+    char head[8] = {0};
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     ssize_t got = fd < 0 ? 0 : read(fd, head, sizeof head);
     if (fd >= 0) {
         close(fd);
     }
-    return got == (ssize_t)sizeof head && memcmp(head, "PK\x03\x04", sizeof head) == 0;
+    lore_str bytes = {head, got > 0 ? (size_t)got : 0};
+    return lore_str_starts(bytes, LORE_STR("PK\x03\x04")) || lore_foreign_reason(bytes) != NULL;
 }
 
 static lore_status walk_folder(lore_walk *walk, const char *path, int32_t depth, lore_error *err);

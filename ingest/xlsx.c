@@ -1,5 +1,5 @@
 /* Excel (ECMA-376 part 1, SpreadsheetML) to text: a section for each sheet in the order of the
- * workbook, a line for each row with anything in it.
+ * workbook, its rows as those of sheet_text.c.
  *
  * A cell shows what Excel computed last, not its formula. Numbers are written with the 15 digits
  * that Excel keeps; those whose format is one of dates are written as ISO 8601. */
@@ -28,6 +28,7 @@ typedef struct shared {
 
 typedef struct xlsx {
     lore_office office; /* first: lore_office_is_full */
+    lore_sheet sheet;
     lore_arena *arena;
     lore_buf sheets;                  /* lore_str pairs: name, relation */
     lore_buf texts, strings;          /* shared strings: their bytes, struct shared */
@@ -171,7 +172,7 @@ static void put_date(xlsx *x, double serial)
     gmtime_r(&at, &date);
     const char *format = days < 1 ? "%H:%M:%S" : seconds > 0 ? "%Y-%m-%d %H:%M:%S" : "%Y-%m-%d";
     strftime(text, sizeof text, format, &date);
-    lore_office_made(&x->office, lore_str_from(text), x->value_source);
+    lore_sheet_text(&x->sheet, lore_str_from(text), x->value_source);
 }
 
 static void put_number(xlsx *x)
@@ -179,7 +180,7 @@ static void put_number(xlsx *x)
     char *end = NULL, text[CELL_BYTES_MAX];
     double number = strtod(x->value, &end);
     if (end == x->value || *end != '\0' || !isfinite(number)) {
-        lore_office_text(&x->office, (lore_str){x->value, x->value_length}, x->value_source);
+        lore_sheet_text(&x->sheet, (lore_str){x->value, x->value_length}, x->value_source);
         return;
     }
     bool is_date = x->style >= 0 && (size_t)x->style < x->dates.len &&
@@ -189,7 +190,7 @@ static void put_number(xlsx *x)
         return;
     }
     snprintf(text, sizeof text, "%.15g", number);
-    lore_office_text(&x->office, lore_str_from(text), x->value_source);
+    lore_sheet_text(&x->sheet, lore_str_from(text), x->value_source);
 }
 
 static void put_shared(xlsx *x)
@@ -201,8 +202,8 @@ static void put_shared(xlsx *x)
     }
     const shared *string = (const shared *)(const void *)x->strings.ptr + index;
     if (string->length > 0) {
-        lore_office_text(&x->office, (lore_str){x->texts.ptr + string->text, string->length},
-                         string->source);
+        lore_sheet_text(&x->sheet, (lore_str){x->texts.ptr + string->text, string->length},
+                        string->source);
     }
 }
 
@@ -215,8 +216,8 @@ static void put_value(xlsx *x)
     if (x->type == 's') {
         put_shared(x);
     } else if (x->type == 'b') {
-        lore_office_made(&x->office, x->value[0] == '1' ? LORE_STR("TRUE") : LORE_STR("FALSE"),
-                         x->value_source);
+        lore_sheet_text(&x->sheet, x->value[0] == '1' ? LORE_STR("TRUE") : LORE_STR("FALSE"),
+                        x->value_source);
     } else if (x->type == 'n') {
         put_number(x);
     }
@@ -229,16 +230,28 @@ static char cell_type(lore_str type)
     return lore_str_equal(type, LORE_STR("str")) ? 't' : type.len == 0 ? 'n' : type.ptr[0];
 }
 
+/* "AB12" reads 27; -1 where no column is given. */
+static int64_t column_of(lore_str reference)
+{
+    int64_t column = 0;
+    for (size_t i = 0; i < reference.len && i < 4; i++) {
+        char letter = reference.ptr[i];
+        if (letter < 'A' || letter > 'Z') {
+            break;
+        }
+        column = column * 26 + (letter - 'A' + 1);
+    }
+    return column - 1;
+}
+
 static void sheet_start(void *self, lore_str name, const char *const *attributes, size_t source)
 {
     xlsx *x = self;
     if (lore_office_skip_start(&x->office, lore_str_equal(name, LORE_STR("rPh")))) {
         return;
     }
-    if (lore_str_equal(name, LORE_STR("row"))) {
-        lore_office_row(&x->office);
-    } else if (lore_str_equal(name, LORE_STR("c"))) {
-        lore_office_cell(&x->office);
+    if (lore_str_equal(name, LORE_STR("c"))) {
+        lore_sheet_cell(&x->sheet, column_of(lore_xml_attribute(attributes, "r")));
         x->type = cell_type(lore_xml_attribute(attributes, "t"));
         x->style = -1;
         (void)lore_str_to_int64(lore_xml_attribute(attributes, "s"), &x->style);
@@ -259,7 +272,7 @@ static void sheet_text(void *self, lore_str text, size_t source)
     }
     bool is_as_it_stands = x->type == 't' || x->type == 'e' || x->type == 'd';
     if (x->is_in_inline || (x->is_in_value && is_as_it_stands)) {
-        lore_office_text(&x->office, text, source);
+        lore_sheet_text(&x->sheet, text, source);
     } else if (x->is_in_value && x->value_length + text.len < CELL_BYTES_MAX) {
         x->value_source = x->value_length == 0 ? source : x->value_source;
         memcpy(x->value + x->value_length, text.ptr, text.len);
@@ -275,7 +288,7 @@ static void sheet_end(void *self, lore_str name, size_t source)
         return;
     }
     if (lore_str_equal(name, LORE_STR("row"))) {
-        lore_office_row_end(&x->office);
+        lore_sheet_row_end(&x->sheet);
     } else if (lore_str_equal(name, LORE_STR("v"))) {
         x->is_in_value = false;
         put_value(x);
@@ -307,6 +320,9 @@ static lore_status read_sheets(xlsx *x, const lore_package *package, const lore_
         if (part != NULL && !x->office.builder->is_full) {
             lore_office_heading(&x->office, sheets[2 * i], 2, part->start);
             status = lore_package_xml(package, part, &handler, err);
+            lore_error *told = status == LORE_OK ? err : NULL;
+            lore_status ended = lore_sheet_end(&x->sheet, told);
+            status = status == LORE_OK ? ended : status;
         }
     }
     return status;
@@ -352,7 +368,9 @@ lore_status lore_clean_xlsx(lore_builder *builder, const lore_package *package, 
     for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++) {
         lore_buf_init(buffers[i], 0);
     }
+    lore_sheet_init(&x.sheet, builder, package->arena);
     lore_status status = read_workbook(&x, package, err);
+    lore_sheet_destroy(&x.sheet);
     for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++) {
         lore_buf_destroy(buffers[i]);
     }

@@ -49,6 +49,25 @@ CHECK_UNUSED static void pack(const packed_file *files, bool is_tar, lore_buf *o
     archive_write_free(writer);
 }
 
+/* One file compressed by gzip ('g'), bzip2 ('b') or xz; appended to out. */
+CHECK_UNUSED static void compress_file(lore_str content, char how, lore_buf *out)
+{
+    struct archive *writer = archive_write_new();
+    struct archive_entry *entry = archive_entry_new();
+    CHECK_INT(archive_write_set_format_raw(writer), ARCHIVE_OK);
+    CHECK_INT(how == 'g'   ? archive_write_add_filter_gzip(writer)
+              : how == 'b' ? archive_write_add_filter_bzip2(writer)
+                           : archive_write_add_filter_xz(writer),
+              ARCHIVE_OK);
+    CHECK_INT(archive_write_open(writer, out, NULL, packed_write, NULL), ARCHIVE_OK);
+    archive_entry_set_filetype(entry, AE_IFREG);
+    CHECK_INT(archive_write_header(writer, entry), ARCHIVE_OK);
+    CHECK_INT(archive_write_data(writer, content.ptr, content.len), (la_ssize_t)content.len);
+    CHECK_INT(archive_write_close(writer), ARCHIVE_OK);
+    archive_entry_free(entry);
+    archive_write_free(writer);
+}
+
 /* Pack, see that the content tells the format, clean, and check what holds for all formats. */
 CHECK_UNUSED static lore_clean_document clean_packed(lore_arena *arena, lore_media media,
                                                      const packed_file *files)

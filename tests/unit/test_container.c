@@ -78,6 +78,42 @@ TEST(archives)
     lore_buf_destroy(&outer);
 }
 
+/* What macOS adds to archives and hidden files are nobody's documents; a file of an old format is
+ * told. */
+TEST(members_passed_over)
+{
+    const packed_file files[] = {{"__MACOSX/._a.md", LORE_STR("x")},
+                                 {".git/b.md", LORE_STR("x")},
+                                 {"./c.md", LORE_STR("c")},
+                                 {"d.doc", LORE_STR("{\\rtf1 text}")},
+                                 {0}};
+    lore_buf packed;
+    lore_buf_init(&packed, 0);
+    pack(files, false, &packed);
+    check_documents("x.zip", lore_buf_str(&packed), &LIMITS,
+                    "x.zip#./c.md||c\nx.zip#d.doc|!unsupported\n");
+    lore_buf_destroy(&packed);
+}
+
+/* One compressed file is an archive of one, named without its last extension. Twice compressed is
+ * not opened. */
+TEST(single)
+{
+    check_documents("b.gz", LORE_STR("\x1F\x8B\x08\0not so"), &LIMITS, "b.gz|!invalid\n");
+    lore_buf once, twice;
+    lore_buf_init(&once, 0);
+    lore_buf_init(&twice, 0);
+    compress_file(LORE_STR("中文\n"), 'x', &once);
+    check_documents("c.txt.xz", lore_buf_str(&once), &LIMITS, "c.txt.xz#c.txt||中文\n\n");
+    compress_file(LORE_STR("# A\n"), 'g', &twice);
+    check_documents("a.md.gz", lore_buf_str(&twice), &LIMITS, "a.md.gz#a.md||# A\n\n");
+    lore_buf_reset(&twice);
+    compress_file(lore_buf_str(&once), 'b', &twice);
+    check_documents("d.txt.bz2", lore_buf_str(&twice), &LIMITS, "d.txt.bz2|!unsupported\n");
+    lore_buf_destroy(&once);
+    lore_buf_destroy(&twice);
+}
+
 TEST(bombs)
 {
     lore_buf zeros, packed;
@@ -109,6 +145,14 @@ TEST(mailbox)
                  "attachment; filename=x.txt\n\nX\n--b--\n\nFrom a@b Sat Jan  3 01:05:34 1996\n"
                  "From: c\nSubject: two\n\nsecond\n"),
         &LIMITS, "m.mbox#1|one|Hi, me\n\nm.mbox#1#x.txt||X\n\nm.mbox#2|two|second\n\n");
+    /* What is quoted loses one mark, and a sentence begins no message. */
+    check_documents(
+        "q.mbox",
+        LORE_STR("From a\r\nSubject: =?GBK?B?1tDOxA==?=\r\n\r\n>From here\r\n>>From\r\n"
+                 ">>From x\r\n\r\nFrom there on\r\nit goes\r\n\r\nFrom b\r\nX: y\r\n\r\nz"),
+        &LIMITS,
+        "q.mbox#1|中文|From here\r\n>>From\r\n>From x\r\n\r\nFrom there on\r\nit "
+        "goes\r\n\r\n\nq.mbox#2||z\n");
     check_documents("n.mbox", LORE_STR("From nobody\nwords\n"), &LIMITS, "n.mbox#1|!invalid\n");
 }
 
@@ -119,4 +163,4 @@ TEST(json)
     check_documents("bad.json", LORE_STR("{\"a\":"), &LIMITS, "bad.json|!invalid\n");
 }
 
-CHECK_MAIN(archives, bombs, mailbox, json)
+CHECK_MAIN(archives, members_passed_over, single, bombs, mailbox, json)

@@ -61,6 +61,51 @@ TEST(document)
     lore_arena_destroy(&arena);
 }
 
+/* Items count in their list and level, start over below another and where told to, and show the
+ * numbers of upper levels; notes stand where they are called. */
+#define ITEM(list, level, text)                                                        \
+    "<w:p><w:pPr><w:numPr><w:ilvl w:val='" level "'/><w:numId w:val='" list            \
+    "'/></w:numPr><w:pPrChange><w:pPr><w:outlineLvl w:val='0'/></w:pPr></w:pPrChange>" \
+    "</w:pPr><w:r><w:t>" text "</w:t></w:r></w:p>"
+#define NUM(id, more) "<w:num w:numId='" id "'><w:abstractNumId w:val='7'/>" more "</w:num>"
+#define LEVEL(level, format, text)                                                            \
+    "<w:lvl w:ilvl='" level "'><w:start w:val='1'/><w:numFmt w:val='" format "'/><w:lvlText " \
+    "w:val='" text "'/></w:lvl>"
+
+TEST(lists_and_notes)
+{
+    const packed_file files[] = {
+        TYPES,
+        {"word/numbering.xml",
+         LORE_STR(
+             "<w:numbering xmlns:w='w'><w:abstractNum w:abstractNumId='7'>" LEVEL("0", "decimal",
+                                                                                  "%1.")
+                 LEVEL("1", "lowerRoman", "%1.%2)") LEVEL("2", "chineseCounting", "第%3条") LEVEL(
+                     "3", "bullet", "x") LEVEL("4", "none", "") "</w:abstractNum>" NUM("1", "")
+                     NUM("2",
+                         "<w:lvlOverride w:ilvl='0'><w:startOverride w:val='5'/></w:lvlOverride>")
+                         NUM("3", "") "</w:numbering>")},
+        {"word/document.xml",
+         W(ITEM("1", "0", "a") ITEM("1", "1", "b") ITEM("1", "1", "c") ITEM("1", "2", "d")
+               ITEM("1", "3", "e") ITEM("1", "0", "f") ITEM("1", "1", "g") ITEM("2", "0", "h") ITEM(
+                   "2", "0", "i") ITEM("3", "0", "j") ITEM("3", "4", "k") ITEM("0", "0", "l")
+                   ITEM("9", "0", "m") "<w:p><w:r><w:t>Text</w:t><w:footnoteReference w:id='4'/>"
+                                       "<w:t>.</w:t><w:endnoteReference w:id='4'/></w:r></w:p>")},
+        {"word/footnotes.xml", LORE_STR("<w:footnotes xmlns:w='w'><w:footnote w:id='3'>" P(
+                                   "left") "</w:footnote><w:footnote w:id='4'>" P("one")
+                                            P("two") "</w:footnote></w:footnotes>")},
+        {"word/endnotes.xml", LORE_STR("<w:endnotes xmlns:w='w'><w:endnote w:id='4'>" P(
+                                  "end") "</w:endnote></w:endnotes>")},
+        {0}};
+    lore_arena arena;
+    lore_arena_init(&arena, 0);
+    lore_clean_document clean = clean_packed(&arena, LORE_MEDIA_DOCX, files);
+    CHECK_STR(clean.text,
+              "1. a\n1.i) b\n1.ii) c\n第一条 d\n- e\n2. f\n2.i) g\n5. h\n6. i\n7. j\nk\n"
+              "l\n- m\nText (one two). (end)\nleft");
+    lore_arena_destroy(&arena);
+}
+
 /* The main part is the one that the package names; a title stands in for what core.xml lacks. */
 TEST(main_part)
 {
@@ -121,4 +166,4 @@ TEST(bomb)
     lore_buf_destroy(&big);
 }
 
-CHECK_MAIN(document, main_part, hostile, bomb)
+CHECK_MAIN(document, lists_and_notes, main_part, hostile, bomb)

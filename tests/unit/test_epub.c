@@ -8,6 +8,10 @@ TEST(book)
         {"OPS/two.xhtml", LORE_STR("<html><body><h1>Two</h1><p>Second.</p></body></html>")},
         {"OPS/nav.xhtml", LORE_STR("<html><body><p>Contents</p></body></html>")},
         {"OPS/text/one a.xhtml", LORE_STR("<html><body><h1>One</h1><p>First.</p></body></html>")},
+        {"META-INF/container.xml",
+         LORE_STR("<container><rootfiles><rootfile full-path='OPS/book.opf'/><rootfile "
+                  "full-path='A.opf'/></rootfiles></container>")},
+        {"A.opf", LORE_STR("<package><metadata><title>Other</title></metadata></package>")},
         {"OPS/book.opf",
          LORE_STR(
              "<package xmlns:dc='d'><metadata><dc:title>Tales</dc:title><dc:creator>Eve"

@@ -36,6 +36,8 @@ TEST(headers)
     CHECK_STR(mail.to, "a@b,   c@d");
     CHECK_INT(mail.part_count, 1);
     check_part(&arena, &mail, 0, "hello\r\n");
+    mail = parse(&arena, "From a@b Sat Jan 3\r\nSubject: saved\r\n\r\nx");
+    CHECK_STR(mail.subject, "saved");
     mail = parse(&arena, "Subject: =?x?Q?a\xFF?= =?broken\nDate: soon\n\n");
     CHECK_STR(mail.subject, "a? =?broken");
     CHECK_STR(mail.date, "soon");

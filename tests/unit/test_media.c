@@ -16,6 +16,15 @@ TEST(by_content)
     check_media("a", LORE_STR("Note: x\nFrom: a\n\nbody"), LORE_MEDIA_TEXT);
     check_media("a", LORE_STR("{ \"a\": 1}"), LORE_MEDIA_JSON);
     check_media("a", LORE_STR("[see below] {text}"), LORE_MEDIA_TEXT);
+    check_media("a",
+                LORE_STR("\xFD"
+                         "7zXZ\0"),
+                LORE_MEDIA_ARCHIVE);
+    check_media("a.rst", LORE_STR("BZh91AY&SY...."), LORE_MEDIA_ARCHIVE);
+    check_media("a.txt", LORE_STR("{\\rtf1"), LORE_MEDIA_AUTO);
+    /* A ZIP file without the parts of a document is a damaged one under the name of one. */
+    check_media("a.docx", LORE_STR("PK\x05\x06\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"),
+                LORE_MEDIA_DOCX);
     check_media("a", LORE_STR("\xD0\xCF\x11\xE0\0\0"), LORE_MEDIA_AUTO);
     /* The name lies: no ZIP file, so it is what it looks like. */
     check_media("a.docx", LORE_STR("plain words"), LORE_MEDIA_TEXT);

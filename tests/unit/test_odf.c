@@ -44,4 +44,23 @@ TEST(spreadsheet)
     lore_arena_destroy(&arena);
 }
 
-CHECK_MAIN(text, spreadsheet)
+/* Cells alike are written once: the column of the next is counted on. */
+TEST(columns)
+{
+    const packed_file files[] = {
+        {"mimetype", LORE_STR("application/vnd.oasis.opendocument.spreadsheet")},
+        {"content.xml",
+         CONTENT("<o:spreadsheet><t:table t:name='Rows'><t:table-row><t:table-cell><t:p>Item</t:p>"
+                 "</t:table-cell><t:table-cell><t:p>数量</t:p></t:table-cell><t:table-cell><t:p>"
+                 "Note</t:p></t:table-cell></t:table-row><t:table-row><t:table-cell "
+                 "t:number-columns-repeated='2'/><t:table-cell><t:p>two</t:p><t:p>lines</t:p>"
+                 "</t:table-cell></t:table-row></t:table></o:spreadsheet>")},
+        {0}};
+    lore_arena arena;
+    lore_arena_init(&arena, 0);
+    lore_clean_document clean = clean_packed(&arena, LORE_MEDIA_ODF, files);
+    CHECK_STR(clean.text, "Rows\nNote: two lines");
+    lore_arena_destroy(&arena);
+}
+
+CHECK_MAIN(text, spreadsheet, columns)

@@ -41,4 +41,42 @@ TEST(workbook)
     lore_arena_destroy(&arena);
 }
 
-CHECK_MAIN(workbook)
+#define SHEET(rows) LORE_STR("<worksheet><sheetData>" rows "</sheetData></worksheet>")
+#define ROW(cells) "<row>" cells "</row>"
+#define TEXT(place, text) "<c r='" place "' t='inlineStr'><is><t>" text "</t></is></c>"
+#define NUMBER(place, number) "<c r='" place "'><v>" number "</v></c>"
+
+static void check_sheet(lore_str sheet, const char *expected)
+{
+    const packed_file files[] = {
+        {"[Content_Types].xml", LORE_STR("<Types/>")},
+        {"xl/workbook.xml", LORE_STR("<w xmlns:r='r'><sheet name='S' r:id='r1'/></w>")},
+        {"xl/_rels/workbook.xml.rels",
+         LORE_STR("<R><Relationship Id='r1' Type='t/worksheet' Target='worksheets/s.xml'/></R>")},
+        {"xl/worksheets/s.xml", sheet},
+        {0}};
+    lore_arena arena;
+    lore_arena_init(&arena, 0);
+    lore_clean_document clean = clean_packed(&arena, LORE_MEDIA_XLSX, files);
+    CHECK_STR(clean.text, expected);
+    lore_arena_destroy(&arena);
+}
+
+/* Values stand behind the names of their columns wherever the cells between are missing; without
+ * names the gaps are kept; names alone are still found. */
+TEST(columns)
+{
+    check_sheet(SHEET(ROW(TEXT("B1", "Prices of 2024"))
+                          ROW(TEXT("B3", "城市") TEXT("C3", "Year") TEXT("D3", "Sum"))
+                              ROW(TEXT("B4", "北京") NUMBER("D4", "7")) ROW(NUMBER("E5", "8"))),
+                "S\nPrices of 2024\n城市: 北京 | Sum: 7\n8");
+    check_sheet(SHEET(ROW(TEXT("A1", "a") NUMBER("D1", "1")) ROW(TEXT("A2", "b") TEXT("B2", "c"))),
+                "S\na | | | 1\nb | c");
+    check_sheet(SHEET(ROW(TEXT("A1", "a") TEXT("C1", "c"))), "S\na | | c");
+    check_sheet(SHEET(ROW(TEXT("B1", "Name") TEXT("C1", "Date"))), "S\nName | Date");
+    /* Far apart, or out of order: no more than some separators, and neighbours. */
+    check_sheet(SHEET(ROW(NUMBER("A1", "1") NUMBER("XFD1", "2") NUMBER("B1", "3"))),
+                "S\n1 | | | | | | | | | | | | | | | | | | | | | | | | | | | | | | | | 2");
+}
+
+CHECK_MAIN(workbook, columns)
