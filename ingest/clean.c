@@ -206,5 +206,7 @@ lore_status lore_clean(const lore_raw_document *given, const lore_limits *limits
         clean->date = about.date;
         clean->language = about.language;
     }
-    return status;
+    return status == LORE_OK && clean->language.len == 0
+               ? lore_language_of(clean->text, arena, &clean->language, err)
+               : status;
 }

@@ -64,7 +64,8 @@ typedef struct lore_section {
 typedef struct lore_clean_document {
     lore_str
         title; /* never longer than LORE_TITLE_BYTES_MAX; "" only where nothing could be found */
-    lore_str author, date, language; /* as the document says of itself; "" where it does not */
+    lore_str author, date; /* as the document says of itself; "" where it does not */
+    lore_str language;     /* likewise, else as the text shows: "en", "zh-Hant"; "" cannot tell */
     lore_str text;
     lore_section *sections;
     int32_t section_count;

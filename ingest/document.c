@@ -305,6 +305,10 @@ static lore_status merge_metadata(const lore_raw_document *raw, const lore_limit
         status = has_memory ? lore_metadata_merge(raw->metadata, extra, limits, arena,
                                                   &prepared->metadata, err)
                             : lore_fail(err, LORE_ERR_NOMEM, "out of memory for metadata");
+        if (status == LORE_ERR_LIMIT) { /* what came with it goes first, and alone if need be */
+            prepared->metadata = raw->metadata;
+            status = LORE_OK;
+        }
     }
     lore_buf_destroy(&text);
     return status;

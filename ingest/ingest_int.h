@@ -133,6 +133,13 @@ lore_str lore_mask_additions(lore_str text, lore_arena *arena);
  * there is none; *title is borrowed from text, without quotes, "" if not given. */
 size_t lore_front_matter(lore_str text, lore_str *title);
 
+/* ---- language.c ---- */
+
+/* The language of a text by scripts and n-grams, as a code like "en", "zh", "zh-Hant"; static. ""
+ * where there are too few letters to tell. LORE_ERR_NOMEM. */
+LORE_MUST_USE lore_status lore_language_of(lore_str text, lore_arena *arena, lore_str *language,
+                                           lore_error *err);
+
 /* ---- html_names.c: what elements mean ---- */
 
 typedef enum lore_tag {

@@ -46,6 +46,7 @@ FENCES = [
     (r"faiss/.*|omp\.h", ["index/ann.c", "index/faiss_c.cpp"]),
     (r"md4c.*\.h", ["ingest/markdown.c"]),
     (r"libxml/.*", ["ingest/html.c"]),
+    (r"cld2/.*", ["ingest/language_c.cpp"]),
     (r"archive(_entry)?\.h", ["ingest/archive.c"]),
     (r"expat\.h", ["ingest/xml.c"]),
     (r"(uchardet/)?uchardet\.h|iconv\.h", ["ingest/encoding.c"]),
