@@ -76,6 +76,11 @@ const lore_command lore_commands[] = {
      "else one made of DOCUMENTS, which are those of the demo unless given. With\n"
      "--while-ingesting the folder gets collections lore-bench-N, deleted at the end.\n",
      lore_cmd_bench},
+    {"fsck", "[--repair] [flags]", "is the data folder whole",
+     "Rows, offsets, vectors, the full-text index and every file against each other. Beside a\n"
+     "process that serves the folder it looks only. Exit code 0: nothing is wrong (any more); 1:\n"
+     "something is; 3: mended, but what is listed must be ingested again.\n",
+     lore_cmd_fsck},
     {"doctor", "[flags]", "check this machine, the models and the data folder",
      "Each line is OK, WARN or FAIL and says what to do. Exit code 1 when one is FAIL.\n",
      lore_cmd_doctor},

@@ -417,6 +417,9 @@ typedef struct lore_collection_state {
     lore_published published;
 } lore_collection_state;
 
+/* All of them in order of id, for the caller to free: statements are over before views are read. */
+LORE_MUST_USE lore_status lore_collection_states(lore_db *db, lore_collection_state **states,
+                                                 int32_t *count, lore_error *err);
 lore_vectors *lore_vectors_acquire(lore_vectors *vectors);
 void lore_vectors_release(lore_vectors *vectors);
 /* From the vector file and the rows since. A file that cannot be used is an error, or where

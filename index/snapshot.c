@@ -201,9 +201,8 @@ static void read_state(lore_stmt *stmt, lore_collection_state *state)
     state->published.ann_checksum = (uint64_t)lore_column_int(stmt, 10);
 }
 
-/* All collections, in memory of the caller's: the statement must be over before views are read. */
-static lore_status read_states(lore_db *db, lore_collection_state **states, int32_t *count,
-                               lore_error *err)
+lore_status lore_collection_states(lore_db *db, lore_collection_state **states, int32_t *count,
+                                   lore_error *err)
 {
     static const char *const sql =
         "SELECT id, name, changed, chunks, generation, base_sequence, base_chunk, vec_count, "
@@ -304,7 +303,7 @@ static lore_status make_snapshot(lore_index *index, lore_db *db, bool may_rebuil
 {
     lore_collection_state *states = NULL;
     int32_t count = 0;
-    lore_status status = read_states(db, &states, &count, err);
+    lore_status status = lore_collection_states(db, &states, &count, err);
     if (status != LORE_OK) {
         return status;
     }

@@ -8,6 +8,7 @@ import os
 import pathlib
 import re
 import signal
+import sqlite3
 import subprocess
 import tempfile
 import threading
@@ -17,7 +18,7 @@ import unittest
 from served import ROOT, binary
 from tensors import numbers, write_adapter, write_tensors
 
-COMMANDS = ["ingest", "query", "chat", "serve", "documents", "collections", "models", "eval", "bench", "doctor", "config", "version"]
+COMMANDS = ["ingest", "query", "chat", "serve", "documents", "collections", "models", "eval", "bench", "fsck", "doctor", "config", "version"]
 HERON = "# Herons\n\n## Nesting\n\nThe heron builds its nest in the tallest pine.\n\n## Food\n\nThe heron eats frogs at dawn.\n"
 
 
@@ -125,6 +126,24 @@ class CliTest(unittest.TestCase):
         self.assertEqual((config["top_k"], config["max_tokens"]), (7, 99))
         file.write_text('{"top_q": 6}', encoding="utf-8")
         self.lore("--config", str(file), "config", code=2, words="top_q")
+
+    def test_fsck(self):
+        self.lore("fsck", code=1, words="holds no index")
+        self.lore("ingest", str(self.docs))
+        self.assertIn("2 documents", self.lore("fsck"))
+        with sqlite3.connect(self.data + "/lore.db") as db:
+            db.execute("update collections set documents=7")
+        found = self.json("fsck", code=1)
+        self.assertEqual((found["clean"], [f["name"] for f in found["findings"]]), (False, ["counters"]))
+        self.assertTrue(self.json("fsck", "--repair")["clean"])
+        with sqlite3.connect(self.data + "/lore.db") as db:
+            lost, = db.execute("select external_id from documents where id=1").fetchone()
+            db.execute("delete from texts where document=1")
+        self.assertIn(lost, self.lore("fsck", code=1))
+        found = self.json("fsck", "--repair", code=3)
+        self.assertEqual([f["subjects"] for f in found["findings"] if f["loss"]], [[lost]])
+        self.lore("ingest", str(self.docs))
+        self.assertEqual((self.json("fsck")["documents"], self.json("query", "When does the gate open?")["refused"]), (2, False))
 
     def test_doctor(self):
         self.assertIn("WARN  data", self.lore("doctor"))
