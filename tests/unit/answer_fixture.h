@@ -12,14 +12,13 @@ CHECK_UNUSED static void put_text(bench *b, const char *collection, const char *
 {
     lore_error err = {0};
     lore_arena arena;
-    lore_str made;
-    char outcome = 0;
+    lore_ingest_result result;
     lore_raw_document raw = {.id = lore_str_from(id), .media = media, .bytes = lore_str_from(text)};
     const lore_ingest_one_options where = {.collection = lore_str_from(collection)};
     lore_arena_init(&arena, 0);
-    CHECK_OK(lore_ingest_one(b->writer, b->embedder, &b->config, &where, &raw, &arena, &outcome,
-                             &made, &err),
-             &err);
+    CHECK_OK(
+        lore_ingest_one(b->writer, b->embedder, &b->config, &where, &raw, &arena, &result, &err),
+        &err);
     lore_arena_destroy(&arena);
 }
 
