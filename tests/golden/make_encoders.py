@@ -206,7 +206,8 @@ def make_encoder(name):
     model, tokenizer, dtype, more = ENCODERS[name]
     folder = write_model(name, model(), tokenizer(), dtype, more.get("prefix", ""), more.get("seed"))
     write_companions(folder, more)
-    with tempfile.TemporaryDirectory() as made:
+    with tempfile.TemporaryDirectory() as temporary:
+        made = os.path.join(temporary, name)
         weights.make(folder, made)
         encoder = SentenceTransformer(made, device="cpu", truncate_dim=more.get("sentence", {}).get("truncate_dim"),
                                       model_kwargs={"dtype": torch.float32, "attn_implementation": "eager"})
@@ -222,7 +223,8 @@ def make_reranker(name):
     t = tokenizer()
     t.model_max_length = 40  # where the model's own limit is read from
     folder = write_model(name, model(), t, dtype)
-    with tempfile.TemporaryDirectory() as made:
+    with tempfile.TemporaryDirectory() as temporary:
+        made = os.path.join(temporary, name)
         weights.make(folder, made)
         ranker = CrossEncoder(made, device="cpu", model_kwargs={"dtype": torch.float32, "attn_implementation": "eager"})
     queries = [TEXTS[0], TEXTS[5] * 2, ""]  # the second is cut, too

@@ -3,9 +3,10 @@
 
     python3 weights.py FOLDER        (the build does so, for build/tests/families)
 
-FOLDER becomes a copy of families/ in which tensors.json has become model.safetensors, or the files that
-model.safetensors.index.json names. Standard library only, and the same bytes everywhere: values come from
-SHAKE-128 of the seed and the tensor's name, by additions, multiplications and roots of doubles alone.
+FOLDER, which is not there yet, becomes a copy of families/ in which tensors.json has become
+model.safetensors, or the files that model.safetensors.index.json names. Standard library only, and the same
+bytes everywhere: values come from SHAKE-128 of the seed and the tensor's name, by additions, multiplications
+and roots of doubles alone.
 
 tensors.json is {"seed": TEXT, "tensors": [[NAME, TYPE, SHAPE, HOW, PARAMETERS ...], ...]}. A name with {0..2}
 stands for three tensors. HOW:
@@ -120,7 +121,6 @@ def write(path, tensors):
 
 def make(source, target):
     """target becomes source with weights instead of descriptions."""
-    shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(source, target, ignore=shutil.ignore_patterns(DESCRIPTION))
     for path in glob.glob(os.path.join(source, "**", DESCRIPTION), recursive=True):
         tensors = tensors_of(path)
