@@ -90,7 +90,7 @@ void lore_cli_catch_signals(void);
 bool lore_cli_is_interrupted(void);
 
 /* "http://..." of the process that serves the folder, empty when none does. In the arena. */
-lore_str lore_cli_server(lore_cli *cli);
+lore_str lore_cli_server(const lore_cli *cli, lore_arena *arena);
 
 /* ---- terminals ---- */
 int32_t lore_terminal_width(FILE *out); /* columns; 0: not a terminal */

@@ -231,7 +231,7 @@ int lore_cmd_adapters_served(lore_cli *cli, int argc, char **argv)
     }
     change.name = is_list ? NULL : words.items[1];
     change.folder = is_add ? words.items[2] : NULL;
-    lore_str server = lore_cli_server(cli);
+    lore_str server = lore_cli_server(cli, &cli->arena);
     lore_status status =
         is_list ? run_list(cli, server, &err) : run_change(cli, server, &change, &err);
     return status == LORE_OK ? LORE_EXIT_DONE : lore_cli_fail(cli, &err);

@@ -307,7 +307,7 @@ static void check_data(doctor *d)
         documents += list[i].documents;
         chunks += list[i].chunks;
     }
-    lore_str server = lore_cli_server(cli);
+    lore_str server = lore_cli_server(cli, &cli->arena);
     if (status == LORE_OK) {
         report(d, VERDICT_OK, "data",
                "%s: %d collections, %" PRId64 " documents, %" PRId64 " chunks%s" LORE_STR_FMT,

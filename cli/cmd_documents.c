@@ -253,7 +253,7 @@ static lore_status change_here(const lore_cli *cli, change *what, lore_error *er
 
 static lore_status make_change(lore_cli *cli, change *what, lore_error *err)
 {
-    lore_str server = lore_cli_server(cli);
+    lore_str server = lore_cli_server(cli, &cli->arena);
     return server.len > 0 ? change_through_server(cli, server, what, err)
                           : change_here(cli, what, err);
 }

@@ -173,7 +173,7 @@ static lore_status read_topics(eval_run *run, lore_error *err)
 
 static lore_status open_app(eval_run *run, lore_error *err)
 {
-    run->server = lore_cli_server(run->cli);
+    run->server = lore_cli_server(run->cli, &run->cli->arena);
     lore_app_needs needs = {.embedder = true, .reranker = true, .index = true};
     needs.index_writer = run->is_fitting && run->server.len == 0;
     needs.engine = run->qa != NULL && (run->mode == NULL || strcmp(run->mode, "answer") == 0);

@@ -1,7 +1,9 @@
 /* lore ingest: documents into a collection.
  *
  * Progress goes to standard error and only to a terminal; each document that fails is named there
- * with its reason. What was committed stays, whatever ends the run. Where a server holds the data
+ * with its reason. What was committed stays, whatever ends the run. With --watch runs follow one
+ * another, each over what has changed; each decides anew whom to hand the documents to, so that a
+ * server may come and go meanwhile. Where a server holds the data
  * folder the same walk hands the documents to it (handover.c). */
 #include "base/clock.h"
 #include "base/json.h"
@@ -18,7 +20,10 @@ typedef struct ingest_run {
     lore_cli *cli;
     const char *collection;
     lore_flag_list metadata;
-    bool is_dry, is_pruning;
+    bool is_dry, is_pruning, is_watching;
+    lore_arena arena;         /* of one round */
+    const char *const *roots; /* changed paths, whose documents may be gone */
+    int32_t root_count;
     lore_ingest_counts counts;
     int64_t passed_over;
     lore_str server;   /* empty: direct */
@@ -283,6 +288,8 @@ static lore_status run_ingest(ingest_run *run, const lore_source_options *source
     const lore_ingest_options options = {.collection = lore_str_from(run->collection),
                                          .is_dry = run->is_dry,
                                          .is_pruning = run->is_pruning,
+                                         .roots = run->roots,
+                                         .root_count = run->root_count,
                                          .self = run,
                                          .progress = draw_progress,
                                          .settled = settle,
@@ -292,7 +299,7 @@ static lore_status run_ingest(ingest_run *run, const lore_source_options *source
         return status;
     }
     run->started_ns = lore_clock_ns();
-    run->server = run->is_dry ? LORE_STR("") : lore_cli_server(run->cli);
+    run->server = run->is_dry ? LORE_STR("") : lore_cli_server(run->cli, &run->arena);
     if (run->is_dry) {
         status = run_dry(run, source, source_options, &options, err);
     } else if (run->server.len > 0) {
@@ -325,6 +332,86 @@ static int finish_ingest(ingest_run *run, lore_status status, const lore_error *
                                     : LORE_EXIT_DONE;
 }
 
+/* ---- watching ---- */
+
+/* The next round: what has changed, or where that cannot be told everything. */
+static lore_status run_round(ingest_run *run, const lore_source_options *all,
+                             const lore_folder_changes *changes, lore_error *err)
+{
+    lore_source_options some = *all;
+    if (!changes->is_everything) {
+        some.paths = changes->paths;
+        some.path_count = changes->count;
+        some.are_found = true;
+        run->roots = changes->paths;
+        run->root_count = changes->count;
+    }
+    lore_buf_reset(&run->failures);
+    lore_status status = run_ingest(run, &some, err);
+    run->roots = NULL;
+    run->root_count = 0;
+    return status;
+}
+
+/* A round that found nothing to do says nothing. */
+static void tell_round(ingest_run *run)
+{
+    const lore_ingest_counts *counts = &run->counts;
+    if (counts->added + counts->replaced + counts->deleted + counts->failed > 0) {
+        (void)print_summary(run, (double)(lore_clock_ns() - run->started_ns) / 1e9);
+        fflush(stdout);
+    }
+}
+
+/* Rounds until interrupted. One that fails (a full disk, a server that is stopping, a folder that
+ * somebody else writes to) is told and tried again with everything. */
+static lore_status watch_rounds(ingest_run *run, const lore_source_options *all,
+                                lore_folder_watch *watch, lore_error *err)
+{
+    const lore_interrupt interrupt = {is_cancelled, NULL};
+    for (;;) {
+        lore_folder_changes changes;
+        lore_arena_reset(&run->arena);
+        lore_status status = lore_folder_watch_next(watch, &interrupt, &run->arena, &changes, err);
+        if (status != LORE_OK) {
+            return status;
+        }
+        status = run_round(run, all, &changes, err);
+        if (status == LORE_OK) {
+            tell_round(run);
+        } else if (lore_cli_is_interrupted()) {
+            return status;
+        } else {
+            fprintf(stderr, "lore: %s; to be tried again\n", err->message);
+            lore_folder_watch_again(watch);
+        }
+    }
+}
+
+/* The first run is like any other; then rounds. Being interrupted between two of them is how it
+ * ends. */
+static int watch_and_ingest(ingest_run *run, const lore_source_options *all)
+{
+    lore_error err = {0};
+    lore_folder_watch *watch = NULL;
+    lore_status status = lore_folder_watch_open(all, &run->cli->config.limits, &watch, &err);
+    if (status != LORE_OK) {
+        return status == LORE_ERR_INVALID ? lore_cli_misuse(run->cli, "%s", err.message)
+                                          : lore_cli_fail(run->cli, &err);
+    }
+    status = run_ingest(run, all, &err);
+    int code = finish_ingest(run, status, &err);
+    fflush(stdout);
+    if (status == LORE_OK) {
+        fprintf(stderr, "lore: watching; interrupt to stop\n");
+        status = watch_rounds(run, all, watch, &err);
+        bool is_stopped = status == LORE_ERR_CANCELLED && lore_cli_is_interrupted();
+        code = is_stopped ? LORE_EXIT_DONE : lore_cli_fail(run->cli, &err);
+    }
+    lore_folder_watch_close(watch);
+    return code;
+}
+
 int lore_cmd_ingest(lore_cli *cli, int argc, char **argv)
 {
     lore_error err = {0};
@@ -339,6 +426,8 @@ int lore_cmd_ingest(lore_cli *cli, int argc, char **argv)
          "delete documents that are gone from the folders given", 0, 0},
         {"dry-run", 0, LORE_FLAG_SWITCH, &run.is_dry, NULL,
          "say what a run would do, write nothing", 0, 0},
+        {"watch", 0, LORE_FLAG_SWITCH, &run.is_watching, NULL,
+         "go on, and take what changes in the files and folders given", 0, 0},
     };
     int code = lore_cli_parse(cli, flags, sizeof flags / sizeof flags[0], argc, argv, &paths);
     if (code != LORE_EXIT_CONTINUE) {
@@ -347,7 +436,11 @@ int lore_cmd_ingest(lore_cli *cli, int argc, char **argv)
     if (paths.count == 0) {
         return lore_cli_misuse(cli, "a file, a folder or - is needed");
     }
+    if (run.is_watching && run.is_dry) {
+        return lore_cli_misuse(cli, "--watch and --dry-run exclude each other");
+    }
     lore_buf metadata;
+    lore_arena_init(&run.arena, 0);
     lore_buf_init(&metadata, 0);
     lore_buf_init(&run.failures, 0);
     lore_buf_init(&run.plan, 0);
@@ -357,15 +450,21 @@ int lore_cmd_ingest(lore_cli *cli, int argc, char **argv)
         lore_source_options source_options = {.paths = paths.items,
                                               .path_count = paths.count,
                                               .stdin_fd = STDIN_FILENO,
+                                              .data = cli->config.data,
                                               .metadata = lore_buf_str(&metadata)};
         lore_cli_catch_signals();
-        status = run_ingest(&run, &source_options, &err);
-        code = finish_ingest(&run, status, &err);
+        if (run.is_watching) {
+            code = watch_and_ingest(&run, &source_options);
+        } else {
+            status = run_ingest(&run, &source_options, &err);
+            code = finish_ingest(&run, status, &err);
+        }
     } else {
         code = lore_cli_misuse(cli, "%s", err.message);
     }
     lore_buf_destroy(&run.plan);
     lore_buf_destroy(&run.failures);
     lore_buf_destroy(&metadata);
+    lore_arena_destroy(&run.arena);
     return code;
 }

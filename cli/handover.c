@@ -17,10 +17,10 @@
  */
 enum { ARGUMENTS_MAX = 4096 };
 
-typedef struct source_list {
+typedef struct name_list {
     lore_str *items; /* each owns its bytes */
     size_t count, cap;
-} source_list;
+} name_list;
 
 typedef struct handover {
     lore_client *client;
@@ -30,8 +30,8 @@ typedef struct handover {
     lore_buf path;    /* "/collections/NAME/documents" */
     lore_buf address; /* the same with arguments */
     lore_buf body, reply;
-    source_list seen; /* for pruning; sorted once the walk is over */
-    source_list kept; /* what could not be read says nothing about what lies under it */
+    name_list seen; /* ids, for pruning; sorted once the walk is over */
+    name_list kept; /* sources: what could not be read says nothing about what lies under it */
 } handover;
 
 /* ---- what goes out ---- */
@@ -147,12 +147,36 @@ static void tell(const handover *h, const lore_ingest_event *event)
     }
 }
 
+static lore_status remember(name_list *list, lore_str source, lore_error *err)
+{
+    if (list->count == list->cap) {
+        size_t cap = list->cap == 0 ? 1024 : 2 * list->cap;
+        lore_str *grown = lore_realloc(list->items, cap * sizeof *grown);
+        if (grown == NULL) {
+            return lore_fail(err, LORE_ERR_NOMEM, "no memory for a list of names");
+        }
+        list->items = grown;
+        list->cap = cap;
+    }
+    char *copy = lore_alloc(source.len + 1); /* a document of standard input has none */
+    if (copy == NULL) {
+        return lore_fail(err, LORE_ERR_NOMEM, "no memory for a list of names");
+    }
+    memcpy(copy, source.len > 0 ? source.ptr : "", source.len);
+    list->items[list->count++] = (lore_str){copy, source.len};
+    return LORE_OK;
+}
+
 static lore_status count_reply(handover *h, lore_str source, lore_error *err)
 {
     lore_json *root = NULL;
     lore_status status = lore_json_parse(lore_buf_str(&h->reply), 8, &root, err);
     if (status != LORE_OK) {
         return lore_error_prefix(err, "the server's reply");
+    }
+    lore_str id = lore_json_str(lore_json_get(root, "id"));
+    if (h->options->is_pruning) {
+        status = remember(&h->seen, id, err);
     }
     lore_str outcome = lore_json_str(lore_json_get(root, "status"));
     bool is_added = lore_str_equal(outcome, LORE_STR("added"));
@@ -164,7 +188,7 @@ static lore_status count_reply(handover *h, lore_str source, lore_error *err)
         .fate = is_added      ? LORE_FATE_ADDED
                 : is_replaced ? LORE_FATE_REPLACED
                               : LORE_FATE_UNCHANGED,
-        .id = lore_json_str(lore_json_get(root, "id")),
+        .id = id,
         .source = source,
     };
     if (is_added || is_replaced) {
@@ -175,30 +199,10 @@ static lore_status count_reply(handover *h, lore_str source, lore_error *err)
     }
     tell(h, &event);
     lore_json_free(root);
-    return LORE_OK;
+    return status;
 }
 
-static lore_status remember(source_list *list, lore_str source, lore_error *err)
-{
-    if (list->count == list->cap) {
-        size_t cap = list->cap == 0 ? 1024 : 2 * list->cap;
-        lore_str *grown = lore_realloc(list->items, cap * sizeof *grown);
-        if (grown == NULL) {
-            return lore_fail(err, LORE_ERR_NOMEM, "no memory for the list of sources");
-        }
-        list->items = grown;
-        list->cap = cap;
-    }
-    char *copy = lore_alloc(source.len + 1); /* a document of standard input has none */
-    if (copy == NULL) {
-        return lore_fail(err, LORE_ERR_NOMEM, "no memory for the list of sources");
-    }
-    memcpy(copy, source.len > 0 ? source.ptr : "", source.len);
-    list->items[list->count++] = (lore_str){copy, source.len};
-    return LORE_OK;
-}
-
-static void forget_all(source_list *list)
+static void forget_all(name_list *list)
 {
     for (size_t i = 0; i < list->count; i++) {
         lore_free((void *)(uintptr_t)list->items[i].ptr);
@@ -251,7 +255,7 @@ static lore_status hand_over(handover *h, const lore_raw_document *raw, lore_err
 
 /* ---- pruning ---- */
 
-static int compare_sources(const void *a, const void *b)
+static int compare_names(const void *a, const void *b)
 {
     return lore_str_compare(*(const lore_str *)a, *(const lore_str *)b);
 }
@@ -276,9 +280,9 @@ static lore_status delete_document(handover *h, lore_str id, lore_str source, lo
     return status;
 }
 
-static bool is_gone(const handover *h, lore_str source)
+static bool is_gone(const handover *h, lore_str id, lore_str source)
 {
-    return bsearch(&source, h->seen.items, h->seen.count, sizeof *h->seen.items, compare_sources) ==
+    return bsearch(&id, h->seen.items, h->seen.count, sizeof *h->seen.items, compare_names) ==
                NULL &&
            !lore_source_is_below(source, h->kept.items, h->kept.count);
 }
@@ -310,9 +314,10 @@ static lore_status prune_page(handover *h, lore_str prefix, bool is_root, lore_b
     lore_buf_append(cursor, lore_json_str(lore_json_get(root, "next_cursor")));
     const lore_json *item = lore_json_first(lore_json_get(root, "documents"));
     for (; status == LORE_OK && item != NULL; item = lore_json_next(item)) {
+        lore_str id = lore_json_str(lore_json_get(item, "id"));
         lore_str source = lore_json_str(lore_json_get(item, "source"));
-        if ((!is_root || lore_source_is_below(source, &prefix, 1)) && is_gone(h, source)) {
-            status = delete_document(h, lore_json_str(lore_json_get(item, "id")), source, err);
+        if ((!is_root || lore_source_is_below(source, &prefix, 1)) && is_gone(h, id, source)) {
+            status = delete_document(h, id, source, err);
         }
     }
     lore_json_free(root);
@@ -355,7 +360,7 @@ static lore_status prune(handover *h, const lore_source_options *source_options,
     const lore_ingest_options *options = h->options;
     lore_status status = LORE_OK;
     if (h->seen.count > 0) {
-        qsort(h->seen.items, h->seen.count, sizeof *h->seen.items, compare_sources);
+        qsort(h->seen.items, h->seen.count, sizeof *h->seen.items, compare_names);
     }
     for (int32_t i = 0; status == LORE_OK && i < source_options->path_count; i++) {
         if (lore_file_is_dir(source_options->paths[i])) {
@@ -385,10 +390,6 @@ static lore_status walk(handover *h, lore_arena *arena, lore_error *err)
         }
         h->counts->seen++;
         lore_error reason = *err;
-        lore_status kept = h->options->is_pruning ? remember(&h->seen, raw.source, err) : LORE_OK;
-        if (kept != LORE_OK) {
-            return kept;
-        }
         status = status == LORE_OK ? hand_over(h, &raw, err)
                                    : report_failure(h, raw.source, &reason, err);
         if (status != LORE_OK) {

@@ -16,8 +16,8 @@
 const lore_command lore_commands[] = {
     {"ingest", "[flags] PATH...", "read documents into a collection",
      "PATH is a file, a folder, or - for JSONL on standard input. Documents that have not changed\n"
-     "are skipped; --dry-run lists what would be done with the others. Where `lore serve` holds\n"
-     "the data folder, the documents are handed to it.\n",
+     "are skipped; --dry-run lists what would be done with the others, --watch goes on with what\n"
+     "changes. Where `lore serve` holds the data folder, the documents are handed to it.\n",
      lore_cmd_ingest},
     {"query", "[flags] QUESTION", "answer one question, with citations", "", lore_cmd_query},
     {"chat", "[flags]", "ask and ask on",
@@ -336,7 +336,7 @@ int lore_cli_parse(lore_cli *cli, const lore_flag *flags, int32_t flag_count, in
     return LORE_EXIT_CONTINUE;
 }
 
-lore_str lore_cli_server(lore_cli *cli)
+lore_str lore_cli_server(const lore_cli *cli, lore_arena *arena)
 {
     lore_buf holder;
     lore_error err;
@@ -345,7 +345,7 @@ lore_str lore_cli_server(lore_cli *cli)
     if (lore_index_holder(cli->config.data, &holder, &err) == LORE_OK) {
         lore_str text = lore_str_trim(lore_buf_str(&holder));
         if (lore_str_starts(text, LORE_STR("http://"))) {
-            address = lore_str_copy(&cli->arena, text);
+            address = lore_str_copy(arena, text);
         }
     }
     lore_buf_destroy(&holder);

@@ -7,6 +7,7 @@
 
 #include "ingest/chunk.h"
 #include "ingest/clean.h"
+#include "ingest/folder_watch.h"
 #include "ingest/pipeline.h"
 #include "ingest/source.h"
 #include "models/sentence.h"

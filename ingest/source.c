@@ -228,7 +228,10 @@ lore_status lore_source_open(const lore_source_options *options, const lore_limi
     }
     opened->limits = *limits;
     opened->stdin_fd = options->stdin_fd;
-    opened->walk = (lore_walk){.limits = &opened->limits, .arena = &opened->arena};
+    opened->walk = (lore_walk){.limits = &opened->limits,
+                               .arena = &opened->arena,
+                               .are_found = options->are_found,
+                               .data = options->data};
     lore_arena_init(&opened->arena, 0);
     lore_lines_init(&opened->lines, &opened->limits, (lore_interrupt){is_cancelled, opened});
     lore_buf_init(&opened->scratch, 0);

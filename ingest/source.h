@@ -15,7 +15,10 @@ typedef struct lore_source lore_source;
 typedef struct lore_source_options {
     const char *const *paths; /* files, folders, "-" (JSONL on standard input) */
     int32_t path_count;
-    int stdin_fd;      /* where "-" reads; 0 */
+    int stdin_fd;     /* where "-" reads; 0 */
+    bool are_found;   /* the paths were found in folders: what is gone, hidden or of unknown type is
+                         passed over */
+    const char *data; /* the data folder, passed over where it lies in another; NULL: none */
     lore_str metadata; /* JSON object merged into each document's, whose own members win; "" none */
 } lore_source_options;
 

@@ -5,6 +5,8 @@
 
 #include "ingest/container_int.h"
 
+#include <sys/stat.h>
+
 /* ---- walk.c ---- */
 
 typedef struct lore_entry {
@@ -21,6 +23,8 @@ typedef struct lore_walk {
     size_t count, room;
     int64_t seen_names;  /* in folders, against limits.folder_entries_max */
     int64_t passed_over; /* nothing that can be read */
+    bool are_found;      /* as in lore_source_options */
+    const char *data;    /* likewise */
 } lore_walk;
 
 /* A file, all files of a folder, or "-". What cannot be read is an entry with its failure.
@@ -30,6 +34,10 @@ void lore_walk_destroy(lore_walk *walk);
 /* May a file of this name in a folder be a document? It has a name that tells, or no extension, so
  * that only the content can. */
 bool lore_walk_takes(lore_str name);
+
+/* Is it the folder that the documents are written to? Its lock would be a text. data may be NULL.
+ */
+bool lore_is_data_folder(const char *data, const struct stat *info);
 
 /* ---- lines.c ---- */
 

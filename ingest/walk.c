@@ -68,6 +68,13 @@ static bool is_packed_file(const char *path)
 
 static lore_status walk_folder(lore_walk *walk, const char *path, int32_t depth, lore_error *err);
 
+bool lore_is_data_folder(const char *data, const struct stat *info)
+{
+    struct stat known;
+    return data != NULL && stat(data, &known) == 0 && known.st_dev == info->st_dev &&
+           known.st_ino == info->st_ino;
+}
+
 static lore_status add_found(lore_walk *walk, const char *path, lore_str name, int32_t depth,
                              lore_error *err)
 {
@@ -77,6 +84,10 @@ static lore_status add_found(lore_walk *walk, const char *path, lore_str name, i
         return LORE_OK;
     }
     if (S_ISDIR(info.st_mode)) {
+        if (lore_is_data_folder(walk->data, &info)) {
+            walk->passed_over++;
+            return LORE_OK;
+        }
         return walk_folder(walk, path, depth + 1, err);
     }
     /* A link to a folder could lead out of the tree or round in circles; its files are walked where
@@ -138,6 +149,10 @@ lore_status lore_walk_add(lore_walk *walk, const char *given, lore_error *err)
     }
     struct stat info;
     lore_error failure;
+    if (walk->are_found) {
+        const char *slash = strrchr(path, '/');
+        return add_found(walk, path, lore_str_from(slash == NULL ? path : slash + 1), 0, err);
+    }
     if (strcmp(path, "-") == 0) {
         return add_entry(walk, path, true, NULL, err);
     }

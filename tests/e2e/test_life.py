@@ -3,11 +3,45 @@
 Standard library only."""
 import json
 import pathlib
+import select
+import shutil
+import signal
 import subprocess
 import tempfile
+import time
 import unittest
 
 from served import Served, binary, run
+
+
+class Watching:
+    """with Watching(data, docs, "--prune") as w: ... w.round(): the JSON object of the next round"""
+
+    def __init__(self, data, docs, *flags):
+        self.process = subprocess.Popen([binary(), "--data", data, "--json", "ingest", "--watch", *flags, str(docs)],
+                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def __enter__(self):
+        self.first = self.round()
+        return self
+
+    def round(self, timeout=20):
+        ready = select.select([self.process.stdout], [], [], timeout)[0]
+        assert ready, "no round came"
+        line = self.process.stdout.readline()
+        assert line, self.process.stderr.read()
+        return json.loads(line)
+
+    def stop(self):
+        """Exit code and what was said on standard error."""
+        self.process.send_signal(signal.SIGINT)
+        said = self.process.communicate(timeout=20)[1].decode()
+        return self.process.returncode, said
+
+    def __exit__(self, *exc):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate()
 
 
 class LifeTest(unittest.TestCase):
@@ -90,6 +124,104 @@ class LifeTest(unittest.TestCase):
             found.append((server.request("PUT", "/collections/default/documents/note", {"text": "One."})[1]["version"],) * 2)
         self.assertEqual(found, [(1, 1), (2, 2), (2, 2), (3, 3), (1, 1)])
         self.assertEqual(self.json("documents", "list")["documents"][0]["version"], 1)
+
+    def sources(self):
+        found = self.json("documents", "list")["documents"]
+        return sorted(str(pathlib.Path(item["source"]).relative_to(self.docs)) for item in found)
+
+    def sum_rounds(self, watching, wanted):
+        """Rounds until their counts add up: how changes fall into rounds is a matter of time."""
+        total = [0] * 5
+        while tuple(total) != wanted:
+            total = [a + b for a, b in zip(total, self.counts(watching.round()))]
+            self.assertTrue(all(a <= b for a, b in zip(total, wanted)), (total, wanted))
+
+    def watch_growth(self, watching):
+        # A folder with files in it, at once; a file in a folder made a moment ago; a hidden file, a file of no known kind.
+        (self.docs / "new/deeper").mkdir(parents=True)
+        self.write("new/deeper/owl.md", "# Owls\n\nThe owl hunts at night.\n")
+        self.write("new/.hidden.md", "# No\n\nNothing.\n")
+        self.write("new/photo.jpg", "no picture")
+        self.sum_rounds(watching, (1, 0, 0, 0, 0))
+        self.write("new/deeper/eagle.md", "# Eagles\n\nThe eagle circles.\n")
+        self.write("heron.md", "# Herons\n\nThe heron eats fish at noon.\n")
+        self.sum_rounds(watching, (1, 1, 0, 0, 0))
+
+    def watch_moves(self, watching):
+        # A file is moved, a folder is moved, and what is in it is changed under its new name.
+        (self.docs / "heron.md").rename(self.docs / "grey heron.md")
+        self.sum_rounds(watching, (1, 0, 0, 1, 0))
+        (self.docs / "new").rename(self.docs / "old")
+        self.sum_rounds(watching, (2, 0, 0, 2, 0))
+        self.write("old/deeper/owl.md", "# Owls\n\nThe owl sleeps at noon.\n")
+        self.sum_rounds(watching, (0, 1, 0, 0, 0))
+        # Lines of a file go, as an editor saves it: written beside and renamed over it.
+        self.write("lines.jsonl", '{"id": "1", "text": "One."}\n{"id": "2", "text": "Two."}\n')
+        self.sum_rounds(watching, (2, 0, 0, 0, 0))
+        self.write(".lines", '{"id": "2", "text": "Two."}\n')
+        (self.docs / ".lines").rename(self.docs / "lines.jsonl")
+        self.sum_rounds(watching, (0, 1, 0, 1, 0))
+        self.write("bad.md", "\x01\x02\x03\x04\x05\x06\x07\x08\x0e\x0f")
+        self.sum_rounds(watching, (0, 0, 0, 0, 1))
+        shutil.rmtree(self.docs / "old")
+        (self.docs / "deep/crane.md").unlink()
+        self.sum_rounds(watching, (0, 0, 0, 3, 0))
+        self.assertEqual(self.sources(), ["grey heron.md", "lines.jsonl#1", "\u82cd\u9e6d.md"])
+
+    def test_watch(self):
+        with Watching(self.data, self.docs, "--prune") as watching:
+            self.assertEqual(self.counts(watching.first), (3, 0, 0, 0, 0))
+            self.watch_growth(watching)
+            self.watch_moves(watching)
+            # The folder itself goes: nothing is taken for deleted. It comes back: all is looked at again.
+            self.docs.rename(self.folder / "away")
+            self.assertEqual(self.counts(watching.round()), (0, 0, 0, 0, 1))
+            (self.folder / "away").rename(self.docs)
+            (self.docs / "bad.md").unlink()
+            self.write("wren.md", "# Wrens\n\nThe wren is small.\n")
+            self.sum_rounds(watching, (1, 0, 3, 0, 0))
+            code, said = watching.stop()
+            self.assertEqual((code, "tried again" in said), (0, False), said)
+
+    def test_watch_beside_a_server(self):
+        """Served from the first round on; then nobody serves; then a server comes while watching."""
+        with Served(data=self.data) as server:
+            with Watching(self.data, self.docs, "--prune") as watching:
+                self.assertTrue(watching.first["server"])
+                self.watch_growth(watching)
+                self.write("lines.jsonl", '{"id": "1", "text": "One."}\n{"id": "2", "text": "Two."}\n')
+                self.sum_rounds(watching, (2, 0, 0, 0, 0))
+                self.write("lines.jsonl", '{"id": "2", "text": "Two."}\n')
+                shutil.rmtree(self.docs / "new")
+                self.sum_rounds(watching, (0, 1, 0, 3, 0))
+                found = server.post("/query", {"question": "\u82cd\u9e6d\u5403\u4ec0\u4e48", "mode": "context"})["passages"]
+                self.assertIn("\u9752\u86d9", found[0]["text"])
+                self.assertEqual(watching.stop()[0], 0)
+        with Watching(self.data, self.docs) as watching:
+            self.assertFalse(watching.first["server"])
+            with Served(data=self.data):
+                self.write("tern.md", "# Terns\n\nThe tern flies far.\n")
+                found = watching.round()
+                self.assertEqual((found["added"], bool(found["server"])), (1, True))
+                (self.docs / "tern.md").unlink()  # without --prune its document stays
+                self.write("wren.md", "# Wrens\n\nThe wren is small.\n")
+                self.assertEqual(self.counts(watching.round())[:4], (1, 0, 0, 0))
+
+    def test_watch_refuses(self):
+        for args, code in ((["-"], 2), (["--dry-run", str(self.docs)], 2), ([str(self.folder / "none")], 1)):
+            done = run("--data", self.data, "ingest", "--watch", *args, check=False)
+            self.assertEqual(done.returncode, code, done.stderr)
+
+    def test_watch_of_the_folder_that_holds_the_data(self):
+        """What a run writes is no change."""
+        with Watching(str(self.docs / "data"), self.docs) as watching:
+            self.assertEqual(self.counts(watching.first), (3, 0, 0, 0, 0))
+            time.sleep(1.5)
+            self.write("tern.md", "# Terns\n\nThe tern flies far.\n")
+            found = watching.round()
+            self.assertEqual((found["added"], found["seen"]), (1, 1))
+            time.sleep(1.5)
+            self.assertFalse(select.select([watching.process.stdout], [], [], 0)[0])
 
     def test_unchanged_writes_nothing(self):
         for i in range(300):
