@@ -125,6 +125,9 @@ enum { PATH_CAP = 1024 };
     TEXT(listen, "127.0.0.1:8080", NULL, "address and port of the HTTP service")                   \
     TEXT(log_level, "warn", "error|warn|info|debug", "least important events that are logged")     \
     INTEGER(threads, 0, 0, 1024, "threads that compute; 0: all cores this process may use")        \
+    TEXT(json_map, "none", NULL,                                                                   \
+         "parts of documents in JSON of others, FIELD=PATH with commas between them; fields are "  \
+         "id, title, text, markdown, html, url, date, metadata and items (the array)")             \
     INTEGER(chunk_tokens, 200, 16, 8192, "tokens that a chunk of a document aims at")              \
     INTEGER(chunk_overlap_sentences, 1, 0, 16, "sentences that a chunk shares with the last one")  \
     INTEGER(commit_documents, 32, 1, 65536, "documents written in one transaction at most")        \

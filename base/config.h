@@ -95,6 +95,7 @@ typedef struct lore_config {
     char log_level[8];          /* warn */
     int64_t threads;            /* 0: all cores this process may use */
     /* ingest */
+    char json_map[1024];             /* "none", or parts of documents in JSON: ingest/source.h */
     int64_t chunk_tokens;            /* 200: target length of a chunk */
     int64_t chunk_overlap_sentences; /* 1 */
     int64_t commit_documents;        /* 32 documents in one transaction at most ... */

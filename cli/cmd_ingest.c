@@ -20,6 +20,7 @@ typedef struct ingest_run {
     lore_cli *cli;
     const char *collection;
     lore_flag_list metadata;
+    const char *json_map; /* NULL: as configured */
     bool is_dry, is_pruning, is_watching;
     lore_arena arena;         /* of one round */
     const char *const *roots; /* changed paths, whose documents may be gone */
@@ -422,6 +423,8 @@ int lore_cmd_ingest(lore_cli *cli, int argc, char **argv)
          0},
         {"meta", 0, LORE_FLAG_LIST, &run.metadata, "KEY=VALUE",
          "metadata of every document; may be repeated", 0, 0},
+        {"map", 0, LORE_FLAG_TEXT, &run.json_map, "FIELD=PATH",
+         "parts of documents in JSON of others: text=body,title=meta.name ...", 0, 0},
         {"prune", 0, LORE_FLAG_SWITCH, &run.is_pruning, NULL,
          "delete documents that are gone from the folders given", 0, 0},
         {"dry-run", 0, LORE_FLAG_SWITCH, &run.is_dry, NULL,
@@ -447,11 +450,13 @@ int lore_cmd_ingest(lore_cli *cli, int argc, char **argv)
     run.is_terminal = isatty(STDERR_FILENO) != 0;
     lore_status status = make_metadata(&run, &metadata, &err);
     if (status == LORE_OK) {
-        lore_source_options source_options = {.paths = paths.items,
-                                              .path_count = paths.count,
-                                              .stdin_fd = STDIN_FILENO,
-                                              .data = cli->config.data,
-                                              .metadata = lore_buf_str(&metadata)};
+        lore_source_options source_options = {
+            .paths = paths.items,
+            .path_count = paths.count,
+            .stdin_fd = STDIN_FILENO,
+            .data = cli->config.data,
+            .json_map = lore_str_from(run.json_map != NULL ? run.json_map : cli->config.json_map),
+            .metadata = lore_buf_str(&metadata)};
         lore_cli_catch_signals();
         if (run.is_watching) {
             code = watch_and_ingest(&run, &source_options);

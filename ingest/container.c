@@ -13,7 +13,9 @@ struct lore_container {
     lore_str name, bytes;
     const lore_limits *limits;
     lore_archive *archive;
-    lore_json *root; /* of JSON */
+    lore_json *root;        /* of JSON */
+    const lore_json *items; /* the array of documents in it; NULL: it is one itself */
+    const lore_json_map *map;
     const lore_json *item;
     lore_arena arena; /* the message */
     lore_mail mail;
@@ -235,18 +237,12 @@ static lore_status next_in_json(lore_container *c, lore_arena *arena, lore_raw_d
     if (*done) {
         return LORE_OK;
     }
-    lore_buf text;
-    lore_buf_init(&text, 0);
     c->number++;
-    lore_status status = lore_json_print(c->item, &text, err);
-    c->item = c->item == c->root ? NULL : lore_json_next(c->item);
-    if (status == LORE_OK) {
-        status = lore_raw_from_json(lore_buf_str(&text), c->limits, arena, raw, err);
-    }
-    lore_buf_destroy(&text);
+    lore_status status = lore_raw_from_node(c->item, c->map, c->limits, arena, raw, err);
+    c->item = c->items == NULL ? NULL : lore_json_next(c->item);
     raw->source = c->name;
     lore_error unused;
-    if (lore_json_is_array(c->root)) {
+    if (c->items != NULL) {
         lore_status named =
             name_member(c, (lore_str){"", 0}, arena, raw, status == LORE_OK ? err : &unused);
         status = status == LORE_OK ? named : status;
@@ -263,11 +259,33 @@ static bool has_documents(const lore_json *root)
                                           lore_json_is_string(lore_json_get(first, "html")));
 }
 
+/* With a map every value is a document or an array of them, and its error is one of theirs. */
+static lore_status open_json(lore_container *c, lore_error *err)
+{
+    const lore_mapped_field *field =
+        c->map == NULL ? NULL : lore_json_map_field(c->map, LORE_JSON_ITEMS);
+    lore_status status =
+        lore_json_parse(c->bytes, (int32_t)c->limits->json_depth_max, &c->root, err);
+    if (status != LORE_OK) {
+        return status;
+    }
+    const lore_json *items = field == NULL ? c->root : lore_json_map_find(c->root, field);
+    bool is_array = items != NULL && lore_json_is_array(items);
+    if (field != NULL && !is_array) {
+        return lore_fail(err, LORE_ERR_INVALID, "%s (items) is no array", field->path);
+    }
+    if (c->map == NULL && !has_documents(c->root)) {
+        return lore_fail(err, LORE_ERR_UNSUPPORTED, "holds no documents");
+    }
+    c->items = is_array ? items : NULL;
+    c->item = is_array ? lore_json_first(items) : items;
+    return LORE_OK;
+}
+
 /* ---- all ---- */
 
 static lore_status open_kind(lore_container *c, uint64_t unpacked_max, lore_error *err)
 {
-    lore_status status = LORE_OK;
     switch (c->media) {
     case LORE_MEDIA_ARCHIVE:
         return lore_archive_open(c->bytes, unpacked_max, &c->archive, err);
@@ -276,20 +294,14 @@ static lore_status open_kind(lore_container *c, uint64_t unpacked_max, lore_erro
     case LORE_MEDIA_MBOX:
         return LORE_OK;
     default:
-        status = lore_json_parse(c->bytes, (int32_t)c->limits->json_depth_max, &c->root, err);
-        if (status == LORE_OK && !has_documents(c->root)) {
-            status = lore_fail(err, LORE_ERR_UNSUPPORTED, "holds no documents");
-        }
-        c->item = status != LORE_OK             ? NULL
-                  : lore_json_is_array(c->root) ? lore_json_first(c->root)
-                                                : c->root;
-        return status;
+        return open_json(c, err);
     }
 }
 
 lore_status lore_container_open(lore_media media, lore_str name, lore_str bytes,
                                 const lore_limits *limits, uint64_t unpacked_max,
-                                lore_container **container, lore_error *err)
+                                const lore_json_map *map, lore_container **container,
+                                lore_error *err)
 {
     lore_container *c = lore_alloc_zero(1, sizeof *c);
     if (c == NULL) {
@@ -300,6 +312,7 @@ lore_status lore_container_open(lore_media media, lore_str name, lore_str bytes,
     c->name = name;
     c->bytes = bytes;
     c->limits = limits;
+    c->map = map;
     lore_arena_init(&c->arena, lore_document_arena_cap(limits, bytes.len));
     lore_status status = open_kind(c, unpacked_max, err);
     if (status != LORE_OK) {
@@ -351,7 +364,8 @@ static void pop(lore_containers *open)
 }
 
 lore_status lore_containers_push(lore_containers *open, const lore_limits *limits,
-                                 const lore_raw_document *raw, lore_error *err)
+                                 const lore_json_map *map, const lore_raw_document *raw,
+                                 lore_error *err)
 {
     if (open->depth >= limits->archive_depth_max || open->depth == LORE_CONTAINERS_CAP) {
         return lore_fail(err, LORE_ERR_LIMIT,
@@ -363,7 +377,7 @@ lore_status lore_containers_push(lore_containers *open, const lore_limits *limit
     lore_str bytes = lore_str_copy(arena, raw->bytes);
     lore_status status =
         name.ptr != NULL && bytes.ptr != NULL
-            ? lore_container_open(raw->media, name, bytes, limits, open->unpacked_left,
+            ? lore_container_open(raw->media, name, bytes, limits, open->unpacked_left, map,
                                   &open->levels[open->depth].container, err)
             : lore_fail(err, LORE_ERR_NOMEM, "out of memory for '" LORE_STR_FMT "'",
                         LORE_STR_ARG(raw->source));

@@ -34,11 +34,12 @@ LORE_MUST_USE lore_status lore_mail_decode(const lore_mail_part *part, lore_aren
 
 typedef struct lore_container lore_container;
 
-/* name is the source of the container; it and bytes are borrowed. unpacked_max: what an archive may
- * unpack to. */
+/* name is the source of the container; it, bytes and map are borrowed. unpacked_max: what an
+ * archive may unpack to. map: of JSON, NULL as clients send documents. */
 LORE_MUST_USE lore_status lore_container_open(lore_media media, lore_str name, lore_str bytes,
                                               const lore_limits *limits, uint64_t unpacked_max,
-                                              lore_container **container, lore_error *err);
+                                              const lore_json_map *map, lore_container **container,
+                                              lore_error *err);
 /* The next member, in the arena; its source is "container#member". A member that cannot be read is
  * an error with raw->source set, and the next call goes on behind it. raw->media may be that of a
  * container. */
@@ -61,6 +62,7 @@ typedef struct lore_containers {
 /* Open what raw holds. LORE_ERR_LIMIT beyond limits.archive_depth_max; fails like
  * lore_container_open. */
 LORE_MUST_USE lore_status lore_containers_push(lore_containers *open, const lore_limits *limits,
+                                               const lore_json_map *map,
                                                const lore_raw_document *raw, lore_error *err);
 /* The next member of the innermost; *done: there is none, and it is closed. All are closed once
  * more was unpacked than may be. */

@@ -264,7 +264,49 @@ typedef struct lore_prune_options {
 LORE_MUST_USE lore_status lore_prune(lore_index *index, const lore_prune_options *options,
                                      int64_t *deleted, lore_error *err);
 
+/* ---- json_map.c: which members of an object are the parts of a document ---- */
+
+typedef enum lore_json_field {
+    LORE_JSON_ID,
+    LORE_JSON_TITLE,
+    LORE_JSON_TEXT,
+    LORE_JSON_MARKDOWN,
+    LORE_JSON_HTML,
+    LORE_JSON_URL,
+    LORE_JSON_DATE,     /* of the metadata */
+    LORE_JSON_METADATA, /* an object, or a value under its own name; may come more than once */
+    LORE_JSON_ITEMS,    /* of a whole file: the array of documents */
+    LORE_JSON_FIELDS
+} lore_json_field;
+
+typedef struct lore_mapped_field {
+    lore_json_field field;
+    const char *path;   /* "meta.name" */
+    const char **steps; /* its members, NULL behind the last */
+} lore_mapped_field;
+
+typedef struct lore_json_map {
+    const lore_mapped_field *fields;
+    size_t count;
+} lore_json_map;
+
+const char *lore_json_field_name(lore_json_field field);
+/* "FIELD=PATH,...", into the arena. LORE_ERR_INVALID, LORE_ERR_LIMIT, LORE_ERR_NOMEM. */
+LORE_MUST_USE lore_status lore_json_map_parse(lore_str spec, lore_arena *arena, lore_json_map **map,
+                                              lore_error *err);
+/* NULL: the map has none. */
+const lore_mapped_field *lore_json_map_field(const lore_json_map *map, lore_json_field field);
+struct lore_json;
+/* NULL: nothing there, or null. */
+const struct lore_json *lore_json_map_find(const struct lore_json *node,
+                                           const lore_mapped_field *field);
+
 /* ---- jsonl.c ---- */
+
+/* An object as a document; strings in the arena. map NULL: as clients send them. */
+LORE_MUST_USE lore_status lore_raw_from_node(const struct lore_json *node, const lore_json_map *map,
+                                             const lore_limits *limits, lore_arena *arena,
+                                             lore_raw_document *raw, lore_error *err);
 
 /* Add the members of `extra` (an object's text) that `own` (likewise, or "") lacks. */
 LORE_MUST_USE lore_status lore_metadata_merge(lore_str own, lore_str extra,

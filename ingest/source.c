@@ -15,6 +15,7 @@ struct lore_source {
     lore_limits limits;
     lore_arena arena; /* paths, failures, metadata */
     lore_str metadata;
+    lore_json_map *map; /* NULL: none */
     int stdin_fd;
     lore_walk walk;
     size_t next; /* entry of the walk */
@@ -78,7 +79,12 @@ static lore_status next_json(lore_source *source, lore_arena *arena, lore_raw_do
         lore_lines_close(&source->lines); /* a read that failed would fail for ever */
     }
     if (status == LORE_OK) {
-        status = lore_raw_from_json(line, &source->limits, arena, raw, err);
+        lore_json *root = NULL;
+        status = lore_json_parse(line, (int32_t)source->limits.json_depth_max, &root, err);
+        if (status == LORE_OK) {
+            status = lore_raw_from_node(root, source->map, &source->limits, arena, raw, err);
+        }
+        lore_json_free(root);
     }
     if (name_line(source, arena, &name, NULL) != LORE_OK) {
         return out_of_memory(err);
@@ -118,7 +124,8 @@ static lore_status sort_file(lore_source *source, lore_raw_document *raw, bool i
     if (!may_hold || raw->media == LORE_MEDIA_JSONL || raw->bytes.len == 0) {
         return LORE_OK;
     }
-    lore_status status = lore_containers_push(&source->open, &source->limits, raw, err);
+    lore_status status =
+        lore_containers_push(&source->open, &source->limits, source->map, raw, err);
     count(&source->total, status == LORE_OK ? -1 : 0); /* its members are counted instead */
     if (raw->media == LORE_MEDIA_JSON && status == LORE_ERR_UNSUPPORTED) {
         return LORE_OK; /* any other value is a document itself */
@@ -247,6 +254,10 @@ lore_status lore_source_open(const lore_source_options *options, const lore_limi
         if (status == LORE_OK && opened->metadata.ptr == NULL) {
             status = out_of_memory(err);
         }
+    }
+    if (status == LORE_OK && options->json_map.len > 0 &&
+        !lore_str_equal(options->json_map, LORE_STR("none"))) {
+        status = lore_json_map_parse(options->json_map, &opened->arena, &opened->map, err);
     }
     for (int32_t i = 0; i < options->path_count && status == LORE_OK; i++) {
         status = lore_walk_add(&opened->walk, options->paths[i], err);

@@ -20,11 +20,13 @@ typedef struct lore_source_options {
                          passed over */
     const char *data; /* the data folder, passed over where it lies in another; NULL: none */
     lore_str metadata; /* JSON object merged into each document's, whose own members win; "" none */
+    lore_str json_map; /* which members of JSON are what, as in "text=body,title=meta.name"; "" or
+                          "none": as clients send documents */
 } lore_source_options;
 
 /* A path that cannot be read is an error of that document, told by lore_source_next; opening fails
- * on bad metadata (LORE_ERR_INVALID), too many entries (LORE_ERR_LIMIT), LORE_ERR_NOMEM. options is
- * not needed after the call. */
+ * on bad metadata or a bad map (LORE_ERR_INVALID), too many entries (LORE_ERR_LIMIT),
+ * LORE_ERR_NOMEM. options is not needed after the call. */
 LORE_MUST_USE lore_status lore_source_open(const lore_source_options *options,
                                            const lore_limits *limits, lore_source **source,
                                            lore_error *err);

@@ -83,7 +83,7 @@ class CliTest(unittest.TestCase):
         self.lore("--log-level", "loud", "config", code=2, words="loud")
 
     def test_every_documented_flag_parses(self):
-        values = {"N": "3", "X": "0.5", "JSON": '{"type":"eq","key":"k","value":1}', "KEY=VALUE": "top_k=4",
+        values = {"N": "3", "X": "0.5", "FIELD=PATH": "text=body", "JSON": '{"type":"eq","key":"k","value":1}', "KEY=VALUE": "top_k=4",
                   "NAME=VALUE": "a=b", "MODE": "extract", "DEVICE": "cpu", "LEVEL": "warn", "ADDR:PORT": "127.0.0.1:0",
                   "NAME[@VERSION]": "default@1", "TOKENS": "64", "SECONDS": "3"}
         seen = 0

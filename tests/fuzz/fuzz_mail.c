@@ -45,8 +45,8 @@ static void check_mailbox(lore_str bytes)
     size_t total = 0;
     bool done = false;
     lore_arena_init(&arena, 0);
-    LORE_ASSERT(lore_container_open(LORE_MEDIA_MBOX, LORE_STR("box"), bytes, &FUZZ_LIMITS, 0, &box,
-                                    &err) == LORE_OK);
+    LORE_ASSERT(lore_container_open(LORE_MEDIA_MBOX, LORE_STR("box"), bytes, &FUZZ_LIMITS, 0, NULL,
+                                    &box, &err) == LORE_OK);
     while (!done) {
         lore_raw_document raw = {0};
         lore_arena_reset(&arena);

@@ -6,6 +6,8 @@
 
 #include <unistd.h>
 
+static const char *json_map = "none";
+
 /* "name|title|bytes" or "name|!status" for each document of a file with this content. */
 static void check_documents(const char *name, lore_str content, const lore_limits *limits,
                             const char *expected)
@@ -21,7 +23,8 @@ static void check_documents(const char *name, lore_str content, const lore_limit
     size_t skip = strlen(check_temp_dir()) + 1;
     snprintf(path, sizeof path, "%s/%s", check_temp_dir(), name);
     write_file(path, content);
-    lore_source_options options = {.paths = paths, .path_count = 1};
+    lore_source_options options = {
+        .paths = paths, .path_count = 1, .json_map = lore_str_from(json_map)};
     CHECK_OK(lore_source_open(&options, limits, &source, &err), &err);
     lore_arena_init(&arena, 0);
     lore_buf_init(&found, 0);
@@ -160,6 +163,17 @@ TEST(json)
 {
     check_documents("one.json", LORE_STR("{\"text\":\"T\"}"), &LIMITS, "one.json||T\n");
     check_documents("any.json", LORE_STR("{\"a\":1}"), &LIMITS, "any.json||{\"a\":1}\n");
+    json_map = "text=b,title=t";
+    check_documents("m.json", LORE_STR("[{\"b\":\"B\",\"t\":\"T\"},{\"text\":\"no\"},3]"), &LIMITS,
+                    "m.json#1|T|B\nm.json#2|!invalid\nm.json#3|!invalid\n");
+    check_documents("m.jsonl", LORE_STR("{\"b\":\"B\"}\n{\"c\":1}\n"), &LIMITS,
+                    "m.jsonl#1||B\nm.jsonl#2|!invalid\n");
+    check_documents("o.json", LORE_STR("{\"b\":\"B\"}"), &LIMITS, "o.json||B\n");
+    json_map = "items=d.list,text=b";
+    check_documents("i.json", LORE_STR("{\"d\":{\"list\":[{\"b\":\"B\"}]}}"), &LIMITS,
+                    "i.json#1||B\n");
+    check_documents("j.json", LORE_STR("{\"d\":{}}"), &LIMITS, "j.json|!invalid\n");
+    json_map = "none";
     check_documents("bad.json", LORE_STR("{\"a\":"), &LIMITS, "bad.json|!invalid\n");
 }
 
