@@ -76,6 +76,15 @@ const lore_command lore_commands[] = {
      "else one made of DOCUMENTS, which are those of the demo unless given. With\n"
      "--while-ingesting the folder gets collections lore-bench-N, deleted at the end.\n",
      lore_cmd_bench},
+    {"backup", "FILE [flags]", "the data folder's index as one file",
+     "As it is at one moment, also beside a process that serves the folder. FILE is replaced only\n"
+     "when the new one is whole and checked. Models and the request log are not part of it.\n",
+     lore_cmd_backup},
+    {"restore", "FILE [flags]", "a data folder from a backup",
+     "The folder must not hold an index yet. Vector files are made by the next command that "
+     "writes\n"
+     "to it.\n",
+     lore_cmd_restore},
     {"fsck", "[--repair] [flags]", "is the data folder whole",
      "Rows, offsets, vectors, the full-text index and every file against each other. Beside a\n"
      "process that serves the folder it looks only. Exit code 0: nothing is wrong (any more); 1:\n"

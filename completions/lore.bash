@@ -2,7 +2,7 @@
 _lore()
 {
     local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} command= i
-    local commands="ingest query chat serve documents collections models adapters eval bench fsck doctor config version help"
+    local commands="ingest query chat serve documents collections models adapters eval bench backup restore fsck doctor config version help"
     for ((i = 1; i < COMP_CWORD; i++)); do
         case ${COMP_WORDS[i]} in
         --data | --config | --device | --vram-limit | --set | --chat-template | --log-level) ((i++)) ;;
@@ -37,7 +37,7 @@ _lore()
         adapters) mapfile -t COMPREPLY < <(compgen -W "list add remove convert" -- "$current") ;;
         models) mapfile -t COMPREPLY < <(compgen -W "list info pull quantize merge-lora" -- "$current") ;;
         bench) mapfile -t COMPREPLY < <(compgen -W "ops encode prefill decode search ingest start serve greedy" -- "$current") ;;
-        ingest) mapfile -t COMPREPLY < <(compgen -f -- "$current") ;;
+        ingest | backup | restore) mapfile -t COMPREPLY < <(compgen -f -- "$current") ;;
         esac
     fi
 }

@@ -9,6 +9,7 @@
  * Binding is sticky: a failed bind is kept in the statement and comes out of the next step, so
  * callers check once. Every failure is mapped to one of our statuses, with the path of the database
  * in the message. */
+#include "index/backup_int.h"
 #include "index/index_int.h"
 
 #include <errno.h>
@@ -344,6 +345,11 @@ lore_status lore_db_checkpoint(lore_db *db, lore_checkpoint how, int32_t wait_ms
         db->log_bytes = 0;
     }
     return status;
+}
+
+void *lore_db_handle(lore_db *db)
+{
+    return db->handle;
 }
 
 lore_fts *lore_db_fts(lore_db *db)

@@ -216,6 +216,30 @@ static lore_status look(lore_fsck_run *run, lore_error *err)
     return status == LORE_OK ? status : lore_fail(err, status, "%s", why.message);
 }
 
+lore_status lore_fsck_brief(const char *path, lore_db *db, bool has_rules, lore_error *err)
+{
+    lore_arena arena;
+    lore_fsck_kind kind = LORE_FSCK_DATABASE;
+    lore_arena_init(&arena, 0);
+    lore_fsck_run *run = LORE_PUSH(&arena, lore_fsck_run, 1);
+    if (run == NULL) {
+        return lore_fail(err, LORE_ERR_NOMEM, "out of memory for a check of '%s'", path);
+    }
+    *run = (lore_fsck_run){.arena = &arena, .db = db};
+    lore_status status = lore_fsck_each(run, "PRAGMA integrity_check", note_integrity, &kind, err);
+    if (status == LORE_OK && has_rules && run->notes[kind].count == 0) {
+        status = lore_fsck_rows(run, err);
+    }
+    for (int i = 0; i < LORE_FSCK_KINDS && status == LORE_OK; i++) {
+        if (run->notes[i].count > 0) {
+            status = lore_fail(err, LORE_ERR_CORRUPT, "'%s' is damaged (%s): try `lore fsck`", path,
+                               kinds[i].what);
+        }
+    }
+    lore_arena_destroy(&arena);
+    return status;
+}
+
 static lore_status look_at_log(lore_fsck_run *run, lore_error *err)
 {
     char path[LORE_INDEX_PATH_CAP];

@@ -71,6 +71,11 @@ LORE_MUST_USE lore_status lore_fsck_found_in(lore_fsck_run *run, lore_fsck_kind 
                                              int64_t document, lore_fsck_harm harm,
                                              lore_error *err);
 
+/* SQLite's own check of an open database, and where has_rules the rules over rows: LORE_ERR_CORRUPT
+ * names the first thing that is wrong. */
+LORE_MUST_USE lore_status lore_fsck_brief(const char *path, lore_db *db, bool has_rules,
+                                          lore_error *err);
+
 /* fsck_rows.c. A look makes temp.harmed; a mend acts on it, in the caller's transaction. */
 LORE_MUST_USE lore_status lore_fsck_rows(lore_fsck_run *run, lore_error *err);
 LORE_MUST_USE lore_status lore_fsck_mend_rows(lore_fsck_run *run, lore_error *err);

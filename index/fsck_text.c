@@ -347,8 +347,9 @@ lore_status lore_fsck_text(lore_fsck_run *run, const lore_collection_state *stat
     }
     if (status == LORE_OK) {
         status = walk_index(run, &walk, &why);
-        if (drop_walk(run, &dropped) != LORE_OK && status == LORE_OK) {
-            status = LORE_ERR_IO;
+        lore_status ended = drop_walk(run, &dropped);
+        if (status == LORE_OK && ended != LORE_OK) {
+            status = ended;
             why = dropped;
         }
         if (status == LORE_OK) {

@@ -181,6 +181,18 @@ static lore_status note_file(lore_fsck_run *run, lore_fsck_kind kind,
     return lore_fsck_found(run, kind, subject, err);
 }
 
+/* Missing and damaged files are findings; what keeps us from looking is a failure. */
+static lore_status note_unusable(lore_fsck_run *run, lore_fsck_kind kind,
+                                 const lore_published *published, const char *path,
+                                 lore_status status, const lore_error *why, lore_error *err)
+{
+    if (status == LORE_ERR_NOT_FOUND || status == LORE_ERR_CORRUPT) {
+        const char *words = status == LORE_ERR_NOT_FOUND ? "missing" : "damaged";
+        return note_file(run, kind, published, path, words, err);
+    }
+    return status == LORE_OK ? status : lore_fail(err, status, "%s", why->message);
+}
+
 static lore_status open_file(lore_fsck_run *run, const lore_published *published, const char *path,
                              lore_segment **file, lore_error *err)
 {
@@ -190,12 +202,7 @@ static lore_status open_file(lore_fsck_run *run, const lore_published *published
     }
     run->files++;
     lore_status status = lore_vec_file_open(path, published, run->dim, file, &why);
-    if (status == LORE_ERR_NOMEM) {
-        return lore_fail(err, status, "%s", why.message);
-    }
-    return status == LORE_OK ? LORE_OK
-                             : note_file(run, LORE_FSCK_VECTOR_FILE, published, path,
-                                         status == LORE_ERR_NOT_FOUND ? "missing" : "damaged", err);
+    return note_unusable(run, LORE_FSCK_VECTOR_FILE, published, path, status, &why, err);
 }
 
 static lore_status look_at_inverted(lore_fsck_run *run, const lore_published *published,
@@ -211,12 +218,7 @@ static lore_status look_at_inverted(lore_fsck_run *run, const lore_published *pu
     snprintf(path, sizeof path, "%s/ann-%lld.ivf", run->folder, (long long)published->collection);
     lore_status status = lore_ann_open(path, published, run->dim, &ann, &why);
     lore_ann_release(ann);
-    if (status == LORE_ERR_NOMEM) {
-        return lore_fail(err, status, "%s", why.message);
-    }
-    return status == LORE_OK ? LORE_OK
-                             : note_file(run, LORE_FSCK_INVERTED_FILE, published, path,
-                                         status == LORE_ERR_NOT_FOUND ? "missing" : "damaged", err);
+    return note_unusable(run, LORE_FSCK_INVERTED_FILE, published, path, status, &why, err);
 }
 
 lore_status lore_fsck_vectors(lore_fsck_run *run, const lore_collection_state *state,

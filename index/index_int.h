@@ -1,12 +1,12 @@
 /* What the files of index/ share and nobody else sees.
  *
- * From the bottom: database.c and store_fts.c fence SQLite; exact.c holds rows of int8 vectors and
- * scans them, resident.c searches copies of them on a device; checksum.c, derived_file.c,
- * vec_file.c and ann_file.c keep them in files; ann.c fences FAISS, which sorts them into lists,
- * and ann_margin.c measures how many of those to read; view.c is one collection's vectors at one
- * moment; snapshot.c is all of them; schema.c has the tables; store.c, transaction.c,
- * document_rows.c and publish.c write, rebuild.c in the background; listing.c, text_search.c and
- * dense_search.c read.
+ * From the bottom: database.c, database_copy.c and store_fts.c fence SQLite; exact.c holds rows of
+ * int8 vectors and scans them, resident.c searches copies of them on a device; checksum.c,
+ * derived_file.c, vec_file.c and ann_file.c keep them in files; ann.c fences FAISS, which sorts
+ * them into lists, and ann_margin.c measures how many of those to read; view.c is one collection's
+ * vectors at one moment; snapshot.c is all of them; schema.c has the tables; store.c,
+ * transaction.c, document_rows.c and publish.c write, rebuild.c in the background; listing.c,
+ * text_search.c and dense_search.c read.
  *
  * References: segments (but for their copies on a device), dead sets, ann indexes, views and
  * snapshots never change once somebody else can see them, and are counted. Counts are atomic: an

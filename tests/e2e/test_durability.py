@@ -9,6 +9,7 @@ import re
 import sqlite3
 import subprocess
 import tempfile
+import threading
 import time
 import unittest
 
@@ -110,6 +111,65 @@ class FullDisk(unittest.TestCase):
         with Served(data=data) as s:
             found = {d["id"] for d in s.get("/collections/default/documents?limit=1000")["documents"]}
             self.assertEqual(found, set(accepted))
+
+
+class Backup(unittest.TestCase):
+    def test_under_load(self):
+        """While clients write, a backup is one moment: of each client all documents up to one of them, none that was acknowledged
+        before it began missing, none that was begun after it ended there."""
+        with tempfile.TemporaryDirectory() as folder:
+            data, file, restored = folder + "/data", folder + "/index.backup", folder + "/restored"
+            acknowledged, begun, is_over = [0] * 4, [0] * 4, threading.Event()
+
+            def client(number):
+                connection = http.client.HTTPConnection(s.host, s.port, timeout=60)
+                while not is_over.is_set():
+                    begun[number] += 1
+                    name = f"c{number}-{begun[number]}"
+                    connection.request("PUT", f"/collections/default/documents/{name}", json.dumps({"text": f"{TEXT} {name}"}))
+                    reply = connection.getresponse()
+                    reply.read()
+                    self.assertEqual(reply.status, 201)
+                    acknowledged[number] = begun[number]
+                connection.close()
+            with Served(data=data) as s:
+                with concurrent.futures.ThreadPoolExecutor(4) as pool:
+                    clients = [pool.submit(client, i) for i in range(4)]
+                    wait_for(lambda: min(acknowledged) > 3)
+                    before = list(acknowledged)
+                    made = json.loads(run("--data", data, "--json", "backup", file).stdout)
+                    after = list(begun)
+                    wait_for(lambda: all(now > then for now, then in zip(acknowledged, after)))  # writing went on meanwhile
+                    self.assertTrue(json.loads(run("--data", data, "--json", "fsck").stdout)["served"])
+                    is_over.set()
+                    for one in clients:
+                        one.result()
+            self.assertEqual(os.listdir(folder).count("index.backup.tmp"), 0)
+            self.assertEqual(run("--data", data, "restore", file, check=False).returncode, 1)  # there is an index
+            run("--data", restored, "restore", file)
+            with Served(data=restored) as s:
+                found = {d["id"] for d in s.get("/collections/default/documents?limit=1000")["documents"]}
+                self.assertEqual(len(found), made["documents"])
+                for number in range(4):
+                    last = sum(name.startswith(f"c{number}-") for name in found)
+                    self.assertEqual({f"c{number}-{i + 1}" for i in range(last)} - found, set())
+                    self.assertTrue(before[number] <= last <= after[number], (before, last, after))
+                self.assertEqual(s.request("PUT", "/collections/default/documents/more", {"text": TEXT})[0], 201)
+            self.assertTrue(json.loads(run("--data", restored, "--json", "fsck").stdout)["clean"])
+
+    def test_full_disk(self):
+        """No half a backup: what was there stays, and nothing else does."""
+        mount = Mount(self, "256k")
+        with tempfile.TemporaryDirectory() as data:
+            with Served(data=data) as s:
+                for i in range(8):
+                    s.request("PUT", f"/collections/default/documents/d{i}", {"text": TEXT, "metadata": {"padding": f"{i} " * 24000}})
+            file = mount.path + "/index.backup"
+            pathlib.Path(file).write_text("the last one")
+            done = run("--data", data, "backup", file, check=False)
+            self.assertEqual((done.returncode, os.listdir(mount.path)), (1, ["index.backup"]), done.stderr)
+            self.assertRegex(done.stderr, "full|No space")
+            self.assertEqual(pathlib.Path(file).read_text(), "the last one")
 
 
 class ReadOnly(unittest.TestCase):
