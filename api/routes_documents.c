@@ -132,6 +132,16 @@ static lore_status read_document(const lore_service *service, lore_http_request 
     return status;
 }
 
+/* Of which document it is a near-duplicate. */
+static void write_near(lore_json_writer *w, lore_str near)
+{
+    if (near.len > 0) {
+        lore_json_string(w, "near_duplicate_of", near);
+    } else {
+        lore_json_null(w, "near_duplicate_of");
+    }
+}
+
 static lore_status reply_document(lore_service *service, lore_http_request *request,
                                   const lore_ingest_result *result, lore_http_reply *reply,
                                   lore_error *err)
@@ -153,6 +163,7 @@ static lore_status reply_document(lore_service *service, lore_http_request *requ
     lore_json_int(&w, "chunks", info.chunks);
     lore_json_int(&w, "text_bytes", info.text_bytes);
     lore_json_int(&w, "tokens", result->tokens);
+    write_near(&w, info.near);
     lore_json_end(&w);
     return LORE_OK;
 }
@@ -285,6 +296,7 @@ void lore_routes_write_document(lore_json_writer *w, const lore_document_info *d
     lore_json_string(w, "url", document->url);
     lore_json_string(w, "media", document->media);
     lore_json_int(w, "version", document->version);
+    write_near(w, document->near);
     lore_json_raw(w, "metadata", document->metadata.len > 0 ? document->metadata : LORE_STR("{}"));
     lore_json_int(w, "text_bytes", document->text_bytes);
     lore_json_int(w, "chunks", document->chunks);

@@ -44,6 +44,10 @@ static void print_document_line(const lore_document_info *document)
         lore_print_plain(stdout, document->source);
         printf(")");
     }
+    if (document->near.len > 0) {
+        printf("  nearly repeats ");
+        lore_print_plain(stdout, document->near);
+    }
     printf("\n");
 }
 

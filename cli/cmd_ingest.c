@@ -173,6 +173,7 @@ static int print_summary_json(ingest_run *run, double seconds)
     lore_json_int(&w, "failed", counts->failed);
     lore_json_int(&w, "deleted", counts->deleted);
     lore_json_int(&w, "passed_over", run->passed_over);
+    lore_json_int(&w, "near_duplicates", counts->near_duplicates);
     lore_json_int(&w, "chunks", counts->chunks);
     lore_json_int(&w, "tokens", counts->tokens);
     lore_json_int(&w, "text_bytes", counts->text_bytes);
@@ -203,6 +204,9 @@ static int print_summary(ingest_run *run, double seconds)
     }
     if (counts->failed > 0) {
         printf(", %" PRId64 " failed", counts->failed);
+    }
+    if (counts->near_duplicates > 0) {
+        printf(" (%" PRId64 " nearly repeat another)", counts->near_duplicates);
     }
     if (run->passed_over > 0) {
         printf("; %" PRId64 " files of other kinds passed over", run->passed_over);

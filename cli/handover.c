@@ -194,6 +194,8 @@ static lore_status count_reply(handover *h, lore_str source, lore_error *err)
     if (is_added || is_replaced) {
         event.chunks = (int64_t)lore_json_number(lore_json_get(root, "chunks"));
         h->counts->chunks += event.chunks;
+        h->counts->near_duplicates +=
+            lore_json_str(lore_json_get(root, "near_duplicate_of")).len > 0;
         h->counts->tokens += (int64_t)lore_json_number(lore_json_get(root, "tokens"));
         h->counts->text_bytes += (int64_t)lore_json_number(lore_json_get(root, "text_bytes"));
     }

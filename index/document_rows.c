@@ -3,6 +3,7 @@
  * The full-text tables are contentless: to take a row out, FTS5 must be told the very texts that
  * were put in. They are read from the tables in the same transaction, before those lose them. */
 #include "index/index_int.h"
+#include "index/near_int.h"
 
 #include "base/clock.h"
 #include "base/json.h"
@@ -256,6 +257,9 @@ static lore_status remove_document(lore_index *index, int64_t collection, int64_
     if (status == LORE_OK) {
         status = log_deletion(index, document, err);
     }
+    if (status == LORE_OK) {
+        status = lore_near_remove(index->writer, collection, document, err);
+    }
     if (status != LORE_OK) {
         return status;
     }
@@ -296,13 +300,13 @@ static lore_status find_document(lore_db *db, int64_t collection, lore_str id,
 /* ---- putting in ---- */
 
 static lore_status insert_document(lore_index *index, int64_t collection,
-                                   const lore_document_row *document, int64_t version,
+                                   const lore_document_row *document, int64_t version, int64_t near,
                                    lore_str metadata, lore_error *err)
 {
     static const char *const sql =
         "INSERT INTO documents(collection, external_id, source, title, url, metadata, media, hash, "
-        "updated_ms, first_chunk, chunk_count, version) "
-        "VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12)";
+        "updated_ms, first_chunk, chunk_count, version, near) "
+        "VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13)";
     lore_stmt *stmt = NULL;
     lore_status status = lore_db_statement(index->writer, sql, &stmt, err);
     if (status != LORE_OK) {
@@ -320,6 +324,7 @@ static lore_status insert_document(lore_index *index, int64_t collection,
     lore_bind_int(stmt, 10, index->next_chunk);
     lore_bind_int(stmt, 11, document->chunk_count);
     lore_bind_int(stmt, 12, version);
+    lore_bind_int(stmt, 13, near);
     return lore_stmt_run(stmt, err);
 }
 
@@ -423,10 +428,13 @@ static lore_status count_document(lore_index *index, int64_t collection, int64_t
 
 static lore_status write_document(lore_index *index, int64_t collection, stored_document replaced,
                                   const lore_document_row *document, lore_str metadata,
-                                  lore_error *err)
+                                  lore_put_outcome *outcome, lore_error *err)
 {
-    int64_t row = 0;
+    static const lore_sketch none = {.is_empty = true};
+    const lore_sketch *sketch = document->sketch != NULL ? document->sketch : &none;
+    int64_t row = 0, near = 0;
     lore_status status = LORE_OK;
+    *outcome = (lore_put_outcome){.was_replaced = replaced.row != 0};
     if (replaced.row != 0) {
         status = remove_document(index, collection, replaced.row, err);
     }
@@ -434,11 +442,19 @@ static lore_status write_document(lore_index *index, int64_t collection, stored_
         status = use_text_table(index, collection, err);
     }
     if (status == LORE_OK) {
-        status = insert_document(index, collection, document, replaced.version + 1, metadata, err);
+        status = lore_near_find(index->writer, collection, sketch, &near, err);
+        outcome->is_near_duplicate = near != 0;
+    }
+    if (status == LORE_OK) {
+        status =
+            insert_document(index, collection, document, replaced.version + 1, near, metadata, err);
     }
     if (status == LORE_OK) {
         row = lore_db_last_row(index->writer);
         status = insert_text(index, row, document, err);
+    }
+    if (status == LORE_OK) {
+        status = lore_near_insert(index->writer, collection, row, sketch, err);
     }
     if (status == LORE_OK) {
         status = insert_chunks(index, collection, row, document, err);
@@ -469,10 +485,11 @@ lore_status lore_index_is_unchanged(lore_index *index, lore_str collection, lore
 }
 
 lore_status lore_index_put_document(lore_index *index, lore_str collection,
-                                    const lore_document_row *document, bool *was_replaced,
+                                    const lore_document_row *document, lore_put_outcome *outcome,
                                     lore_error *err)
 {
     int64_t id = 0;
+    lore_put_outcome made = {0};
     stored_document replaced = {0};
     lore_buf metadata;
     lore_buf_init(&metadata, 0);
@@ -490,11 +507,11 @@ lore_status lore_index_put_document(lore_index *index, lore_str collection,
         status = find_document(index->writer, id, document->id, &replaced, err);
     }
     if (status == LORE_OK) {
-        status = lore_transaction_note(
-            index, write_document(index, id, replaced, document, lore_buf_str(&metadata), err));
+        status = lore_transaction_note(index, write_document(index, id, replaced, document,
+                                                             lore_buf_str(&metadata), &made, err));
     }
-    if (status == LORE_OK && was_replaced != NULL) {
-        *was_replaced = replaced.row != 0;
+    if (status == LORE_OK && outcome != NULL) {
+        *outcome = made;
     }
     lore_buf_destroy(&metadata);
     return status;

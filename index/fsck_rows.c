@@ -33,6 +33,12 @@ static const rule rules[] = {
      "SELECT 'text ' || document FROM texts WHERE document NOT IN (SELECT id FROM documents)"},
     {LORE_FSCK_ORPHAN_PAGES, 0,
      "SELECT 'pages ' || document FROM pages WHERE document NOT IN (SELECT id FROM documents)"},
+    {LORE_FSCK_ORPHAN_SKETCH, 0,
+     "SELECT 'sketch ' || document FROM sketches WHERE document NOT IN (SELECT id FROM documents)"},
+    {LORE_FSCK_ORPHAN_SKETCH, 0,
+     "SELECT DISTINCT 'bands ' || b.document FROM bands b LEFT JOIN documents d ON "
+     "d.id=b.document AND d.collection=b.collection LEFT JOIN sketches s ON s.document=b.document "
+     "WHERE d.id IS NULL OR s.document IS NULL"},
     {LORE_FSCK_ORPHAN_CHUNK, 0,
      "SELECT 'c_' || c.id FROM chunks c LEFT JOIN documents d ON d.id=c.document WHERE d.id IS "
      "NULL OR c.id<d.first_chunk OR c.id>=d.first_chunk+d.chunk_count"},
@@ -96,6 +102,10 @@ static const char *const mends[] = {
     "DELETE FROM documents WHERE id IN (SELECT document FROM temp.harmed WHERE harm=3)",
     "DELETE FROM texts WHERE document NOT IN (SELECT id FROM documents)",
     "DELETE FROM pages WHERE document NOT IN (SELECT id FROM documents)",
+    "DELETE FROM sketches WHERE document NOT IN (SELECT id FROM documents)",
+    "DELETE FROM bands WHERE document NOT IN (SELECT document FROM sketches) OR NOT EXISTS(SELECT "
+    "1 "
+    "FROM documents d WHERE d.id=bands.document AND d.collection=bands.collection)",
     "DELETE FROM pages WHERE document IN (SELECT document FROM temp.harmed WHERE "
     "kind='page_offsets')",
     "UPDATE texts SET runs=x'' WHERE document IN (SELECT document FROM temp.harmed WHERE "

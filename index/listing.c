@@ -148,7 +148,8 @@ lore_status lore_index_document_hash(lore_index *index, lore_str collection, lor
 /* The columns of a lore_document_info, in its order. */
 #define DOCUMENT_COLUMNS                                                                  \
     "d.id, d.external_id, d.source, d.title, d.url, d.metadata, d.media, d.chunk_count, " \
-    "d.updated_ms, length(t.text), d.version "
+    "d.updated_ms, length(t.text), d.version, "                                           \
+    "(SELECT n.external_id FROM documents n WHERE n.id=d.near) "
 
 static lore_status read_document(lore_stmt *stmt, lore_arena *arena, lore_document_info *document,
                                  lore_error *err)
@@ -166,6 +167,7 @@ static lore_status read_document(lore_stmt *stmt, lore_arena *arena, lore_docume
         .updated_ms = lore_column_int(stmt, 8),
         .text_bytes = lore_column_int(stmt, 9),
         .version = lore_column_int(stmt, 10),
+        .near = keep(arena, stmt, 11, &failed),
     };
     return failed ? fail_memory(err) : LORE_OK;
 }

@@ -44,6 +44,11 @@ static const char *const steps[] = {
     "CREATE TABLE pages(document INTEGER PRIMARY KEY, starts BLOB NOT NULL)",
 
     "ALTER TABLE documents ADD COLUMN version INTEGER NOT NULL DEFAULT 1",
+
+    "ALTER TABLE documents ADD COLUMN near INTEGER NOT NULL DEFAULT 0;"
+    "CREATE TABLE sketches(document INTEGER PRIMARY KEY, data BLOB NOT NULL);"
+    "CREATE TABLE bands(collection INTEGER, key INTEGER, document INTEGER,"
+    "  PRIMARY KEY(collection, key, document)) WITHOUT ROWID",
 };
 enum { FORMAT = sizeof steps / sizeof steps[0] };
 

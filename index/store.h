@@ -13,6 +13,7 @@
 #include "base/config.h"
 #include "base/file.h"
 #include "base/str.h"
+#include "index/sketch.h"
 #include "kernels/backend.h"
 
 typedef struct lore_index lore_index;
@@ -67,7 +68,13 @@ typedef struct lore_document_row {
     int32_t run_count;
     const lore_chunk_row *chunks;
     int32_t chunk_count;
+    const lore_sketch *sketch; /* of the text, to find near-duplicates by; NULL: not sought */
 } lore_document_row;
+
+typedef struct lore_put_outcome {
+    bool was_replaced;
+    bool is_near_duplicate; /* of another document of the collection */
+} lore_put_outcome;
 
 /* Writing. All of begin..commit on one thread. A document that is refused (LORE_ERR_INVALID,
  * _LIMIT, _NOT_FOUND) leaves the transaction as it was: go on with the next. After any other
@@ -76,7 +83,7 @@ typedef struct lore_document_row {
 LORE_MUST_USE lore_status lore_index_begin(lore_index *index, lore_error *err);
 LORE_MUST_USE lore_status lore_index_put_document(lore_index *index, lore_str collection,
                                                   const lore_document_row *document,
-                                                  bool *was_replaced, lore_error *err);
+                                                  lore_put_outcome *outcome, lore_error *err);
 /* *found false when there is none. */
 LORE_MUST_USE lore_status lore_index_delete_document(lore_index *index, lore_str collection,
                                                      lore_str id, bool *found, lore_error *err);
@@ -126,6 +133,8 @@ typedef struct lore_document_info {
     lore_str id, source, title, url, metadata, media, text; /* text only where asked */
     int64_t text_bytes, chunks, updated_ms;
     int64_t version; /* 1, and one more with each replacement */
+    lore_str near; /* id of the document that it nearly repeated when written; empty: none, or that
+                      one is gone or has changed since */
     const lore_offset_run *runs; /* with the text */
     int32_t run_count;
 } lore_document_info;

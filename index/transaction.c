@@ -266,6 +266,8 @@ static lore_status remove_collection(lore_index *index, int64_t id, lore_error *
          "c.id >= d.first_chunk AND c.id < d.first_chunk + d.chunk_count WHERE d.collection=?1)"),
         "DELETE FROM texts WHERE document IN (SELECT id FROM documents WHERE collection=?1)",
         "DELETE FROM pages WHERE document IN (SELECT id FROM documents WHERE collection=?1)",
+        "DELETE FROM sketches WHERE document IN (SELECT id FROM documents WHERE collection=?1)",
+        "DELETE FROM bands WHERE collection=?1",
         "DELETE FROM vectors WHERE collection=?1",
         "DELETE FROM documents WHERE collection=?1",
         "DELETE FROM deletions WHERE collection=?1",

@@ -52,7 +52,8 @@ struct lore_writer {
 
 static lore_status put(lore_index *index, lore_change *change, lore_error *err)
 {
-    bool is_unchanged = false, was_replaced = false;
+    bool is_unchanged = false;
+    lore_put_outcome made = {0};
     const lore_document_row *row = change->document;
     lore_status status =
         lore_index_is_unchanged(index, change->collection, row->id, row->hash, &is_unchanged, err);
@@ -60,14 +61,15 @@ static lore_status put(lore_index *index, lore_change *change, lore_error *err)
         return status;
     }
     /* The collection is made only for a document that has passed all checks. */
-    status = lore_index_put_document(index, change->collection, row, &was_replaced, err);
+    status = lore_index_put_document(index, change->collection, row, &made, err);
     if (status == LORE_ERR_NOT_FOUND) {
         status = lore_index_create_collection(index, change->collection, err);
         if (status == LORE_OK) {
-            status = lore_index_put_document(index, change->collection, row, &was_replaced, err);
+            status = lore_index_put_document(index, change->collection, row, &made, err);
         }
     }
-    change->outcome = was_replaced ? LORE_OUTCOME_REPLACED : LORE_OUTCOME_ADDED;
+    change->is_near_duplicate = made.is_near_duplicate;
+    change->outcome = made.was_replaced ? LORE_OUTCOME_REPLACED : LORE_OUTCOME_ADDED;
     return status;
 }
 
@@ -85,6 +87,7 @@ static lore_status make_change(lore_index *index, lore_change *change, lore_erro
     lore_status status = LORE_OK;
     bool found = false;
     change->outcome = LORE_OUTCOME_NONE;
+    change->is_near_duplicate = false;
     switch (change->kind) {
     case LORE_CHANGE_PUT:
         return put(index, change, err);

@@ -45,6 +45,7 @@ typedef struct lore_change { /* everything borrowed until apply returns */
     lore_status status;
     lore_error error; /* where status is a failure */
     lore_change_outcome outcome;
+    bool is_near_duplicate; /* what was put nearly repeats another document */
 } lore_change;
 
 typedef struct lore_apply_options { /* NULL: wait as long as it takes */

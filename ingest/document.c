@@ -330,6 +330,9 @@ lore_status lore_prepare(const lore_raw_document *raw, const lore_config *config
     if (status == LORE_OK) {
         status = make_embed_texts(embedder, arena, prepared, err);
     }
+    if (status == LORE_OK) {
+        status = lore_sketch_text(prepared->clean.text, &prepared->sketch, err);
+    }
     status = lore_document_limit(status, scratch.is_over_cap ? &scratch : arena, err);
     lore_arena_destroy(&scratch);
     return status;
@@ -351,7 +354,8 @@ void lore_prepared_row(const lore_raw_document *raw, const lore_prepared *prepar
                                .runs = prepared->clean.runs,
                                .run_count = prepared->clean.run_count,
                                .chunks = prepared->chunks,
-                               .chunk_count = prepared->chunk_count};
+                               .chunk_count = prepared->chunk_count,
+                               .sketch = &prepared->sketch};
     memcpy(row->hash, prepared->hash, sizeof row->hash);
 }
 
@@ -444,6 +448,7 @@ static lore_status write_one(lore_writer *writer, const preparation *p, lore_ing
             .chunks = p->prepared.chunk_count,
             .tokens = p->prepared.token_count,
             .text_bytes = (int64_t)p->prepared.clean.text.len,
+            .is_near_duplicate = change.is_near_duplicate,
         };
     }
     return status;

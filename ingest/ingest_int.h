@@ -224,6 +224,7 @@ typedef struct lore_prepared {
     float *vectors;        /* [chunk_count, dim], NULL until asked for */
     int32_t chunk_count;
     int32_t token_count;
+    lore_sketch sketch;
 } lore_prepared;
 
 /* Id and hash, cheap: enough to know whether the document is unchanged. */

@@ -124,6 +124,7 @@ static void settle_job(lore_pipeline *p, lore_job *j, const lore_change *change)
         count_unchanged(p, j); /* somebody else wrote the same document meanwhile */
     } else {
         count_written(p, j, change->outcome == LORE_OUTCOME_REPLACED);
+        p->counts->near_duplicates += change->is_near_duplicate ? 1 : 0;
     }
 }
 

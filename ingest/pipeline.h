@@ -16,6 +16,8 @@
 
 typedef struct lore_ingest_counts {
     int64_t seen, added, replaced, unchanged, failed, deleted, chunks, tokens, text_bytes;
+    int64_t near_duplicates; /* of the added and replaced: nearly another document of the
+                                collection; not known to a dry run */
 } lore_ingest_counts;
 
 typedef enum lore_ingest_fate {
@@ -81,6 +83,7 @@ typedef struct lore_ingest_result {
     lore_ingest_fate fate;              /* added, replaced or unchanged */
     lore_str id;                        /* in the arena */
     int64_t chunks, tokens, text_bytes; /* of what was written; of an unchanged one 0 */
+    bool is_near_duplicate;
 } lore_ingest_result;
 
 /* One document, now (PUT route; bodies of JSONL call it per line): committed and searchable on

@@ -223,6 +223,28 @@ class LifeTest(unittest.TestCase):
             time.sleep(1.5)
             self.assertFalse(select.select([watching.process.stdout], [], [], 0)[0])
 
+    def test_near_duplicates(self):
+        page = "The ferry to the island leaves at eight in the morning and at noon, and returns at four in the afternoon; tickets are sold on board."
+        chinese = "\u6e21\u8f6e\u65e9\u4e0a\u516b\u70b9\u5f00\u5f80\u5c9b\u4e0a\uff0c\u4e0b\u5348\u56db\u70b9\u8fd4\u56de\uff0c\u8239\u7968\u5728\u8239\u4e0a\u51fa\u552e\u3002"
+        for name, text in (("a.md", page), ("b.txt", page.upper()), ("c.md", chinese), ("d.txt", chinese.replace("\uff0c", " ")),
+                           ("e.md", page.replace("ferry", "bus").replace("eight", "two").replace("noon", "ten").replace("four", "six"))):
+            self.write(name, text + "\n")
+        self.assertEqual(self.json("ingest", str(self.docs))["near_duplicates"], 2)
+        found = self.json("documents", "list")["documents"]
+        names = {item["id"]: pathlib.Path(item["source"]).name for item in found}
+        near = {names[item["id"]]: names[item["near_duplicate_of"]] for item in found if item["near_duplicate_of"]}
+        self.assertEqual(near, {"b.txt": "a.md", "d.txt": "c.md"})
+        for question in ("When does the ferry leave?", "\u6e21\u8f6e\u51e0\u70b9\u5f00"):
+            passages = self.json("query", "--mode", "context", "-k", "9", question)["passages"]
+            seen = [pathlib.Path(passage["source"]).name for passage in passages]
+            self.assertEqual((len({"a.md", "b.txt"} & set(seen)), len({"c.md", "d.txt"} & set(seen))), (1, 1), seen)
+            self.assertIn("e.md", seen)
+        with Served(data=self.data) as server:
+            status = server.request("PUT", "/collections/default/documents/f", {"text": page})[1]
+            self.assertIn(names[status["near_duplicate_of"]], ("a.md", "b.txt"))
+            self.write("g.md", page + "\n")
+            self.assertEqual(self.json("ingest", str(self.docs))["near_duplicates"], 1)
+
     def test_unchanged_writes_nothing(self):
         for i in range(300):
             self.write(f"deep/{i}.md", f"# Note {i}\n\nShelf {i} holds {i * 7} books.\n")

@@ -108,7 +108,13 @@ CHECK_UNUSED static lore_status fix_put(lore_index *index, const char *collectio
                                   .chunks = chunks,
                                   .chunk_count = chunk_count};
     memcpy(document.hash, &seed, sizeof seed);
-    return lore_index_put_document(index, lore_str_from(collection), &document, was_replaced, err);
+    lore_put_outcome outcome = {0};
+    lore_status status =
+        lore_index_put_document(index, lore_str_from(collection), &document, &outcome, err);
+    if (was_replaced != NULL) {
+        *was_replaced = outcome.was_replaced;
+    }
+    return status;
 }
 
 /* begin, put one, commit */

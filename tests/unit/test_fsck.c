@@ -38,6 +38,8 @@ static const damage damages[] = {
     {"INSERT INTO pages VALUES(3, x'0000000002000000')", "page_offsets", "c", true},
     {"INSERT INTO texts VALUES(99, x'', x'61')", "text_without_document", "text 99", false},
     {"INSERT INTO pages VALUES(99, x'')", "pages_without_document", "pages 99", false},
+    {"INSERT INTO sketches VALUES(99, x'00')", "sketch_without_document", "sketch 99", false},
+    {"INSERT INTO bands VALUES(1, 5, 2)", "sketch_without_document", "bands 2", false},
     {"INSERT INTO chunks VALUES(8, 99, 0, 0, 1, '')", "chunk_without_document", "c_8", false},
     {"INSERT INTO vectors SELECT 8, 1, data FROM vectors WHERE chunk=1", "vector_without_chunk",
      "c_8", false},

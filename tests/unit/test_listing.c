@@ -29,12 +29,12 @@ TEST(document_reads_back)
     for (int i = 0; i < 32; i++) {
         row.hash[i] = (uint8_t)i;
     }
-    bool was_replaced = true, found = false;
+    lore_put_outcome outcome = {true, true};
+    bool found = false;
     uint8_t hash[32];
     CHECK_OK(lore_index_begin(f.index, &err), &err);
-    CHECK_OK(lore_index_put_document(f.index, LORE_STR("default"), &row, &was_replaced, &err),
-             &err);
-    CHECK(!was_replaced);
+    CHECK_OK(lore_index_put_document(f.index, LORE_STR("default"), &row, &outcome, &err), &err);
+    CHECK(!outcome.was_replaced);
     CHECK_OK(lore_index_document_hash(f.index, LORE_STR("default"), row.id, hash, &found, &err),
              &err);
     CHECK(!found); /* not yet committed */
