@@ -4,6 +4,8 @@
  * parts are unpacked is decided by name, so pictures and macros cost nothing. */
 #include "ingest/package_int.h"
 
+#include "base/utf8.h"
+
 #include <fnmatch.h>
 #include <string.h>
 
@@ -109,9 +111,27 @@ static bool is_wanted(lore_media media, const char *name)
     return false;
 }
 
+/* Chapters of a book go to a parser that takes UTF-8 only; XML parts tell expat what they are. */
+static lore_status decode_chapter(lore_package *package, size_t start, lore_buf *all,
+                                  lore_error *err)
+{
+    lore_str bytes = {all->ptr + start, all->len - start}, text;
+    if (bytes.len == 0 || lore_utf8_valid(bytes) == bytes.len) {
+        return LORE_OK;
+    }
+    lore_status status = lore_decode(bytes, LORE_MEDIA_HTML, package->arena, &text, err);
+    if (status == LORE_OK) {
+        all->len = start;
+        lore_buf_append(all, text);
+        status = lore_buf_failed(all) ? lore_fail(err, LORE_ERR_NOMEM, "out of memory unpacking")
+                                      : LORE_OK;
+    }
+    return status;
+}
+
 /* One wanted part behind the others. */
-static lore_status unpack_part(lore_package *package, lore_archive *archive, lore_str name,
-                               lore_buf *all, lore_buf *parts, lore_error *err)
+static lore_status unpack_part(lore_package *package, lore_archive *archive, lore_media media,
+                               lore_str name, lore_buf *all, lore_buf *parts, lore_error *err)
 {
     size_t start = all->len;
     if (package->part_count == PARTS_MAX) {
@@ -119,6 +139,10 @@ static lore_status unpack_part(lore_package *package, lore_archive *archive, lor
     }
     lore_status status =
         lore_archive_read(archive, (size_t)package->limits->file_bytes_max, all, err);
+    bool is_xml = lore_str_ends(name, LORE_STR(".opf")) || lore_str_ends(name, LORE_STR(".xml"));
+    if (status == LORE_OK && media == LORE_MEDIA_EPUB && !is_xml) {
+        status = decode_chapter(package, start, all, err);
+    }
     if (status != LORE_OK) {
         return lore_error_prefix(err, "'" LORE_STR_FMT "'", LORE_STR_ARG(name));
     }
@@ -153,7 +177,7 @@ lore_status lore_package_open(lore_str bytes, lore_media media, const lore_limit
             break;
         }
         if (is_wanted(media, name.ptr)) {
-            status = unpack_part(package, archive, name, &all, &parts, err);
+            status = unpack_part(package, archive, media, name, &all, &parts, err);
         }
     }
     if (status == LORE_ERR_NOMEM && all.cap_bytes > 0 && all.len + all.len / 2 > all.cap_bytes) {

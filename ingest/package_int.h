@@ -56,7 +56,7 @@ lore_str lore_xml_attribute(const char *const *attributes, const char *name);
 
 typedef struct lore_part {
     lore_str name;
-    size_t start, end; /* in the package's source */
+    size_t start, end; /* in the package's source; chapters of a book are UTF-8 */
 } lore_part;
 
 typedef struct lore_package {

@@ -33,10 +33,27 @@ TEST(book)
     lore_arena_destroy(&arena);
 }
 
+/* A chapter that is not UTF-8 is decoded as HTML is. */
+TEST(encodings)
+{
+    const packed_file files[] = {
+        {"mimetype", LORE_STR("application/epub+zip")},
+        {"a.opf", LORE_STR("<p><manifest><item id='a' href='a.html' media-type='text/html'/>"
+                           "</manifest><spine><itemref idref='a'/></spine></p>")},
+        {"a.html",
+         LORE_STR("<html><head><meta charset='gbk'></head><body><p>\xC4\xFA\xBA\xC3</p>")},
+        {0}};
+    lore_arena arena;
+    lore_arena_init(&arena, 0);
+    lore_clean_document clean = clean_packed(&arena, LORE_MEDIA_EPUB, files);
+    CHECK_STR(clean.text, "您好");
+    lore_arena_destroy(&arena);
+}
+
 TEST(without_package_document)
 {
     const packed_file files[] = {{"mimetype", LORE_STR("application/epub+zip")}, {0}};
     check_refused(files, &LIMITS, LORE_ERR_INVALID, "opf");
 }
 
-CHECK_MAIN(book, without_package_document)
+CHECK_MAIN(book, encodings, without_package_document)
