@@ -145,7 +145,7 @@ enum { PATH_CAP = 1024 };
             "milliseconds of reranking after which a query keeps its passages as they were found") \
     INTEGER(ann_min_vectors, 200000, 1, 1000000000,                                                \
             "vectors of a collection above which FAISS sorts them and searches read a part")       \
-    NUMBER(refuse_below, 0.25, 0.0, 1.0, "evidence score below which a question is not answered") \
+    NUMBER(refuse_below, 0.26, 0.0, 1.0, "evidence score below which a question is not answered") \
     NUMBER(guard_ratio, 0.95, 0.0, 1.0,                                                            \
            "share of the best evidence score that each sentence of an answer must reach")          \
     NUMBER(extract_ratio, 0.85, 0.0, 1.0,                                                          \

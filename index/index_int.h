@@ -130,8 +130,8 @@ lore_fts *lore_db_fts(lore_db *db);
 LORE_MUST_USE int lore_fts_open(void *connection, lore_fts **fts);
 void lore_fts_close(lore_fts *fts);
 
-/* The terms of a question as the index holds them (folded, CJK in pairs, stemmed) with their bytes
- * in it. */
+/* The terms of a text as the index holds them (folded, CJK characters and pairs, stemmed) with
+ * their bytes in it. */
 typedef bool (*lore_term_visit)(void *self, lore_str term, size_t start, size_t end);
 LORE_MUST_USE lore_status lore_fts_terms(lore_fts *fts, lore_str question, lore_term_visit visit,
                                          void *self, lore_error *err);
@@ -149,6 +149,12 @@ void lore_fts_rank(lore_fts *fts,
 /* Rows that lore_allowed(rowid) accepts: ascending, borrowed until the next call. NULL and 0: none.
  */
 void lore_fts_allow(lore_fts *fts, const int64_t *rows, int64_t count);
+
+/* ---- function_words.c ---- */
+
+/* A copy of the question, byte for byte as long, with spaces where its words only ask or join
+ * ("what is the", 什么时候). In the arena; ptr NULL: out of memory. */
+lore_str lore_without_function_words(lore_str question, lore_arena *arena);
 
 /* ---- lexical.c ---- */
 

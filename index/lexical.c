@@ -5,10 +5,11 @@
  * number starts a word on the slow path, anything else separates. Marks (accents that stand alone)
  * belong to what is before them.
  *
- * Of a run 人工智能 the walk gives 人, 工, 人工, 智, 工智, 能, 智能. For a question only the pairs,
- * or the one character when the run has no other: a single character of a longer run would match
- * half the collection. A pair of the question then finds a text only where both stand side by side,
- * which is what readers expect. */
+ * Of a run 人工智能 the walk gives 人, 工, 人工, 智, 工智, 能, 智能. A question asks for all of
+ * them (text_search.c): BM25 tells the pairs, which are rare, from the characters, and both
+ * together rank better than pairs alone (nDCG@10 of qa-dev-zh .937 against .907). Each is one
+ * phrase of FTS5's query language, which reads its phrases through the walk of a question: only the
+ * pairs, or the one character when the run has no other. */
 #include "index/index_int.h"
 
 #include "base/utf8.h"

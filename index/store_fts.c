@@ -159,7 +159,7 @@ lore_status lore_fts_terms(lore_fts *fts, lore_str question, lore_term_visit vis
         return lore_fail(err, LORE_ERR_LIMIT, "a question of %zu bytes is too long", question.len);
     }
     term_walk walk = {visit, self};
-    int code = fts->porter.xTokenize(fts->stemmer, &walk, FTS5_TOKENIZE_QUERY, question.ptr,
+    int code = fts->porter.xTokenize(fts->stemmer, &walk, FTS5_TOKENIZE_DOCUMENT, question.ptr,
                                      (int)question.len, pass_term);
     if (code != SQLITE_OK && code != SQLITE_DONE) {
         return lore_fail(err, code == SQLITE_NOMEM ? LORE_ERR_NOMEM : LORE_ERR_IO,

@@ -4,7 +4,8 @@
  * large collection terms are taken from the rarest until a budget of rows is spent; the common ones
  * left out carry almost no weight in BM25 anyway. In a small collection nothing is left out: there
  * the common terms are what tells rows apart (dropping terms in 5 % of the rows costs cranfield a
- * third of its nDCG). Nothing else is dropped: "to be or not" is four terms.
+ * third of its nDCG). Nothing else is dropped: "to be or not" is four terms, but words that only
+ * ask or join count for less where others stand beside them (function_words.c).
  *
  * A term counts once however often it is asked for. Every collection has a table of its own: row
  * counts and average lengths are its own, and a query does not pay for other collections.
@@ -28,6 +29,7 @@ typedef struct term {
     lore_str stem;  /* as the index holds it; in the arena */
     lore_str slice; /* of the question, which gives the stem again */
     int32_t place;  /* among the distinct terms of the question */
+    double weight;  /* of 1; less where it only asks or joins */
     int64_t rows;   /* of the collection that hold it, where looked up */
 } term;
 
@@ -39,8 +41,12 @@ typedef struct term_set {
     int32_t
         *table; /* open addressing: index + 1 of an item, 0 empty; [table_size], a power of two */
     size_t table_size;
+    double weight; /* of the terms that are added */
     bool has_failed;
 } term_set;
+
+/* Of a term that only asks or joins; from 0 to .5 rankings are as good (quality.md). */
+static const double FUNCTION_WORD_WEIGHT = 0.15;
 
 /* ---- the terms of a question ---- */
 
@@ -60,26 +66,34 @@ static bool add_term(void *self, lore_str stem, size_t start, size_t end)
         return false;
     }
     LORE_ASSERT(set->count < set->cap); /* a term takes a byte of the question at least */
-    set->items[set->count] = (term){kept, lore_str_slice(set->question, start, end), set->count, 0};
+    set->items[set->count] =
+        (term){kept, lore_str_slice(set->question, start, end), set->count, set->weight, 0};
     set->table[at] = ++set->count;
     return true;
 }
 
-/* Every term ends at another byte of the question, so its length bounds their number. */
+/* The question's terms: those of its subject, then those that stand nowhere but in words that ask
+ * or join. A term takes a byte of the question at least (two characters without spaces are six
+ * bytes, and three terms), so the question's length bounds their number. */
 static lore_status read_terms(lore_db *db, lore_str question, lore_arena *arena, term_set *set,
                               lore_error *err)
 {
-    *set = (term_set){.arena = arena, .question = question, .table_size = 16};
+    *set = (term_set){.arena = arena, .question = question, .weight = 1.0, .table_size = 16};
     set->cap = (int32_t)question.len + 1;
     while (set->table_size < 2 * (size_t)set->cap) {
         set->table_size *= 2;
     }
     set->items = LORE_PUSH(arena, term, set->cap);
     set->table = LORE_PUSH(arena, int32_t, set->table_size);
-    if (set->items == NULL || set->table == NULL) {
+    lore_str subject = lore_without_function_words(question, arena);
+    if (set->items == NULL || set->table == NULL || subject.ptr == NULL) {
         return lore_fail(err, LORE_ERR_NOMEM, "out of memory for the terms of a question");
     }
-    lore_status status = lore_fts_terms(lore_db_fts(db), question, add_term, set, err);
+    lore_status status = lore_fts_terms(lore_db_fts(db), subject, add_term, set, err);
+    if (status == LORE_OK) {
+        set->weight = FUNCTION_WORD_WEIGHT;
+        status = lore_fts_terms(lore_db_fts(db), question, add_term, set, err);
+    }
     if (status == LORE_OK && set->has_failed) {
         return lore_fail(err, LORE_ERR_NOMEM, "out of memory for the terms of a question");
     }
@@ -316,7 +330,7 @@ static lore_status ask(lore_db *db, const text_state *state, const term *terms, 
     for (int32_t i = 0; i < count && status == LORE_OK; i++) {
         double rows = (double)terms[i].rows;
         double others = (double)state->chunks > rows ? (double)state->chunks - rows : 0;
-        inverse[i] = log(1 + (others + .5) / (rows + .5));
+        inverse[i] = terms[i].weight * log(1 + (others + .5) / (rows + .5));
     }
     if (status == LORE_OK) {
         length_walk walk = {state->view, 0, 0};

@@ -28,7 +28,7 @@ TEST(has_defaults)
     CHECK_INT(config.limits.body_bytes_max, 16 * 1024 * 1024);
     CHECK_INT(config.limits.model_json_bytes_max, 64 * 1024 * 1024);
     CHECK_NEAR(config.fusion_weight, 0.3, 1e-12);
-    CHECK_NEAR(config.refuse_below, 0.25, 1e-12);
+    CHECK_NEAR(config.refuse_below, 0.26, 1e-12);
     CHECK_NEAR(config.guard_ratio, 0.95, 1e-12);
     CHECK(!config.fusion_rrf);
     CHECK_STR(lore_str_from(config.data), "./lore-data");

@@ -101,9 +101,9 @@ TEST(stems_and_scripts)
         "인공지능과 서울",          "การรีเซ็ตเราเตอร์"};
     open_texts("scripts", texts, 8);
     CHECK_ASKED("resetting a router", "1");
-    CHECK_ASKED("路由器怎么重置？", "2");
-    CHECK_ASKED("机器学习", "3");
-    CHECK_ASKED("首都", "4");
+    CHECK_ASKED("路由器怎么重置？", "2 3"); /* 机器学习 shares a character */
+    CHECK_ASKED("机器学习", "3 2");
+    CHECK_ASKED("首都", "4 5");
     CHECK_ASKED("京都", "5 4"); /* a pair inside 東京都 too: what pairs cannot tell apart */
     CHECK_ASKED("寺", "5");
     CHECK_ASKED("CAFE strasse", "6");
@@ -112,6 +112,33 @@ TEST(stems_and_scripts)
     CHECK_ASKED("nothing of the kind here, really", "1"); /* "the" */
     CHECK_ASKED("", "");
     CHECK_ASKED("?!… \xE3\x80\x82", "");
+    fix_destroy(&f);
+}
+
+/* Of a question, Chinese as English, its subject is looked for; words that only ask or join count
+ * for little, yet for something where there is nothing else. */
+TEST(function_words)
+{
+    const char *const texts[] = {"多少钱？多少钱？多少钱？", "男科的费用", "what is it",
+                                 "a guide to nests", "怎么办"};
+    open_texts("function", texts, 5);
+    CHECK_ASKED("男科多少钱", "2 1");
+    CHECK_ASKED("what is the nest", "4 3");
+    CHECK_ASKED("What is the ...", "3");
+    CHECK_ASKED("怎么", "5");
+    fix_destroy(&f);
+}
+
+/* One or two characters find every text that holds them, wherever a longer word does. */
+TEST(short_chinese_questions)
+{
+    const char *const texts[] = {"支持七天无理由退货。", "退款需要三天", "货到付款", "茶"};
+    open_texts("short", texts, 4);
+    CHECK_ASKED("退货", "1 3 2"); /* both together first, then either */
+    CHECK_ASKED("理由", "1");
+    CHECK_ASKED("茶", "4");
+    CHECK_ASKED("退", "2 1");
+    CHECK_ASKED("由", "1");
     fix_destroy(&f);
 }
 
@@ -234,4 +261,4 @@ TEST(rows_of_words)
 }
 
 CHECK_MAIN(scores_are_bm25, rows_of_words, columns, stems_and_scripts, questions_are_not_queries,
-           row_budget, old_snapshot, long_question)
+           row_budget, old_snapshot, long_question, function_words, short_chinese_questions)
