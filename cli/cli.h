@@ -60,6 +60,7 @@ int lore_cmd_models_pull(lore_cli *cli, int argc, char **argv);
 int lore_cmd_models_quantize(lore_cli *cli, int argc, char **argv);
 int lore_cmd_backup(lore_cli *cli, int argc, char **argv);
 int lore_cmd_restore(lore_cli *cli, int argc, char **argv);
+int lore_cmd_digest(lore_cli *cli, int argc, char **argv);
 int lore_cmd_fsck(lore_cli *cli, int argc, char **argv);
 int lore_cmd_doctor(lore_cli *cli, int argc, char **argv);
 int lore_cmd_config(lore_cli *cli, int argc, char **argv);

@@ -90,6 +90,10 @@ const lore_command lore_commands[] = {
      "process that serves the folder it looks only. Exit code 0: nothing is wrong (any more); 1:\n"
      "something is; 3: mended, but what is listed must be ingested again.\n",
      lore_cmd_fsck},
+    {"digest", "[flags]", "what the data folder holds, as a number to compare",
+     "Equal for equal documents, texts, chunks and vectors, in whatever order and by however many\n"
+     "threads they were ingested, and whatever else was there before.\n",
+     lore_cmd_digest},
     {"doctor", "[flags]", "check this machine, the models and the data folder",
      "Each line is OK, WARN or FAIL and says what to do. Exit code 1 when one is FAIL.\n",
      lore_cmd_doctor},

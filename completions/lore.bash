@@ -2,7 +2,7 @@
 _lore()
 {
     local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} command= i
-    local commands="ingest query chat serve documents collections models adapters eval bench backup restore fsck doctor config version help"
+    local commands="ingest query chat serve documents collections models adapters eval bench backup restore fsck digest doctor config version help"
     for ((i = 1; i < COMP_CWORD; i++)); do
         case ${COMP_WORDS[i]} in
         --data | --config | --device | --vram-limit | --set | --chat-template | --log-level) ((i++)) ;;

@@ -18,7 +18,7 @@ import unittest
 from served import ROOT, binary
 from tensors import numbers, write_adapter, write_tensors
 
-COMMANDS = ["ingest", "query", "chat", "serve", "documents", "collections", "models", "eval", "bench", "backup", "restore", "fsck", "doctor", "config", "version"]
+COMMANDS = ["ingest", "query", "chat", "serve", "documents", "collections", "models", "eval", "bench", "backup", "restore", "fsck", "digest", "doctor", "config", "version"]
 HERON = "# Herons\n\n## Nesting\n\nThe heron builds its nest in the tallest pine.\n\n## Food\n\nThe heron eats frogs at dawn.\n"
 
 

@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import pathlib
+import random
 import re
 import sqlite3
 import subprocess
@@ -170,6 +171,40 @@ class Backup(unittest.TestCase):
             self.assertEqual((done.returncode, os.listdir(mount.path)), (1, ["index.backup"]), done.stderr)
             self.assertRegex(done.stderr, "full|No space")
             self.assertEqual(pathlib.Path(file).read_text(), "the last one")
+
+
+class Digest(unittest.TestCase):
+    def test_order_and_threads(self):
+        """The same files in another order, in groups of another size, by another number of threads, over documents that were there
+        in another version: the same digest, to the last bit of the vectors."""
+        with tempfile.TemporaryDirectory() as folder:
+            docs = pathlib.Path(folder, "docs")
+            docs.mkdir()
+            for i in range(24):
+                words = f"Shelf {i} holds {i * 7} books about rivers. 書架有河流的書。 " * (1 + i * i % 37)
+                (docs / f"{i}.md").write_text(f"# Shelf {i}\n\n## Books\n\n{words}\n\n## Keeper\n\nPerson{i} keeps it.\n", encoding="utf-8")
+            (docs / "late.txt").write_text(TEXT, encoding="utf-8")
+
+            def digest(data):
+                return json.loads(run("--data", data, "--json", "digest").stdout)
+            one, two = folder + "/one", folder + "/two"
+            run("--data", one, "--set", "threads=1", "ingest", str(docs))
+            files = sorted(str(path) for path in docs.iterdir())
+            random.Random(5).shuffle(files)
+            changed = pathlib.Path(files[3])
+            kept = changed.read_text(encoding="utf-8")
+            changed.write_text("# Another text\n\nNot for long.\n", encoding="utf-8")
+            for i in range(0, len(files), 9):
+                run("--data", two, "--set", "threads=2", "--set", "commit_documents=2", "ingest", *files[i:i + 9])
+            between = digest(two)
+            changed.write_text(kept, encoding="utf-8")
+            run("--data", two, "--set", "threads=2", "ingest", *files)
+            found = digest(one)
+            self.assertEqual((found["documents"], found["collections"]), (25, 1))
+            self.assertEqual(found, digest(two))
+            self.assertNotEqual(found["digest"], between["digest"])
+            for data in one, two:
+                self.assertTrue(json.loads(run("--data", data, "--json", "fsck").stdout)["clean"])
 
 
 class ReadOnly(unittest.TestCase):
