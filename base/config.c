@@ -60,6 +60,10 @@ enum { PATH_CAP = 1024 };
     INTEGER(archive_depth_max, 4, 1, 16, "archives and messages inside one another")               \
     INTEGER(unpacked_bytes_max, 256 * MIB, MIB, 1024 * GIB,                                        \
             "bytes that one packed file unpacks to")                                               \
+    INTEGER(fetch_timeout_ms, 120000, 100, HOUR_MS, "milliseconds of one request to the web")      \
+    INTEGER(fetch_redirects_max, 5, 0, 64, "redirects from a URL to its page")                     \
+    INTEGER(fetch_pages_max, 50000, 1, 100000000, "URLs of one sitemap, and of one run")           \
+    INTEGER(fetch_connections_max, 8, 1, 256, "requests at one time, two of them to one host")     \
     INTEGER(folder_depth_max, 32, 1, 256, "levels of folders below an ingested path")              \
     INTEGER(folder_entries_max, 1000000, 1, 1000000000, "entries of one ingested folder")          \
     INTEGER(candidates_max, 200, 1, 10000, "candidates that each retriever hands to the fusion")   \
@@ -130,6 +134,8 @@ enum { PATH_CAP = 1024 };
          "id, title, text, markdown, html, url, date, metadata and items (the array)")             \
     INTEGER(chunk_tokens, 200, 16, 8192, "tokens that a chunk of a document aims at")              \
     INTEGER(chunk_overlap_sentences, 1, 0, 16, "sentences that a chunk shares with the last one")  \
+    FLAG(fetch_private_addresses, false,                                                           \
+         "ingest from URLs that lead to private, loopback or link-local addresses")                \
     INTEGER(commit_documents, 32, 1, 65536, "documents written in one transaction at most")        \
     INTEGER(commit_ms, 500, 1, 60000,                                                              \
             "milliseconds after which a transaction is committed with what has arrived")           \

@@ -36,17 +36,21 @@ typedef struct lore_limits {
     int64_t variables_max;        /* 64 prompt variables */
     int64_t arena_bytes_max;      /* 64 MiB: memory of one request or one document */
     /* documents */
-    int64_t file_bytes_max;       /* 64 MiB: one source file */
-    int64_t document_bytes_max;   /* 32 MiB of cleaned text */
-    int64_t document_chunks_max;  /* 65,536 */
-    int64_t metadata_bytes_max;   /* 65,536 of JSON per document */
-    int64_t id_bytes_max;         /* 512: document ids, collection names 128 */
-    int64_t jsonl_line_bytes_max; /* 32 MiB */
-    int64_t markup_depth_max;     /* 256: nesting of HTML and XML elements */
-    int64_t archive_depth_max;    /* 4: archives and messages inside one another */
-    int64_t unpacked_bytes_max;   /* 256 MiB: all that one packed file or archive unpacks to */
-    int64_t folder_depth_max;     /* 32 */
-    int64_t folder_entries_max;   /* 1,000,000 */
+    int64_t file_bytes_max;        /* 64 MiB: one source file */
+    int64_t document_bytes_max;    /* 32 MiB of cleaned text */
+    int64_t document_chunks_max;   /* 65,536 */
+    int64_t metadata_bytes_max;    /* 65,536 of JSON per document */
+    int64_t id_bytes_max;          /* 512: document ids, collection names 128 */
+    int64_t jsonl_line_bytes_max;  /* 32 MiB */
+    int64_t markup_depth_max;      /* 256: nesting of HTML and XML elements */
+    int64_t archive_depth_max;     /* 4: archives and messages inside one another */
+    int64_t unpacked_bytes_max;    /* 256 MiB: all that one packed file or archive unpacks to */
+    int64_t fetch_timeout_ms;      /* 120,000: one request to the web */
+    int64_t fetch_redirects_max;   /* 5: from a URL to its page */
+    int64_t fetch_pages_max;       /* 50,000: URLs of one sitemap, and of one run */
+    int64_t fetch_connections_max; /* 8: requests at one time */
+    int64_t folder_depth_max;      /* 32 */
+    int64_t folder_entries_max;    /* 1,000,000 */
     /* search */
     int64_t candidates_max;        /* 200 per retriever */
     int64_t query_terms_max;       /* 128 full-text terms of one question */
@@ -98,6 +102,7 @@ typedef struct lore_config {
     char json_map[1024];             /* "none", or parts of documents in JSON: ingest/source.h */
     int64_t chunk_tokens;            /* 200: target length of a chunk */
     int64_t chunk_overlap_sentences; /* 1 */
+    bool fetch_private_addresses;    /* URLs may lead to private, loopback, link-local addresses */
     int64_t commit_documents;        /* 32 documents in one transaction at most ... */
     int64_t commit_ms;               /* 500: ... or what arrived in this time */
     /* request log (log.db) */

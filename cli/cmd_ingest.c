@@ -20,6 +20,7 @@ typedef struct ingest_run {
     lore_cli *cli;
     const char *collection;
     lore_flag_list metadata;
+    bool may_be_private;  /* addresses that URLs lead to */
     const char *json_map; /* NULL: as configured */
     bool is_dry, is_pruning, is_watching;
     lore_arena arena;         /* of one round */
@@ -431,6 +432,8 @@ int lore_cmd_ingest(lore_cli *cli, int argc, char **argv)
          "parts of documents in JSON of others: text=body,title=meta.name ...", 0, 0},
         {"prune", 0, LORE_FLAG_SWITCH, &run.is_pruning, NULL,
          "delete documents that are gone from the folders given", 0, 0},
+        {"allow-private", 0, LORE_FLAG_SWITCH, &run.may_be_private, NULL,
+         "URLs may lead to private and local addresses", 0, 0},
         {"dry-run", 0, LORE_FLAG_SWITCH, &run.is_dry, NULL,
          "say what a run would do, write nothing", 0, 0},
         {"watch", 0, LORE_FLAG_SWITCH, &run.is_watching, NULL,
@@ -441,7 +444,7 @@ int lore_cmd_ingest(lore_cli *cli, int argc, char **argv)
         return code;
     }
     if (paths.count == 0) {
-        return lore_cli_misuse(cli, "a file, a folder or - is needed");
+        return lore_cli_misuse(cli, "a file, a folder, a URL or - is needed");
     }
     if (run.is_watching && run.is_dry) {
         return lore_cli_misuse(cli, "--watch and --dry-run exclude each other");
@@ -460,7 +463,8 @@ int lore_cmd_ingest(lore_cli *cli, int argc, char **argv)
             .stdin_fd = STDIN_FILENO,
             .data = cli->config.data,
             .json_map = lore_str_from(run.json_map != NULL ? run.json_map : cli->config.json_map),
-            .metadata = lore_buf_str(&metadata)};
+            .metadata = lore_buf_str(&metadata),
+            .may_be_private = run.may_be_private || cli->config.fetch_private_addresses};
         lore_cli_catch_signals();
         if (run.is_watching) {
             code = watch_and_ingest(&run, &source_options);

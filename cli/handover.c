@@ -369,6 +369,10 @@ static lore_status prune(handover *h, const lore_source_options *source_options,
             status = prune_folder(h, source_options->paths[i], err);
         }
     }
+    for (size_t i = 0; status == LORE_OK && i < lore_source_sitemap_count(h->source); i++) {
+        lore_str folder = lore_source_sitemap_folder(h->source, i);
+        status = folder.len > 0 ? prune_place(h, folder, false, err) : status;
+    }
     for (int32_t i = 0; status == LORE_OK && i < options->root_count; i++) {
         status = prune_place(h, lore_str_from(options->roots[i]), true, err);
     }

@@ -305,8 +305,8 @@ static lore_status insert_document(lore_index *index, int64_t collection,
 {
     static const char *const sql =
         "INSERT INTO documents(collection, external_id, source, title, url, metadata, media, hash, "
-        "updated_ms, first_chunk, chunk_count, version, near) "
-        "VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13)";
+        "updated_ms, first_chunk, chunk_count, version, near, validators) "
+        "VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14)";
     lore_stmt *stmt = NULL;
     lore_status status = lore_db_statement(index->writer, sql, &stmt, err);
     if (status != LORE_OK) {
@@ -325,6 +325,7 @@ static lore_status insert_document(lore_index *index, int64_t collection,
     lore_bind_int(stmt, 11, document->chunk_count);
     lore_bind_int(stmt, 12, version);
     lore_bind_int(stmt, 13, near);
+    lore_bind_text(stmt, 14, document->validators);
     return lore_stmt_run(stmt, err);
 }
 

@@ -145,6 +145,35 @@ lore_status lore_index_document_hash(lore_index *index, lore_str collection, lor
     return status;
 }
 
+lore_status lore_index_document_validators(lore_index *index, lore_str collection, lore_str id,
+                                           lore_arena *arena, lore_str *validators, lore_error *err)
+{
+    static const char *const sql =
+        "SELECT d.validators FROM documents d JOIN collections c ON c.id=d.collection "
+        "WHERE c.name=?1 AND d.external_id=?2";
+    lore_reader *reader = NULL;
+    lore_stmt *stmt = NULL;
+    bool has_row = false;
+    lore_status status = lore_reader_take(index, &reader, err);
+    *validators = (lore_str){"", 0};
+    if (status == LORE_OK) {
+        status = lore_db_statement(reader->db, sql, &stmt, err);
+    }
+    if (status == LORE_OK) {
+        lore_bind_text(stmt, 1, collection);
+        lore_bind_text(stmt, 2, id);
+        status = lore_stmt_step(stmt, &has_row, err);
+    }
+    if (status == LORE_OK && has_row) {
+        *validators = lore_str_copy(arena, lore_column_bytes(stmt, 0));
+        if (validators->ptr == NULL) {
+            status = lore_fail(err, LORE_ERR_NOMEM, "out of memory reading a document");
+        }
+    }
+    lore_reader_give(index, reader);
+    return status;
+}
+
 /* The columns of a lore_document_info, in its order. */
 #define DOCUMENT_COLUMNS                                                                  \
     "d.id, d.external_id, d.source, d.title, d.url, d.metadata, d.media, d.chunk_count, " \

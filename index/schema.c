@@ -49,6 +49,8 @@ static const char *const steps[] = {
     "CREATE TABLE sketches(document INTEGER PRIMARY KEY, data BLOB NOT NULL);"
     "CREATE TABLE bands(collection INTEGER, key INTEGER, document INTEGER,"
     "  PRIMARY KEY(collection, key, document)) WITHOUT ROWID",
+
+    "ALTER TABLE documents ADD COLUMN validators TEXT NOT NULL DEFAULT ''",
 };
 enum { FORMAT = sizeof steps / sizeof steps[0] };
 

@@ -63,7 +63,8 @@ typedef struct lore_document_row {
     lore_str metadata; /* JSON object text, "" = none */
     lore_str media;    /* "text/markdown" ... */
     uint8_t hash[32];  /* SHA-256 of raw bytes, metadata, title, settings: unchanged means skip */
-    lore_str text;     /* cleaned */
+    lore_str validators; /* of a document from the web (formats.md §1); "" = none */
+    lore_str text;       /* cleaned */
     const lore_offset_run *runs;
     int32_t run_count;
     const lore_chunk_row *chunks;
@@ -127,6 +128,10 @@ LORE_MUST_USE lore_status lore_index_collections(lore_index *index, lore_arena *
 LORE_MUST_USE lore_status lore_index_document_hash(lore_index *index, lore_str collection,
                                                    lore_str id, uint8_t hash[32], bool *found,
                                                    lore_error *err);
+/* What lore_document_row.validators was, in the arena; "" also where there is no such document. */
+LORE_MUST_USE lore_status lore_index_document_validators(lore_index *index, lore_str collection,
+                                                         lore_str id, lore_arena *arena,
+                                                         lore_str *validators, lore_error *err);
 
 typedef struct lore_document_info {
     int64_t row;

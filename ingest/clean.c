@@ -50,6 +50,12 @@ static lore_status title_of_name(lore_str source, lore_arena *arena, lore_str *l
     }
     lore_str name = lore_str_slice(source, start, source.len);
     *line = (lore_str){"", 0};
+    if (lore_is_url(source) && memchr(source.ptr, '#', source.len) == NULL) {
+        name = lore_url_name(source, arena);
+        if (name.ptr == NULL) {
+            return lore_fail(err, LORE_ERR_NOMEM, "out of memory for a title");
+        }
+    }
     /* "all.zip#a.md" is called by what stands behind the last mark, and a number names nothing. */
     const char *first = memchr(name.ptr, '#', name.len), *last = memrchr(name.ptr, '#', name.len);
     lore_str holder = {name.ptr, first == NULL ? 0 : (size_t)(first - name.ptr)};

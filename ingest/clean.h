@@ -52,7 +52,9 @@ typedef struct lore_raw_document {
     lore_str url;
     lore_str metadata; /* JSON object text or empty */
     lore_media media;
-    lore_str bytes; /* as read, any encoding */
+    lore_str bytes;      /* as read, any encoding */
+    lore_str validators; /* of a page of the web, lines ETag and Last-Modified; "" none */
+    bool is_unchanged;   /* the web server says so; there are no bytes then */
 } lore_raw_document;
 
 typedef struct lore_section {

@@ -88,6 +88,38 @@ static void add_field(lore_sha256 *sha, lore_str field)
     lore_sha256_update(sha, field);
 }
 
+/* All that decides what a document becomes, but its bytes and what they are. */
+static void add_settings(lore_sha256 *sha, const lore_raw_document *raw, const lore_config *config,
+                         const lore_embedder *embedder)
+{
+    const int64_t settings[] = {config->chunk_tokens, config->chunk_overlap_sentences,
+                                config->limits.document_bytes_max};
+    add_field(sha, raw->metadata);
+    add_field(sha, raw->title);
+    add_field(sha, raw->url);
+    add_field(sha, raw->source);
+    add_field(sha, (lore_str){(const char *)settings, sizeof settings});
+    add_field(sha, lore_str_from(lore_embedder_fingerprint(embedder)));
+}
+
+lore_status lore_validators_join(const lore_raw_document *raw, const lore_config *config,
+                                 const lore_embedder *embedder, lore_arena *arena,
+                                 lore_str *validators, lore_error *err)
+{
+    lore_sha256 sha;
+    uint8_t digest[32];
+    uint64_t settings = 0;
+    lore_sha256_init(&sha);
+    add_field(&sha, LORE_STR(INGEST_VERSION));
+    add_settings(&sha, raw, config, embedder);
+    lore_sha256_final(&sha, digest);
+    memcpy(&settings, digest, sizeof settings);
+    *validators = lore_str_printf(arena, "%016llx\n" LORE_STR_FMT, (unsigned long long)settings,
+                                  LORE_STR_ARG(raw->validators));
+    return validators->ptr != NULL ? LORE_OK
+                                   : lore_fail(err, LORE_ERR_NOMEM, "out of memory for an ETag");
+}
+
 lore_status lore_identify(const lore_raw_document *raw, const lore_config *config,
                           const lore_embedder *embedder, lore_arena *arena, lore_prepared *prepared,
                           lore_error *err)
@@ -111,18 +143,11 @@ lore_status lore_identify(const lore_raw_document *raw, const lore_config *confi
             return lore_fail(err, LORE_ERR_NOMEM, "out of memory for an id");
         }
     }
-    const int64_t settings[] = {config->chunk_tokens, config->chunk_overlap_sentences,
-                                config->limits.document_bytes_max};
     lore_sha256_init(&sha);
     add_field(&sha, LORE_STR(INGEST_VERSION));
     add_field(&sha, lore_str_from(lore_media_name(raw->media)));
     add_field(&sha, raw->bytes);
-    add_field(&sha, raw->metadata);
-    add_field(&sha, raw->title);
-    add_field(&sha, raw->url);
-    add_field(&sha, raw->source);
-    add_field(&sha, (lore_str){(const char *)settings, sizeof settings});
-    add_field(&sha, lore_str_from(lore_embedder_fingerprint(embedder)));
+    add_settings(&sha, raw, config, embedder);
     lore_sha256_final(&sha, prepared->hash);
     return LORE_OK;
 }
@@ -324,6 +349,9 @@ lore_status lore_prepare(const lore_raw_document *raw, const lore_config *config
     if (status == LORE_OK) {
         status = merge_metadata(raw, &config->limits, arena, prepared, err);
     }
+    if (status == LORE_OK && raw->validators.len > 0) {
+        status = lore_validators_join(raw, config, embedder, arena, &prepared->validators, err);
+    }
     if (status == LORE_OK) {
         status = cut_chunks(config, embedder, interrupt, &scratch, arena, prepared, err);
     }
@@ -350,6 +378,7 @@ void lore_prepared_row(const lore_raw_document *raw, const lore_prepared *prepar
                                .url = raw->url,
                                .metadata = prepared->metadata,
                                .media = lore_str_from(lore_media_name(raw->media)),
+                               .validators = prepared->validators,
                                .text = prepared->clean.text,
                                .runs = prepared->clean.runs,
                                .run_count = prepared->clean.run_count,

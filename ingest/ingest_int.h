@@ -40,6 +40,13 @@ const char *lore_foreign_reason(lore_str bytes);
 /* Has it the extension of such a format? */
 bool lore_foreign_name(lore_str name);
 
+/* ---- served.c ---- */
+
+bool lore_is_url(lore_str source); /* of http or https */
+/* "问 题.md" of "https://host/%E9%97%AE%20%E9%A2%98.md?version=2", in the arena; perhaps no UTF-8.
+ * ptr NULL: out of memory. */
+lore_str lore_url_name(lore_str url, lore_arena *arena);
+
 /* ---- builder.c ---- */
 
 /* Where a piece of the line under construction came from. */
@@ -218,7 +225,8 @@ typedef struct lore_prepared {
     lore_str id;
     uint8_t hash[32];
     lore_clean_document clean;
-    lore_str metadata; /* what came with it, and what it says of itself */
+    lore_str metadata;   /* what came with it, and what it says of itself */
+    lore_str validators; /* as they are stored; "" none */
     lore_chunk_row *chunks;
     lore_str *embed_texts; /* [chunk_count] */
     float *vectors;        /* [chunk_count, dim], NULL until asked for */
@@ -231,6 +239,12 @@ typedef struct lore_prepared {
 LORE_MUST_USE lore_status lore_identify(const lore_raw_document *raw, const lore_config *config,
                                         const lore_embedder *embedder, lore_arena *arena,
                                         lore_prepared *prepared, lore_error *err);
+/* The validators of raw as they are stored: behind a digest of all else that decides what becomes
+ * of it, because a page that has not changed since is to be made anew where that has. */
+LORE_MUST_USE lore_status lore_validators_join(const lore_raw_document *raw,
+                                               const lore_config *config,
+                                               const lore_embedder *embedder, lore_arena *arena,
+                                               lore_str *validators, lore_error *err);
 /* Clean, tokenise, chunk, and room for the vectors. */
 LORE_MUST_USE lore_status lore_prepare(const lore_raw_document *raw, const lore_config *config,
                                        const lore_embedder *embedder,
@@ -256,6 +270,7 @@ typedef struct lore_prune_options {
     int32_t path_count;
     const char *const *roots; /* whatever they are, if anything: what lies at or below goes */
     int32_t root_count;
+    const lore_source *source; /* may be NULL; its sitemaps that were read whole are folders, too */
     const lore_id_set *seen;
     const lore_str *kept_roots; /* sources that could not be read: nothing under them goes */
     size_t kept_count;

@@ -161,7 +161,7 @@ lore_status lore_raw_from_node(const lore_json *node, const lore_json_map *map,
     const lore_mapped_field *text = NULL;
     bool is_native = map == NULL;
     map = is_native ? &NATIVE_MAP : map;
-    *raw = (lore_raw_document){none, none, none, none, none, LORE_MEDIA_AUTO, none};
+    *raw = (lore_raw_document){none, none, none, none, none, LORE_MEDIA_AUTO, none, none, false};
     if (!lore_json_is_object(node)) {
         return lore_fail(err, LORE_ERR_INVALID, "a document must be a JSON object");
     }

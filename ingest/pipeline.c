@@ -181,8 +181,8 @@ static lore_status note_ids(lore_pipeline *p, const lore_job *j, lore_error *err
 static void take_turn(lore_pipeline *p, lore_job *j)
 {
     lore_error err;
-    if (j->state == LORE_JOB_UNCHANGED && lore_id_set_has(&p->written, j->prepared.id) &&
-        !lore_pipeline_is_stopping(p)) {
+    if (j->state == LORE_JOB_UNCHANGED && !j->raw.is_unchanged &&
+        lore_id_set_has(&p->written, j->prepared.id) && !lore_pipeline_is_stopping(p)) {
         (void)rework(p, j); /* a failure is the job's state */
     }
     if (j->state == LORE_JOB_STOPPED) {
@@ -388,6 +388,7 @@ static lore_status finish(lore_pipeline *p, const lore_source_options *source_op
                                     .path_count = source_options->path_count,
                                     .roots = options->roots,
                                     .root_count = options->root_count,
+                                    .source = p->source,
                                     .seen = &p->seen,
                                     .kept_roots = p->unread,
                                     .kept_count = p->unread_count,
@@ -417,6 +418,26 @@ static lore_status run(lore_pipeline *p, const lore_source_options *source_optio
         return lore_fail(err, LORE_ERR_CANCELLED, "cancelled; what was committed is kept");
     }
     return status == LORE_OK ? finish(p, source_options, err) : status;
+}
+
+/* The validators of a page as it was stored, if nothing else has changed since. What cannot be
+ * found out is not known: then the page is fetched. */
+static lore_str known_validators(void *self, const lore_raw_document *raw, lore_arena *arena)
+{
+    const lore_pipeline *p = self;
+    const lore_str none = {"", 0};
+    lore_prepared prepared = {.id = none};
+    lore_str stored = none, settings = none;
+    lore_status status = lore_identify(raw, p->config, p->embedder, arena, &prepared, NULL);
+    if (status == LORE_OK && p->index != NULL) {
+        status = lore_index_document_validators(p->index, p->collection, prepared.id, arena,
+                                                &stored, NULL);
+    }
+    if (status == LORE_OK && stored.len > 0) {
+        status = lore_validators_join(raw, p->config, p->embedder, arena, &settings, NULL);
+    }
+    bool is_current = status == LORE_OK && settings.len > 0 && lore_str_starts(stored, settings);
+    return is_current ? lore_str_slice(stored, settings.len, stored.len) : none;
 }
 
 static lore_status make_collection(lore_pipeline *p, lore_error *err)
@@ -467,6 +488,7 @@ lore_status lore_ingest_run(lore_writer *writer, lore_embedder *embedder, const 
     lore_arena_init(&p.root_arena, 0);
     lore_status status = options->is_dry ? find_collection(&p, err) : make_collection(&p, err);
     if (status == LORE_OK) {
+        lore_source_ask(source, known_validators, &p);
         status = run(&p, source_options, err);
     }
     if (options->progress != NULL) {

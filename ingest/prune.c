@@ -222,6 +222,10 @@ lore_status lore_prune(lore_index *index, const lore_prune_options *options, int
             status = prune_folder(index, options, options->paths[i], &arena, deleted, err);
         }
     }
+    for (size_t i = 0; i < lore_source_sitemap_count(options->source) && status == LORE_OK; i++) {
+        const pruned_place place = {lore_source_sitemap_folder(options->source, i), false};
+        status = place.prefix.len > 0 ? prune_place(index, options, &place, deleted, err) : status;
+    }
     for (int32_t i = 0; i < options->root_count && status == LORE_OK; i++) {
         const pruned_place place = {lore_str_from(options->roots[i]), true};
         status = prune_place(index, options, &place, deleted, err);

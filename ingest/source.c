@@ -1,8 +1,10 @@
 /* Where documents come from: each entry of the walk is a document, a JSONL file or a container.
  *
  * States: while `lines.fd >= 0` a JSONL entry yields its lines; while `open.depth > 0` the
- * innermost container yields its members; else the next entry is taken. */
+ * innermost container yields its members; else the next entry is taken, and behind the last the
+ * next page of the web. */
 #include "ingest/source_int.h"
+#include "ingest/web_int.h"
 
 #include "base/file.h"
 #include "base/json.h"
@@ -21,7 +23,11 @@ struct lore_source {
     size_t next; /* entry of the walk */
     lore_lines lines;
     lore_containers open;
-    lore_buf scratch; /* the file being read */
+    lore_buf scratch;  /* the file being read */
+    lore_web *web;     /* NULL where no URL was named */
+    int64_t web_count; /* of its pages, as `total` has it */
+    lore_str (*known)(void *self, const lore_raw_document *raw, lore_arena *arena);
+    void *known_self;
     /* Read by the thread that shows progress; only the counts matter, so relaxed order is enough.
      */
     atomic_int_least64_t total, passed_over;
@@ -180,6 +186,70 @@ static lore_status next_member(lore_source *source, lore_arena *arena, lore_raw_
     return status == LORE_OK ? sort_file(source, raw, false, has_document, err) : status;
 }
 
+/* ---- the web ---- */
+
+static lore_str known_page(void *self, lore_str url, lore_arena *arena)
+{
+    lore_source *source = self;
+    const lore_str none = {"", 0};
+    const lore_raw_document raw = {.id = none,
+                                   .source = url,
+                                   .title = none,
+                                   .url = url,
+                                   .metadata = source->metadata,
+                                   .bytes = none,
+                                   .validators = none};
+    return source->known == NULL ? none : source->known(source->known_self, &raw, arena);
+}
+
+static lore_status add_url(lore_source *source, const lore_source_options *options, const char *url,
+                           lore_error *err)
+{
+    lore_status status = LORE_OK;
+    if (source->web == NULL) {
+        const lore_web_options web = {.limits = &source->limits,
+                                      .may_be_private = options->may_be_private,
+                                      .known = known_page,
+                                      .self = source};
+        status = lore_web_open(&web, &source->web, err);
+    }
+    return status == LORE_OK ? lore_web_add(source->web, lore_str_from(url), err) : status;
+}
+
+static void count_pages(lore_source *source)
+{
+    int64_t pages = source->web == NULL ? 0 : lore_web_count(source->web);
+    count(&source->total, pages - source->web_count);
+    source->web_count = pages;
+}
+
+/* The next page; *has_document false at the end, or where it is a container. */
+static lore_status next_page(lore_source *source, lore_arena *arena, lore_raw_document *raw,
+                             bool *has_document, bool *is_end, lore_error *err)
+{
+    lore_web_page page = {.url = {"", 0}};
+    lore_status status = lore_web_next(source->web, arena, &page, is_end, err);
+    count_pages(source);
+    *has_document = !*is_end;
+    if (*is_end) {
+        return status;
+    }
+    raw->source = raw->url = page.url;
+    raw->is_unchanged = page.is_unchanged;
+    if (status != LORE_OK || page.is_unchanged) {
+        return status;
+    }
+    raw->media = lore_media_served(page.type, page.url, page.bytes);
+    status = lore_decode_served(page.type, raw->media, arena, &page.bytes, err);
+    if (status != LORE_OK) {
+        return status;
+    }
+    raw->bytes = page.bytes;
+    raw->validators = page.validators;
+    source->open.unpacked_left = (uint64_t)source->limits.unpacked_bytes_max;
+    return sort_file(source, raw, page.is_named, has_document, err);
+}
+
 /* A path as UTF-8, for messages and as the source; *is_valid false where it is not. */
 static lore_str path_text(const char *path, lore_arena *arena, bool *is_valid)
 {
@@ -260,13 +330,16 @@ lore_status lore_source_open(const lore_source_options *options, const lore_limi
         status = lore_json_map_parse(options->json_map, &opened->arena, &opened->map, err);
     }
     for (int32_t i = 0; i < options->path_count && status == LORE_OK; i++) {
-        status = lore_walk_add(&opened->walk, options->paths[i], err);
+        status = lore_is_url(lore_str_from(options->paths[i]))
+                     ? add_url(opened, options, options->paths[i], err)
+                     : lore_walk_add(&opened->walk, options->paths[i], err);
     }
     if (status != LORE_OK) {
         lore_source_close(opened);
         return status;
     }
     count(&opened->total, (int64_t)opened->walk.count);
+    count_pages(opened);
     count(&opened->passed_over, opened->walk.passed_over);
     *source = opened;
     return LORE_OK;
@@ -275,6 +348,7 @@ lore_status lore_source_open(const lore_source_options *options, const lore_limi
 void lore_source_close(lore_source *source)
 {
     if (source != NULL) {
+        lore_web_close(source->web);
         lore_lines_destroy(&source->lines);
         lore_containers_close(&source->open);
         lore_buf_destroy(&source->scratch);
@@ -290,18 +364,22 @@ lore_status lore_source_next(lore_source *source, lore_arena *arena, lore_raw_do
     const lore_str none = {"", 0};
     *done = false;
     for (;;) {
-        *raw = (lore_raw_document){none, none, none, none, none, LORE_MEDIA_AUTO, none};
-        bool has_document = false, is_open = source->lines.fd >= 0,
+        *raw =
+            (lore_raw_document){none, none, none, none, none, LORE_MEDIA_AUTO, none, none, false};
+        bool has_document = false, is_end = false, is_open = source->lines.fd >= 0,
              is_inside = source->open.depth > 0;
-        if (is_cancelled(source) ||
-            (!is_open && !is_inside && source->next == source->walk.count)) {
+        bool is_walked = !is_open && !is_inside && source->next == source->walk.count;
+        if (is_cancelled(source) || (is_walked && source->web == NULL)) {
             *done = true;
             return LORE_OK;
         }
         lore_status status = is_open     ? next_json(source, arena, raw, &has_document, err)
                              : is_inside ? next_member(source, arena, raw, &has_document, err)
-                                         : next_entry(source, arena, raw, &has_document, err);
-        if (status != LORE_OK) {
+                             : is_walked
+                                 ? next_page(source, arena, raw, &has_document, &is_end, err)
+                                 : next_entry(source, arena, raw, &has_document, err);
+        if (status != LORE_OK || is_end) {
+            *done = is_end;
             return status;
         }
         if (has_document) {
@@ -327,4 +405,25 @@ int64_t lore_source_passed_over(const lore_source *source)
 void lore_source_cancel(lore_source *source)
 {
     atomic_store_explicit(&source->is_cancelled, true, memory_order_relaxed);
+    if (source->web != NULL) {
+        lore_web_cancel(source->web);
+    }
+}
+
+void lore_source_ask(lore_source *source,
+                     lore_str (*known)(void *self, const lore_raw_document *raw, lore_arena *arena),
+                     void *self)
+{
+    source->known = known;
+    source->known_self = self;
+}
+
+size_t lore_source_sitemap_count(const lore_source *source)
+{
+    return source == NULL || source->web == NULL ? 0 : lore_web_folder_count(source->web);
+}
+
+lore_str lore_source_sitemap_folder(const lore_source *source, size_t index)
+{
+    return lore_web_folder(source->web, index);
 }

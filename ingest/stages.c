@@ -120,7 +120,8 @@ static lore_status clean_job(lore_pipeline *p, lore_job *j)
     if (status != LORE_OK) {
         return status;
     }
-    if (j->is_known && memcmp(stored, j->prepared.hash, sizeof stored) == 0) {
+    if (j->raw.is_unchanged ||
+        (j->is_known && memcmp(stored, j->prepared.hash, sizeof stored) == 0)) {
         j->state = LORE_JOB_UNCHANGED;
         return LORE_OK;
     }

@@ -24,6 +24,7 @@ static const lore_limits LIMITS = {.arena_bytes_max = 64 << 20,
                                    .markup_depth_max = 256,
                                    .archive_depth_max = 4,
                                    .unpacked_bytes_max = 1 << 30,
+                                   .fetch_pages_max = 50000,
                                    .folder_depth_max = 32,
                                    .folder_entries_max = 100000};
 
