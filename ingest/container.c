@@ -250,6 +250,35 @@ static lore_status next_in_json(lore_container *c, lore_arena *arena, lore_raw_d
     return status;
 }
 
+/* The next line that is not empty, of a JSONL file that came inside something. */
+static lore_status next_in_lines(lore_container *c, lore_arena *arena, lore_raw_document *raw,
+                                 bool *done, lore_error *err)
+{
+    lore_str line = {"", 0}, rest = lore_str_slice(c->bytes, c->at, c->bytes.len);
+    lore_json *root = NULL;
+    *done = false;
+    while (!*done && line.len == 0) {
+        c->number++;
+        *done = !lore_str_next_line(&rest, &line);
+        bool has_mark = c->number == 1 && lore_str_starts(line, LORE_STR("\xEF\xBB\xBF"));
+        line = lore_str_trim(lore_str_slice(line, has_mark ? 3 : 0, line.len));
+    }
+    c->at = c->bytes.len - rest.len;
+    raw->source = c->name;
+    if (*done) {
+        return LORE_OK;
+    }
+    lore_status status = lore_json_parse(line, (int32_t)c->limits->json_depth_max, &root, err);
+    if (status == LORE_OK) {
+        status = lore_raw_from_node(root, c->map, c->limits, arena, raw, err);
+    }
+    lore_json_free(root);
+    lore_error unused;
+    lore_status named =
+        name_member(c, (lore_str){"", 0}, arena, raw, status == LORE_OK ? err : &unused);
+    return status == LORE_OK ? named : status;
+}
+
 /* Does it hold documents as clients send them, one or an array, and no other value? */
 static bool has_documents(const lore_json *root)
 {
@@ -292,6 +321,7 @@ static lore_status open_kind(lore_container *c, uint64_t unpacked_max, lore_erro
     case LORE_MEDIA_MAIL:
         return lore_mail_parse(c->bytes, &c->arena, &c->mail, err);
     case LORE_MEDIA_MBOX:
+    case LORE_MEDIA_JSONL:
         return LORE_OK;
     default:
         return open_json(c, err);
@@ -334,6 +364,8 @@ lore_status lore_container_next(lore_container *container, lore_arena *arena,
         return next_in_mail(container, arena, raw, done, err);
     case LORE_MEDIA_MBOX:
         return next_in_mailbox(container, arena, raw, done, err);
+    case LORE_MEDIA_JSONL:
+        return next_in_lines(container, arena, raw, done, err);
     default:
         return next_in_json(container, arena, raw, done, err);
     }

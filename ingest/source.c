@@ -127,7 +127,7 @@ static lore_status sort_file(lore_source *source, lore_raw_document *raw, bool i
                         : pass_over(source, has_document);
     }
     bool may_hold = lore_media_is_container(raw->media) || raw->media == LORE_MEDIA_JSON;
-    if (!may_hold || raw->media == LORE_MEDIA_JSONL || raw->bytes.len == 0) {
+    if (!may_hold || raw->bytes.len == 0) {
         return LORE_OK;
     }
     lore_status status =

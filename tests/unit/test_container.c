@@ -58,22 +58,25 @@ TEST(archives)
     lore_buf_init(&outer, 0);
     const packed_file in[] = {{"a.md", LORE_STR("A")}, {"b.bin", LORE_STR("B")}, {0}};
     pack(in, true, &inner);
-    const packed_file out[] = {{"../../etc/c.txt", LORE_STR("C")},
-                               {"sub/in.tar.gz", lore_buf_str(&inner)},
-                               {"README", LORE_STR("R")},
-                               {"docs.json", LORE_STR("[{\"text\":\"J\",\"title\":\"T\"},{}]")},
-                               {"mail.eml", LORE_STR("From: a\nSubject: S\nTo: b\n\nM")},
-                               {0}};
+    const packed_file out[] = {
+        {"../../etc/c.txt", LORE_STR("C")},
+        {"sub/in.tar.gz", lore_buf_str(&inner)},
+        {"README", LORE_STR("R")},
+        {"docs.json", LORE_STR("[{\"text\":\"J\",\"title\":\"T\"},{}]")},
+        {"a.jsonl", LORE_STR("\xEF\xBB\xBF{\"text\":\"1\"}\n\n{}\n{\"text\":\"4\"}")},
+        {"mail.eml", LORE_STR("From: a\nSubject: S\nTo: b\n\nM")},
+        {0}};
     pack(out, false, &outer);
     const char *expected = "x.zip#../../etc/c.txt||C\nx.zip#sub/in.tar.gz#a.md||A\n"
                            "x.zip#README||R\nx.zip#docs.json#1|T|J\nx.zip#docs.json#2|!invalid\n"
+                           "x.zip#a.jsonl#1||1\nx.zip#a.jsonl#3|!invalid\nx.zip#a.jsonl#4||4\n"
                            "x.zip#mail.eml|S|M\n";
     check_documents("x.zip", lore_buf_str(&outer), &LIMITS, expected);
     lore_limits flat = LIMITS;
     flat.archive_depth_max = 1;
     check_documents("x.zip", lore_buf_str(&outer), &flat,
                     "x.zip#../../etc/c.txt||C\nx.zip#sub/in.tar.gz|!limit\nx.zip#README||R\n"
-                    "x.zip#docs.json|!limit\nx.zip#mail.eml|!limit\n");
+                    "x.zip#docs.json|!limit\nx.zip#a.jsonl|!limit\nx.zip#mail.eml|!limit\n");
     /* Cut off in the middle of the first member. */
     check_documents("cut.zip", lore_str_slice(lore_buf_str(&outer), 0, 40), &LIMITS,
                     "cut.zip|!invalid\n");
