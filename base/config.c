@@ -64,6 +64,10 @@ enum { PATH_CAP = 1024 };
     INTEGER(fetch_redirects_max, 5, 0, 64, "redirects from a URL to its page")                     \
     INTEGER(fetch_pages_max, 50000, 1, 100000000, "URLs of one sitemap, and of one run")           \
     INTEGER(fetch_connections_max, 8, 1, 256, "requests at one time, two of them to one host")     \
+    INTEGER(pdf_ms_max, 4000, 100, HOUR_MS,                                                        \
+            "milliseconds that pdftotext may take for each started MiB of a PDF")                  \
+    INTEGER(pdf_memory_bytes_max, 480 * MIB, 32 * MIB, 1024 * GIB,                                 \
+            "bytes of address space that pdftotext may use")                                       \
     INTEGER(folder_depth_max, 32, 1, 256, "levels of folders below an ingested path")              \
     INTEGER(folder_entries_max, 1000000, 1, 1000000000, "entries of one ingested folder")          \
     INTEGER(candidates_max, 200, 1, 10000, "candidates that each retriever hands to the fusion")   \

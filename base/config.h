@@ -45,6 +45,8 @@ typedef struct lore_limits {
     int64_t markup_depth_max;      /* 256: nesting of HTML and XML elements */
     int64_t archive_depth_max;     /* 4: archives and messages inside one another */
     int64_t unpacked_bytes_max;    /* 256 MiB: all that one packed file or archive unpacks to */
+    int64_t pdf_ms_max;            /* 4,000 of pdftotext for each started MiB of a file */
+    int64_t pdf_memory_bytes_max;  /* 480 MiB of address space of pdftotext */
     int64_t fetch_timeout_ms;      /* 120,000: one request to the web */
     int64_t fetch_redirects_max;   /* 5: from a URL to its page */
     int64_t fetch_pages_max;       /* 50,000: URLs of one sitemap, and of one run */

@@ -2,6 +2,7 @@
  *
  * Decode, take front matter off, parse into a builder, give a title to what has none. */
 #include "ingest/package_int.h"
+#include "ingest/pdf_int.h"
 
 #include "base/utf8.h"
 
@@ -87,9 +88,19 @@ static lore_status title_of_name(lore_str source, lore_arena *arena, lore_str *l
 
 /* ---- clean ---- */
 
-static lore_status parse(lore_builder *builder, lore_media media, size_t from,
-                         const lore_package *package, const lore_limits *limits, lore_error *err)
+/* A document before its parser. */
+typedef struct opened {
+    lore_package package; /* its source is what any parser reads */
+    lore_pdf_lines pdf;
+    size_t from;               /* where the text begins in the source */
+    lore_clean_document about; /* what the document says of itself */
+} opened;
+
+static lore_status parse(lore_builder *builder, lore_media media, opened *document,
+                         const lore_limits *limits, lore_error *err)
 {
+    const lore_package *package = &document->package;
+    size_t from = document->from;
     switch (media) {
     case LORE_MEDIA_MARKDOWN:
         return lore_clean_markdown(builder, from, err);
@@ -110,6 +121,8 @@ static lore_status parse(lore_builder *builder, lore_media media, size_t from,
         return lore_clean_odf(builder, package, err);
     case LORE_MEDIA_EPUB:
         return lore_clean_epub(builder, package, err);
+    case LORE_MEDIA_PDF:
+        return lore_pdf_write(&document->pdf, builder, err);
     default:
         return lore_clean_text(builder, from, err);
     }
@@ -132,17 +145,37 @@ static lore_status unpack(const lore_raw_document *raw, lore_media media, lore_p
     return status == LORE_OK ? lore_package_about(package, part, about, err) : status;
 }
 
+/* Its source is a blank for each page, so that an offset can be a page. */
+static lore_status open_pdf(const lore_raw_document *raw, const lore_limits *limits,
+                            const lore_interrupt *interrupt, lore_arena *arena, opened *document,
+                            lore_error *err)
+{
+    lore_status status =
+        lore_pdf_read(raw->bytes, limits, interrupt, arena, &document->pdf, &document->about, err);
+    size_t pages = (size_t)document->pdf.pages + 1;
+    char *blanks = status == LORE_OK ? lore_arena_push(arena, pages) : NULL;
+    if (status == LORE_OK && blanks == NULL) {
+        return lore_fail(err, LORE_ERR_NOMEM, "out of memory for %zu pages", pages);
+    }
+    if (status == LORE_OK) {
+        memset(blanks, ' ', pages);
+        document->package.source = (lore_str){blanks, pages};
+    }
+    return status;
+}
+
 /* Before the parser: the text it reads, where that begins, and the title as the document gives it.
  */
 static lore_status open_text(const lore_raw_document *raw, lore_media media,
                              const lore_limits *limits, const lore_interrupt *interrupt,
-                             lore_arena *arena, lore_package *package, size_t *from,
-                             lore_clean_document *about, lore_error *err)
+                             lore_arena *arena, opened *document, lore_error *err)
 {
+    lore_package *package = &document->package;
     lore_status status = LORE_OK;
-    *from = 0;
     if (lore_media_is_packed(media)) {
-        status = unpack(raw, media, package, limits, interrupt, arena, about, err);
+        status = unpack(raw, media, package, limits, interrupt, arena, &document->about, err);
+    } else if (media == LORE_MEDIA_PDF) {
+        status = open_pdf(raw, limits, interrupt, arena, document, err);
     } else {
         status = lore_decode(raw->bytes, media, arena, &package->source, err);
     }
@@ -150,7 +183,7 @@ static lore_status open_text(const lore_raw_document *raw, lore_media media,
         status = lore_fail(err, LORE_ERR_LIMIT, "has %zu bytes once decoded", package->source.len);
     }
     if (status == LORE_OK && (media == LORE_MEDIA_MARKDOWN || media == LORE_MEDIA_HTML)) {
-        *from = lore_front_matter(package->source, &about->title);
+        document->from = lore_front_matter(package->source, &document->about.title);
     }
     return status;
 }
@@ -182,37 +215,41 @@ lore_status lore_clean(const lore_raw_document *given, const lore_limits *limits
     }
     const lore_str none = {"", 0};
     lore_str title, fallback;
-    lore_package package = {.source = none};
-    lore_clean_document about = {.title = none, .author = none, .date = none, .language = none};
-    size_t from = 0;
+    opened document = {.package = {.source = none},
+                       .about = {.title = none, .author = none, .date = none, .language = none}};
+    const lore_clean_document *about = &document.about;
     lore_status status = given_title(raw->title, arena, &title, err);
     if (status == LORE_OK) {
         status = title_of_name(raw->source, arena, &fallback, err);
     }
     if (status == LORE_OK) {
-        status = open_text(raw, media, limits, interrupt, arena, &package, &from, &about, err);
+        status = open_text(raw, media, limits, interrupt, arena, &document, err);
     }
-    if (status == LORE_OK && title.len == 0 && about.title.len > 0 &&
-        about.title.len <= LORE_TITLE_BYTES_MAX) {
-        status = one_line(about.title, arena, &title, err);
+    if (status == LORE_OK && title.len == 0 && about->title.len > 0 &&
+        about->title.len <= LORE_TITLE_BYTES_MAX) {
+        status = one_line(about->title, arena, &title, err);
     }
     if (status != LORE_OK) {
-        return status;
+        goto out;
     }
     lore_builder builder;
-    lore_builder_init(&builder, package.source, title, (size_t)limits->document_bytes_max, arena);
+    lore_builder_init(&builder, document.package.source, title, (size_t)limits->document_bytes_max,
+                      arena);
     builder.interrupt = interrupt;
-    status = parse(&builder, media, from, &package, limits, err);
+    status = parse(&builder, media, &document, limits, err);
     if (status == LORE_OK) {
         status = lore_builder_finish(&builder, fallback, clean, err);
     }
     lore_builder_destroy(&builder);
     if (status == LORE_OK) {
-        clean->author = about.author;
-        clean->date = about.date;
-        clean->language = about.language;
+        clean->author = about->author;
+        clean->date = about->date;
+        clean->language = about->language;
     }
-    return status == LORE_OK && clean->language.len == 0
-               ? lore_language_of(clean->text, arena, &clean->language, err)
-               : status;
+    if (status == LORE_OK && clean->language.len == 0) {
+        status = lore_language_of(clean->text, arena, &clean->language, err);
+    }
+out:
+    lore_free(document.pdf.items);
+    return status;
 }

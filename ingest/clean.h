@@ -26,6 +26,7 @@ typedef enum lore_media {
     LORE_MEDIA_XLSX,
     LORE_MEDIA_ODF, /* OpenDocument of any kind */
     LORE_MEDIA_EPUB,
+    LORE_MEDIA_PDF,
     /* These hold documents and are none themselves; source.h opens them. */
     LORE_MEDIA_JSONL,
     LORE_MEDIA_ARCHIVE, /* ZIP, tar, tar.gz */
@@ -72,7 +73,8 @@ typedef struct lore_clean_document {
     lore_section *sections;
     int32_t section_count;
     lore_offset_run *runs; /* text offset -> offset in `bytes` as decoded to UTF-8, without BOM; of
-                              a packed document, in its parts as unpacked one after another */
+                              a packed document, in its parts as unpacked one after another; of a
+                              PDF, the number of the page */
     int32_t run_count;
 } lore_clean_document;
 

@@ -37,7 +37,7 @@ static const struct {
     {"ods", LORE_MEDIA_ODF},      {"odp", LORE_MEDIA_ODF},           {"epub", LORE_MEDIA_EPUB},
     {"zip", LORE_MEDIA_ARCHIVE},  {"tar", LORE_MEDIA_ARCHIVE},       {"tgz", LORE_MEDIA_ARCHIVE},
     {"gz", LORE_MEDIA_ARCHIVE},   {"bz2", LORE_MEDIA_ARCHIVE},       {"xz", LORE_MEDIA_ARCHIVE},
-    {"tbz2", LORE_MEDIA_ARCHIVE}, {"txz", LORE_MEDIA_ARCHIVE}};
+    {"tbz2", LORE_MEDIA_ARCHIVE}, {"txz", LORE_MEDIA_ARCHIVE},       {"pdf", LORE_MEDIA_PDF}};
 
 static lore_media media_by_name(lore_str name)
 {
@@ -58,6 +58,9 @@ static lore_media media_by_signature(lore_str bytes)
                   lore_str_starts(bytes, LORE_STR("PK\x05\x06"));
     if (is_zip) {
         return lore_package_media(bytes);
+    }
+    if (lore_str_starts(bytes, LORE_STR("%PDF-"))) {
+        return LORE_MEDIA_PDF;
     }
     bool is_archive = (bytes.len > USTAR_AT + 5 && memcmp(bytes.ptr + USTAR_AT, "ustar", 5) == 0) ||
                       lore_str_starts(bytes, LORE_STR("\x1F\x8B\x08")) || /* gzip */
@@ -209,6 +212,7 @@ static const char *const NAMES[LORE_MEDIA_COUNT] = {
     [LORE_MEDIA_XLSX] = OFFICE "spreadsheetml.sheet",
     [LORE_MEDIA_ODF] = "application/vnd.oasis.opendocument.text",
     [LORE_MEDIA_EPUB] = "application/epub+zip",
+    [LORE_MEDIA_PDF] = "application/pdf",
     [LORE_MEDIA_JSONL] = "application/jsonl",
     [LORE_MEDIA_ARCHIVE] = "application/zip",
     [LORE_MEDIA_MAIL] = "message/rfc822",

@@ -154,7 +154,8 @@ static lore_status next_file(lore_source *source, const lore_entry *e, lore_aren
     lore_str bytes = lore_buf_str(&source->scratch);
     raw->media = lore_media_of(raw->source, bytes);
     bool is_known = e->is_named || lore_walk_takes(raw->source) ||
-                    lore_media_is_packed(raw->media) || lore_foreign_reason(bytes) != NULL;
+                    lore_media_is_packed(raw->media) || raw->media == LORE_MEDIA_PDF ||
+                    lore_foreign_reason(bytes) != NULL;
     if (!is_known) {
         return pass_over(source, has_document); /* a ZIP file under a name of its own: a program */
     }

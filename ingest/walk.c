@@ -63,7 +63,8 @@ static bool is_packed_file(const char *path)
         close(fd);
     }
     lore_str bytes = {head, got > 0 ? (size_t)got : 0};
-    return lore_str_starts(bytes, LORE_STR("PK\x03\x04")) || lore_foreign_reason(bytes) != NULL;
+    return lore_str_starts(bytes, LORE_STR("PK\x03\x04")) ||
+           lore_str_starts(bytes, LORE_STR("%PDF")) || lore_foreign_reason(bytes) != NULL;
 }
 
 static lore_status walk_folder(lore_walk *walk, const char *path, int32_t depth, lore_error *err);

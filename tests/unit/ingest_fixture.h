@@ -25,6 +25,8 @@ static const lore_limits LIMITS = {.arena_bytes_max = 64 << 20,
                                    .archive_depth_max = 4,
                                    .unpacked_bytes_max = 1 << 30,
                                    .fetch_pages_max = 50000,
+                                   .pdf_ms_max = 20000,
+                                   .pdf_memory_bytes_max = 480 << 20,
                                    .folder_depth_max = 32,
                                    .folder_entries_max = 100000};
 
