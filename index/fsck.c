@@ -57,6 +57,7 @@ static const struct {
     [LORE_FSCK_ORPHAN_TEXT] = {"text_without_document", "texts of no document", false},
     [LORE_FSCK_ORPHAN_PAGES] = {"pages_without_document", "pages of no document", false},
     [LORE_FSCK_ORPHAN_SKETCH] = {"sketch_without_document", "sketches of no document", false},
+    [LORE_FSCK_NEAR] = {"near_duplicates", "sketches and bands of no document", false},
     [LORE_FSCK_ORPHAN_CHUNK] = {"chunk_without_document", "chunks of no document", false},
     [LORE_FSCK_ORPHAN_VECTOR] = {"vector_without_chunk", "vectors of no chunk", false},
     [LORE_FSCK_VECTOR_OF_CHUNK] = {"chunk_without_vector",

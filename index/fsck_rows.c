@@ -39,6 +39,14 @@ static const rule rules[] = {
      "SELECT DISTINCT 'bands ' || b.document FROM bands b LEFT JOIN documents d ON "
      "d.id=b.document AND d.collection=b.collection LEFT JOIN sketches s ON s.document=b.document "
      "WHERE d.id IS NULL OR s.document IS NULL"},
+    {LORE_FSCK_NEAR, 0,
+     "SELECT 'sketch ' || document FROM sketches WHERE length(data)<>256 OR document NOT IN "
+     "(SELECT "
+     "id FROM documents)"},
+    {LORE_FSCK_NEAR, 0,
+     "SELECT 'band ' || b.document FROM bands b LEFT JOIN documents d ON d.id=b.document WHERE "
+     "d.id IS NULL OR d.collection<>b.collection OR b.document NOT IN (SELECT document FROM "
+     "sketches)"},
     {LORE_FSCK_ORPHAN_CHUNK, 0,
      "SELECT 'c_' || c.id FROM chunks c LEFT JOIN documents d ON d.id=c.document WHERE d.id IS "
      "NULL OR c.id<d.first_chunk OR c.id>=d.first_chunk+d.chunk_count"},
@@ -106,6 +114,10 @@ static const char *const mends[] = {
     "DELETE FROM bands WHERE document NOT IN (SELECT document FROM sketches) OR NOT EXISTS(SELECT "
     "1 "
     "FROM documents d WHERE d.id=bands.document AND d.collection=bands.collection)",
+    "DELETE FROM sketches WHERE length(data)<>256 OR document NOT IN (SELECT id FROM documents)",
+    "DELETE FROM bands WHERE document NOT IN (SELECT document FROM sketches) OR "
+    "collection<>(SELECT "
+    "d.collection FROM documents d WHERE d.id=bands.document)",
     "DELETE FROM pages WHERE document IN (SELECT document FROM temp.harmed WHERE "
     "kind='page_offsets')",
     "UPDATE texts SET runs=x'' WHERE document IN (SELECT document FROM temp.harmed WHERE "

@@ -1,8 +1,10 @@
-"""kill -9 at random points of the real program: ingest, delete, publish, rebuild and a serving process that several clients write to.
+"""kill -9 at random points of the real program: ingest, delete, publish, compaction, rebuild, a deleted collection, backup, restore,
+repair, and a serving process that several clients write to.
 
 One data folder lives through all of it. Beside it stands what it must hold: for each document the version that was acknowledged
 last and those that were under way when the process died. After each kill tests/fault/verify_index opens the folder as the next
-writer would (within a second), checks that tables, full-text index, vectors and files agree, and lists the documents. A kill comes
+writer would (within a second), checks that tables, full-text index, vectors and files agree, and lists the documents; lore fsck must
+find nothing either. A kill comes
 after a random time, or exactly before the N-th call of a kind (preload.c). Everything depends on the seed, but for the threads."""
 import http.client
 import json
@@ -11,6 +13,7 @@ import pathlib
 import random
 import re
 import shutil
+import sqlite3
 import subprocess
 import threading
 import time
@@ -18,7 +21,7 @@ import time
 from served import ROOT, binary
 
 KINDS = ["open", "write", "sync", "rename", "truncate", "remove", "map", "thread"]
-SHELVES = 24
+SHELVES, LINES = 24, 1300
 
 
 def build_preload(folder):
@@ -40,6 +43,12 @@ def verify(data):
     return json.loads(done.stdout)
 
 
+def fsck(data, *flags):
+    """What `lore fsck` finds."""
+    done = subprocess.run([binary(), "--data", str(data), "--json", "fsck", *flags], capture_output=True, text=True)
+    return json.loads(done.stdout)["findings"]
+
+
 def note(i, version):
     words = f"The keeper of shelf {i} is called Person{i}v{version}. It holds {i * 7} books about rivers. "
     return f"# Note {i} version {version}\n\n" + words * (1 + (i + version) % 4) + "\n"
@@ -58,6 +67,7 @@ class Kills:
         self.sure = {}    # id: version or None
         self.maybe = {}   # id: versions that may be there instead
         self.version = 0
+        self.backed_up = {}  # what the backup holds
         self.files = {}   # shelf: version of the file
         self.seconds = {}  # of an undisturbed run of each kind
         self.calls = {}
@@ -65,9 +75,10 @@ class Kills:
 
     def write_lines(self):
         """More short documents than stay unpublished, as one file: reading it in is followed by a publication."""
-        path = self.folder / "lines.jsonl"
+        path = self.folder / "lines" / "lines.jsonl"
+        path.parent.mkdir()
         with open(path, "w", encoding="utf-8") as out:
-            for i in range(1300):
+            for i in range(LINES):
                 out.write(json.dumps({"id": f"line{i}", "title": "version 0", "text": f"Line {i} of many."}) + "\n")
         return path
 
@@ -120,6 +131,8 @@ class Kills:
 
     def check(self, happened):
         found = verify(self.data)
+        problems = fsck(self.data)
+        assert not problems, f"after {happened}: {problems}"
         for key, value in [("slowest open ms", found["open_ms"]), ("slowest open CPU ms", found["open_cpu_ms"])]:
             self.summary[key] = max(self.summary[key], value)
         versions = {}
@@ -186,29 +199,106 @@ class Kills:
         self.settle(killed, {("default", one): [None] for one in chosen})
         return killed
 
-    def publish(self):
-        """A collection that has just outgrown what stays unpublished, or one whose files are damaged: the next writer folds or
-        rebuilds, and dies meanwhile. The folder is a copy each time; embedding its documents once is enough."""
+    def on_copy(self, kind, prepare, args, changes):
+        """One command on a copy of a folder with a collection that has just outgrown what stays unpublished, after prepare(); embedding
+        its documents once is enough."""
         mine, self.data = self.data, str(self.folder / "copy")
         pristine = self.folder / "pristine"
         if not pristine.exists():
-            process = self.start("ingest", "-c", "lines", str(self.lines), fault="rename:1:kill" if self.preload else None)
+            process = self.start("ingest", "-c", "lines", str(self.lines.parent), fault="rename:1:kill" if self.preload else None)
             process.communicate(timeout=300)
             verify(self.data) if self.preload is None else None
             shutil.copytree(self.data, pristine)
             shutil.rmtree(self.data)
         shutil.copytree(pristine, self.data)
-        is_rebuild = self.chance.random() < 0.5
-        if is_rebuild:
-            verify(self.data)
-            for path in pathlib.Path(self.data).glob("vec-*"):
-                os.truncate(path, path.stat().st_size // 2)
-        outer, self.sure, self.maybe = (self.sure, self.maybe), {("lines", f"line{i}"): 0 for i in range(1300)}, {}
-        killed = self.kill_once("rebuild" if is_rebuild else "publish", ["documents", "delete", "-c", "lines", "line7"])
-        self.settle(killed, {("lines", "line7"): [None]})
-        self.check("rebuild" if is_rebuild else "publish")
+        outer, self.sure, self.maybe = (self.sure, self.maybe), {("lines", f"line{i}"): 0 for i in range(LINES)}, {}
+        prepare()
+        killed = self.kill_once(kind, args)
+        self.settle(killed, changes)
+        if kind == "repair" and killed:
+            fsck(self.data, "--repair")  # what was not mended yet
+        self.check(kind)
         shutil.rmtree(self.data)
         (self.sure, self.maybe), self.data = outer, mine
+        return killed
+
+    def publish(self):
+        """The next writer folds the tail into a file, and dies meanwhile."""
+        return self.on_copy("publish", lambda: None, ["documents", "delete", "-c", "lines", "line7"], {("lines", "line7"): [None]})
+
+    def damage(self):
+        verify(self.data)
+        for path in pathlib.Path(self.data).glob("vec-*"):
+            os.truncate(path, path.stat().st_size // 2)
+
+    def rebuild(self):
+        """Files are damaged: the next writer makes them anew."""
+        return self.on_copy("rebuild", self.damage, ["documents", "delete", "-c", "lines", "line7"], {("lines", "line7"): [None]})
+
+    def compaction(self):
+        """A quarter of the collection goes, more than a file may hold of dead rows: it is written anew."""
+        gone = self.chance.sample(range(LINES), LINES // 4)
+        lines = self.lines.read_text(encoding="utf-8").splitlines()
+
+        def prepare():
+            verify(self.data)
+            self.lines.write_text("".join(line + "\n" for i, line in enumerate(lines) if i not in set(gone)), encoding="utf-8")
+        try:
+            return self.on_copy("compaction", prepare, ["ingest", "--prune", "-c", "lines", str(self.lines.parent)],
+                                {("lines", f"line{i}"): [None] for i in gone})
+        finally:
+            self.lines.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+
+    def drop(self):
+        """A whole collection goes, or stays."""
+        return self.on_copy("drop", lambda: None, ["collections", "delete", "lines"], {("lines", f"line{i}"): [None] for i in range(LINES)})
+
+    def repair(self):
+        """Rows and files are damaged, and the one who mends them dies: whoever comes next mends the rest, and no document is lost."""
+        def prepare():
+            self.damage()
+            with sqlite3.connect(self.data + "/lore.db") as db:
+                db.execute("update collections set documents=7")
+                db.execute("insert into vectors select 99999999, collection, data from vectors where chunk=1")
+                db.execute("update meta set value=3 where key='next_chunk'")
+        return self.on_copy("repair", prepare, ["fsck", "--repair"], {})
+
+    def backup(self):
+        """The folder stays as it is, and so does the backup of that name, until there is a whole new one."""
+        file, restored = self.folder / "index.backup", self.folder / "restored"
+        before = dict(self.backed_up)
+        killed = self.kill_once("backup", ["backup", str(file)])
+        if not killed:
+            before = dict(self.sure)
+        if file.exists():
+            subprocess.run([binary(), "--data", str(restored), "restore", str(file)], check=True, capture_output=True)
+            found = {(one["collection"], one["id"]) for one in verify(restored)["documents"]}
+            problems = fsck(restored)
+            shutil.rmtree(restored)
+            assert not problems, problems
+            now = {key for key, version in self.sure.items() if version is not None}
+            then = {key for key, version in before.items() if version is not None}
+            assert found == now or found == then, f"a backup of another moment: {found ^ now}"
+            self.backed_up = dict(self.sure) if found == now else before
+        else:
+            assert not before, "the last backup is gone"
+        return killed
+
+    def restore(self):
+        """A folder without an index, or with all of it."""
+        file, mine = self.folder / "index.backup", self.data
+        if not file.exists():
+            return self.backup()
+        self.data = str(self.folder / "restored")
+        killed = self.kill_once("restore", ["restore", str(file)])
+        if not killed or os.path.exists(self.data + "/lore.db"):
+            found = {(one["collection"], one["id"]) for one in verify(self.data)["documents"]}
+            problems = fsck(self.data)
+            assert not problems, problems
+            assert found == {key for key, version in self.backed_up.items() if version is not None}
+        if os.path.exists(self.data):
+            shutil.rmtree(self.data)
+        self.data = mine
         return killed
 
     def serve(self):
@@ -260,7 +350,7 @@ class Kills:
     def run(self, kills):
         self.learn_ids()
         self.check("the first run")
-        kinds = ["ingest", "ingest", "delete", "publish", "serve"]
+        kinds = ["ingest", "ingest", "delete", "publish", "rebuild", "compaction", "drop", "repair", "backup", "restore", "serve", "serve"]
         while self.summary["kills"] < kills:
             kind = self.chance.choice(kinds)
             self.version += 1

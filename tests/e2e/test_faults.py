@@ -404,11 +404,11 @@ class InterruptionTest(Case):
                 self.ask_shelf(len(acknowledged) - 1, served.data)
 
     def test_kills_at_random_points(self):
-        """Ingest, delete, publish, rebuild, serve (tests/long/kill_long.py does it 300 times)."""
+        """Ingest, delete, publish, compaction, backup, ... (tests/long/kill_long.py does it 1,000 times)."""
         seed = int(os.environ.get("LORE_SEED", time.time_ns() % 10**6))
         print(f"seed {seed}")
         self.docs.rmdir()
-        print(Kills(self.folder, seed).run(5))
+        print(Kills(self.folder, seed).run(24))
 
     def test_interrupt_keeps_what_is_committed(self):
         self.write_notes(800)
