@@ -463,42 +463,22 @@ lore_status lore_route_delete_document(lore_service *service, lore_http_request 
     return status;
 }
 
-/* The settings in the body, if there is one: a member that is absent stays as it is. */
-static lore_status parse_settings(const lore_service *service, const lore_http_request *request,
-                                  bool *has_weight, double *weight, lore_error *err)
-{
-    lore_json *root = NULL;
-    *has_weight = false;
-    *weight = NAN;
-    if (request->body.len == 0) {
-        return LORE_OK;
-    }
-    int32_t depth = (int32_t)service->app->config->limits.json_depth_max;
-    lore_status status = lore_json_parse(request->body, depth, &root, err);
-    if (status == LORE_OK && !lore_json_is_object(root)) {
-        status = lore_fail(err, LORE_ERR_INVALID, "the body must be a JSON object");
-    }
-    if (status == LORE_OK) {
-        *has_weight = lore_json_get(root, "fusion_weight") != NULL;
-        status = lore_json_get_number(root, "", "fusion_weight", 0.0, 1.0, weight, err);
-    }
-    lore_json_free(root);
-    return status;
-}
-
 lore_status lore_route_put_collection(lore_service *service, lore_http_request *request,
                                       lore_http_reply *reply, lore_error *err)
 {
     lore_change change = {.kind = LORE_CHANGE_CREATE_COLLECTION,
                           .collection = request->segments[0]};
-    lore_change weigh = {.kind = LORE_CHANGE_WEIGH_COLLECTION, .collection = request->segments[0]};
-    bool has_weight = false;
-    lore_status status = parse_settings(service, request, &has_weight, &weigh.fusion_weight, err);
+    lore_collection_settings settings;
+    lore_change set = {.kind = LORE_CHANGE_SET_COLLECTION,
+                       .collection = request->segments[0],
+                       .settings = &settings};
+    lore_status status = lore_collection_settings_parse(
+        request->body, &service->app->config->limits, request->arena, &settings, err);
     if (status == LORE_OK) {
         status = apply_change(service, request, &change, err);
     }
-    if (status == LORE_OK && has_weight) {
-        status = apply_change(service, request, &weigh, err);
+    if (status == LORE_OK && request->body.len > 0) {
+        status = apply_change(service, request, &set, err);
     }
     if (status != LORE_OK) {
         return status;
@@ -530,6 +510,16 @@ lore_status lore_route_delete_collection(lore_service *service, lore_http_reques
     return status;
 }
 
+/* null: as the configuration has it */
+static void write_setting(lore_json_writer *w, const char *name, int64_t value, bool is_own)
+{
+    if (is_own) {
+        lore_json_int(w, name, value);
+    } else {
+        lore_json_null(w, name);
+    }
+}
+
 void lore_routes_write_collections(const lore_collection_info *list, int32_t count, lore_buf *out)
 {
     lore_json_writer w;
@@ -543,6 +533,13 @@ void lore_routes_write_collections(const lore_collection_info *list, int32_t cou
         lore_json_int(&w, "chunks", list[i].chunks);
         lore_json_int(&w, "created", list[i].created_ms / 1000);
         lore_json_float(&w, "fusion_weight", list[i].fusion_weight);
+        write_setting(&w, "chunk_tokens", list[i].chunk_tokens, list[i].chunk_tokens > 0);
+        write_setting(&w, "chunk_overlap", list[i].chunk_overlap, list[i].chunk_overlap >= 0);
+        if (list[i].refusal.len > 0) {
+            lore_json_string(&w, "refusal", list[i].refusal);
+        } else {
+            lore_json_null(&w, "refusal");
+        }
         lore_json_end(&w);
     }
     lore_json_end(&w);

@@ -204,6 +204,7 @@ typedef struct change {
     const char *method; /* of the server's route */
     lore_str collection;
     lore_str document; /* empty: the collection itself */
+    lore_str body;     /* settings of a collection, or empty */
     bool found;        /* out */
 } change;
 
@@ -224,7 +225,7 @@ static lore_status change_through_server(lore_cli *cli, lore_str server, change 
     lore_status status = lore_client_open(server, &cli->config.limits, &client, err);
     if (status == LORE_OK) {
         status = lore_client_send(client, what->method, lore_buf_c(&path), "application/json",
-                                  (lore_str){NULL, 0}, &reply, &http_status, err);
+                                  what->body, &reply, &http_status, err);
     }
     if (status == LORE_OK && http_status >= 400 && http_status != 404) {
         status = lore_client_refusal(&reply, http_status, err);
@@ -236,7 +237,7 @@ static lore_status change_through_server(lore_cli *cli, lore_str server, change 
     return status;
 }
 
-static lore_status change_here(const lore_cli *cli, change *what, lore_error *err)
+static lore_status change_here(lore_cli *cli, change *what, lore_error *err)
 {
     lore_app app = {0};
     lore_status status = open_store(cli, true, &app, err);
@@ -249,7 +250,18 @@ static lore_status change_here(const lore_cli *cli, change *what, lore_error *er
                                                          : LORE_CHANGE_DELETE_COLLECTION,
                         .collection = what->collection,
                         .id = what->document};
-    status = lore_writer_apply_one(app.writer, &made, NULL, err);
+    lore_collection_settings settings;
+    status = lore_collection_settings_parse(what->body, &cli->config.limits, &cli->arena, &settings,
+                                            err);
+    if (status == LORE_OK) {
+        status = lore_writer_apply_one(app.writer, &made, NULL, err);
+    }
+    if (status == LORE_OK && what->body.len > 0) {
+        lore_change set = {.kind = LORE_CHANGE_SET_COLLECTION,
+                           .collection = what->collection,
+                           .settings = &settings};
+        status = lore_writer_apply_one(app.writer, &set, NULL, err);
+    }
     what->found = is_put || made.outcome == LORE_OUTCOME_DELETED;
     lore_app_close(&app);
     return status;
@@ -290,8 +302,9 @@ static int delete_documents(lore_cli *cli, const store_flags *flags, const lore_
 {
     for (int32_t i = 1; i < words->count; i++) {
         lore_error err;
-        change what = {"DELETE", lore_str_from(flags->collection), lore_str_from(words->items[i]),
-                       false};
+        change what = {.method = "DELETE",
+                       .collection = lore_str_from(flags->collection),
+                       .document = lore_str_from(words->items[i])};
         lore_status status = make_change(cli, &what, &err);
         if (status == LORE_OK && !what.found) {
             status = lore_fail(&err, LORE_ERR_NOT_FOUND, "no document '%s' in collection '%s'",
@@ -361,16 +374,61 @@ static int list_collections(lore_cli *cli)
         if (!isnan(list[i].fusion_weight)) {
             printf(", fusion weight %.2f", list[i].fusion_weight);
         }
+        if (list[i].chunk_tokens > 0) {
+            printf(", chunks of %" PRId64 " tokens", list[i].chunk_tokens);
+        }
+        if (list[i].chunk_overlap >= 0) {
+            printf(", overlap %" PRId64, list[i].chunk_overlap);
+        }
+        if (list[i].refusal.len > 0) {
+            printf(", refusal: ");
+            lore_print_plain(stdout, list[i].refusal);
+        }
         putchar('\n');
     }
     return LORE_EXIT_DONE;
+}
+
+typedef struct collection_flags {
+    int64_t tokens, overlap; /* 0, -1: not given */
+    const char *refusal;
+} collection_flags;
+
+/* The flags of `create` as the body of the server's route. */
+static void write_settings(const collection_flags *given, lore_buf *out)
+{
+    lore_json_writer w;
+    if (given->tokens == 0 && given->overlap < 0 && given->refusal == NULL) {
+        return;
+    }
+    lore_json_write_begin(&w, out);
+    lore_json_object(&w, NULL);
+    if (given->tokens > 0) {
+        lore_json_int(&w, "chunk_tokens", given->tokens);
+    }
+    if (given->overlap >= 0) {
+        lore_json_int(&w, "chunk_overlap", given->overlap);
+    }
+    if (given->refusal != NULL) {
+        lore_json_string(&w, "refusal", lore_str_from(given->refusal));
+    }
+    lore_json_end(&w);
 }
 
 int lore_cmd_collections(lore_cli *cli, int argc, char **argv)
 {
     lore_error err;
     lore_flag_list words = {0};
-    int code = lore_cli_parse(cli, NULL, 0, argc, argv, &words);
+    collection_flags given = {.overlap = -1};
+    const lore_flag flags[] = {
+        {"chunk-tokens", 0, LORE_FLAG_INTEGER, &given.tokens, "N",
+         "create: tokens that a chunk aims at", 16, 8192},
+        {"overlap", 0, LORE_FLAG_INTEGER, &given.overlap, "N",
+         "create: sentences that a chunk shares with the last one", 0, 16},
+        {"refusal", 0, LORE_FLAG_TEXT, &given.refusal, "TEXT",
+         "create: what is said where nothing supports an answer", 0, 0},
+    };
+    int code = lore_cli_parse(cli, flags, sizeof flags / sizeof flags[0], argc, argv, &words);
     if (code != LORE_EXIT_CONTINUE) {
         return code;
     }
@@ -383,8 +441,18 @@ int lore_cmd_collections(lore_cli *cli, int argc, char **argv)
         return lore_cli_misuse(
             cli, "collections list, collections create NAME or collections delete NAME");
     }
-    change what = {is_create ? "PUT" : "DELETE", lore_str_from(words.items[1]), {NULL, 0}, false};
-    lore_status status = make_change(cli, &what, &err);
+    lore_buf body;
+    lore_buf_init(&body, 0);
+    if (is_create) {
+        write_settings(&given, &body);
+    }
+    change what = {.method = is_create ? "PUT" : "DELETE",
+                   .collection = lore_str_from(words.items[1]),
+                   .body = lore_buf_str(&body)};
+    lore_status status = lore_buf_failed(&body)
+                             ? lore_fail(&err, LORE_ERR_NOMEM, "no memory for the settings")
+                             : make_change(cli, &what, &err);
+    lore_buf_destroy(&body);
     if (status == LORE_OK && !what.found) {
         status = lore_fail(&err, LORE_ERR_NOT_FOUND, "no collection '%s'", words.items[1]);
     }

@@ -240,11 +240,13 @@ static lore_status weigh_through_server(eval_run *run, double weight, lore_error
 /* A weight that is no better on other questions than the configured one is not worth keeping. */
 static lore_status store_weight(eval_run *run, lore_error *err)
 {
-    lore_change change = {.kind = LORE_CHANGE_WEIGH_COLLECTION,
+    const lore_collection_settings settings = {
+        .has_weight = true, .fusion_weight = run->fit.is_better ? run->fit.weight : (double)NAN};
+    lore_change change = {.kind = LORE_CHANGE_SET_COLLECTION,
                           .collection = lore_str_from(run->collection),
-                          .fusion_weight = run->fit.is_better ? run->fit.weight : (double)NAN};
+                          .settings = &settings};
     lore_status status = run->server.len > 0
-                             ? weigh_through_server(run, change.fusion_weight, err)
+                             ? weigh_through_server(run, settings.fusion_weight, err)
                              : lore_writer_apply_one(run->app.writer, &change, NULL, err);
     return status == LORE_OK ? LORE_OK : lore_error_prefix(err, "cannot store the weight");
 }

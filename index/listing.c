@@ -76,6 +76,8 @@ static lore_status read_collections(lore_stmt *stmt, lore_arena *arena, lore_col
         info->created_ms = lore_column_int(stmt, 3);
         info->fusion_weight = lore_column_float(stmt, 4);
         info->refusal = keep(arena, stmt, 5, &failed);
+        info->chunk_tokens = lore_column_int(stmt, 6);
+        info->chunk_overlap = lore_column_int(stmt, 7);
         if (failed) {
             return fail_memory(err);
         }
@@ -86,8 +88,9 @@ lore_status lore_index_collections(lore_index *index, lore_arena *arena,
                                    lore_collection_info **list, int32_t *count, lore_error *err)
 {
     static const char *const sql =
-        "SELECT name, documents, chunks, created_ms, fusion_weight, refusal FROM collections "
-        "ORDER BY name LIMIT ?1";
+        "SELECT name, documents, chunks, created_ms, fusion_weight, refusal, "
+        "ifnull(chunk_tokens, 0), ifnull(chunk_overlap, -1) FROM collections ORDER BY name LIMIT "
+        "?1";
     lore_reader *reader = NULL;
     lore_stmt *stmt = NULL;
     int32_t have = 0;

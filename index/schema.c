@@ -51,6 +51,9 @@ static const char *const steps[] = {
     "  PRIMARY KEY(collection, key, document)) WITHOUT ROWID",
 
     "ALTER TABLE documents ADD COLUMN validators TEXT NOT NULL DEFAULT ''",
+
+    "ALTER TABLE collections ADD COLUMN chunk_tokens INTEGER;"
+    "ALTER TABLE collections ADD COLUMN chunk_overlap INTEGER",
 };
 enum { FORMAT = sizeof steps / sizeof steps[0] };
 

@@ -105,11 +105,25 @@ LORE_MUST_USE lore_status lore_index_create_collection(lore_index *index, lore_s
                                                        lore_error *err); /* existing: LORE_OK */
 LORE_MUST_USE lore_status lore_index_delete_collection(lore_index *index, lore_str name,
                                                        bool *found, lore_error *err);
-/* Settings of a collection. fusion_weight NaN: the config's; refusal "": the default text, ptr
- * NULL: as it is. LORE_ERR_NOT_FOUND names it. */
-LORE_MUST_USE lore_status lore_index_tune_collection(lore_index *index, lore_str name,
-                                                     double fusion_weight, lore_str refusal,
-                                                     lore_error *err);
+/* Settings of a collection: those that are marked are written, the others stay.
+ * LORE_ERR_NOT_FOUND names it. */
+typedef struct lore_collection_settings {
+    bool has_weight, has_refusal, has_tokens, has_overlap;
+    double fusion_weight;  /* NaN: the configuration's */
+    lore_str refusal;      /* empty: the default text */
+    int64_t chunk_tokens;  /* 0: the configuration's */
+    int64_t chunk_overlap; /* sentences; -1: the configuration's */
+} lore_collection_settings;
+LORE_MUST_USE lore_status lore_index_set_collection(lore_index *index, lore_str name,
+                                                    const lore_collection_settings *settings,
+                                                    lore_error *err);
+/* A JSON object of settings, or an empty text for none: "fusion_weight", "refusal", "chunk_tokens",
+ * "chunk_overlap"; null is the configuration's. Strings in the arena. LORE_ERR_INVALID names the
+ * field. */
+LORE_MUST_USE lore_status lore_collection_settings_parse(lore_str json, const lore_limits *limits,
+                                                         lore_arena *arena,
+                                                         lore_collection_settings *settings,
+                                                         lore_error *err);
 /* Fold the tail into the vector files (vec-*.i8) crash-safely, and wake the thread that sorts
  * collections above ann_min_vectors. Cheap when there is nothing to do; does nothing while the tail
  * is small. */
@@ -119,12 +133,19 @@ LORE_MUST_USE lore_status lore_index_publish(lore_index *index, lore_error *err)
 typedef struct lore_collection_info {
     lore_str name;
     int64_t documents, chunks, created_ms;
-    double fusion_weight; /* NaN: none stored, use the config's */
-    lore_str refusal;     /* empty: default text */
+    double fusion_weight;  /* NaN: none stored, use the config's */
+    lore_str refusal;      /* empty: default text */
+    int64_t chunk_tokens;  /* 0: the config's */
+    int64_t chunk_overlap; /* -1: the config's */
 } lore_collection_info;
 LORE_MUST_USE lore_status lore_index_collections(lore_index *index, lore_arena *arena,
                                                  lore_collection_info **list, int32_t *count,
                                                  lore_error *err);
+/* The config that documents of a collection are cut by: *own is a copy of config with the
+ * collection's settings, with lore_free, or NULL where it has none of its own or is not there. */
+LORE_MUST_USE lore_status lore_index_collection_config(lore_index *index, lore_str collection,
+                                                       const lore_config *config, lore_config **own,
+                                                       lore_error *err);
 LORE_MUST_USE lore_status lore_index_document_hash(lore_index *index, lore_str collection,
                                                    lore_str id, uint8_t hash[32], bool *found,
                                                    lore_error *err);

@@ -309,32 +309,43 @@ lore_status lore_index_delete_collection(lore_index *index, lore_str name, bool 
     return status;
 }
 
-lore_status lore_index_tune_collection(lore_index *index, lore_str name, double fusion_weight,
-                                       lore_str refusal, lore_error *err)
+static lore_status write_settings(lore_index *index, lore_str name,
+                                  const lore_collection_settings *settings, lore_error *err)
 {
     static const char *const sql =
-        "UPDATE collections SET fusion_weight=?2, refusal=iif(?4, ?3, refusal) WHERE id=?1";
-    own_transaction own;
+        "UPDATE collections SET fusion_weight=iif(?2, ?3, fusion_weight), "
+        "refusal=iif(?4, ?5, refusal), chunk_tokens=iif(?6, nullif(?7, 0), chunk_tokens), "
+        "chunk_overlap=iif(?8, nullif(?9, -1), chunk_overlap) WHERE id=?1";
     int64_t id = 0;
     lore_stmt *stmt = NULL;
-    LORE_ASSERT(index->is_writer);
-    if (lore_utf8_valid(refusal) != refusal.len) {
-        return lore_fail(err, LORE_ERR_INVALID, "the refusal text is not UTF-8");
-    }
-    lore_status status = enter(index, &own, err);
-    if (status != LORE_OK) {
-        return status;
-    }
-    status = lore_collection_find(index->writer, name, &id, err);
+    lore_status status = lore_collection_find(index->writer, name, &id, err);
     if (status == LORE_OK) {
         status = lore_db_statement(index->writer, sql, &stmt, err);
     }
-    if (status == LORE_OK) {
-        lore_bind_int(stmt, 1, id);
-        lore_bind_float(stmt, 2, fusion_weight);
-        lore_bind_text(stmt, 3, refusal);
-        lore_bind_int(stmt, 4, refusal.ptr != NULL);
-        status = lore_transaction_note(index, lore_stmt_run(stmt, err));
+    if (status != LORE_OK) {
+        return status;
     }
-    return leave(index, &own, status, err);
+    lore_bind_int(stmt, 1, id);
+    lore_bind_int(stmt, 2, settings->has_weight);
+    lore_bind_float(stmt, 3, settings->fusion_weight);
+    lore_bind_int(stmt, 4, settings->has_refusal);
+    lore_bind_text(stmt, 5, settings->refusal.ptr != NULL ? settings->refusal : LORE_STR(""));
+    lore_bind_int(stmt, 6, settings->has_tokens);
+    lore_bind_int(stmt, 7, settings->chunk_tokens);
+    lore_bind_int(stmt, 8, settings->has_overlap);
+    lore_bind_int(stmt, 9, settings->chunk_overlap);
+    return lore_transaction_note(index, lore_stmt_run(stmt, err));
+}
+
+lore_status lore_index_set_collection(lore_index *index, lore_str name,
+                                      const lore_collection_settings *settings, lore_error *err)
+{
+    own_transaction own;
+    LORE_ASSERT(index->is_writer);
+    if (settings->has_refusal && lore_utf8_valid(settings->refusal) != settings->refusal.len) {
+        return lore_fail(err, LORE_ERR_INVALID, "the refusal text is not UTF-8");
+    }
+    lore_status status = enter(index, &own, err);
+    return status == LORE_OK ? leave(index, &own, write_settings(index, name, settings, err), err)
+                             : status;
 }

@@ -93,9 +93,8 @@ static lore_status make_change(lore_index *index, lore_change *change, lore_erro
         return put(index, change, err);
     case LORE_CHANGE_CREATE_COLLECTION:
         return create_collection(index, change, err);
-    case LORE_CHANGE_WEIGH_COLLECTION:
-        status = lore_index_tune_collection(index, change->collection, change->fusion_weight,
-                                            (lore_str){NULL, 0}, err);
+    case LORE_CHANGE_SET_COLLECTION:
+        status = lore_index_set_collection(index, change->collection, change->settings, err);
         change->outcome = LORE_OUTCOME_REPLACED;
         return status;
     case LORE_CHANGE_DELETE:

@@ -24,7 +24,7 @@ typedef enum lore_change_kind {
     LORE_CHANGE_PUT, /* the document, and its collection where that is missing */
     LORE_CHANGE_DELETE,
     LORE_CHANGE_CREATE_COLLECTION,
-    LORE_CHANGE_WEIGH_COLLECTION, /* its share of the dense score; NaN: the configuration's */
+    LORE_CHANGE_SET_COLLECTION, /* its settings */
     LORE_CHANGE_DELETE_COLLECTION
 } lore_change_kind;
 
@@ -38,9 +38,9 @@ typedef enum lore_change_outcome {
 typedef struct lore_change { /* everything borrowed until apply returns */
     lore_change_kind kind;
     lore_str collection;
-    lore_str id;                       /* to delete */
-    const lore_document_row *document; /* to put */
-    double fusion_weight;              /* to weigh */
+    lore_str id;                              /* to delete */
+    const lore_document_row *document;        /* to put */
+    const lore_collection_settings *settings; /* to set */
     /* How it ended: */
     lore_status status;
     lore_error error; /* where status is a failure */

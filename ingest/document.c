@@ -443,19 +443,25 @@ static void prepare_one(void *self)
 {
     preparation *p = self;
     lore_error *err = &p->error;
-    p->status = lore_identify(p->raw, p->config, p->embedder, p->arena, &p->prepared, err);
+    lore_config *own = NULL;
+    p->status = lore_index_collection_config(p->index, p->collection, p->config, &own, err);
+    const lore_config *config = own != NULL ? own : p->config;
+    if (p->status == LORE_OK) {
+        p->status = lore_identify(p->raw, config, p->embedder, p->arena, &p->prepared, err);
+    }
     if (p->status == LORE_OK) {
         p->status = find_unchanged(p->index, p->collection, &p->prepared, &p->is_unchanged, err);
     }
     if (p->status == LORE_OK && !p->is_unchanged) {
         const lore_interrupt interrupt = {p->options->is_cancelled, p->options->self};
-        p->status = lore_prepare(p->raw, p->config, p->embedder,
+        p->status = lore_prepare(p->raw, config, p->embedder,
                                  p->options->is_cancelled != NULL ? &interrupt : NULL, p->arena,
                                  &p->prepared, err);
     }
     if (p->status == LORE_OK && !p->is_unchanged) {
         p->status = embed_chunks(p->embedder, p->options, &p->prepared, err);
     }
+    lore_free(own);
 }
 
 /* The writer looks once more whether it changed: somebody else may have written the same document

@@ -487,10 +487,16 @@ lore_status lore_ingest_run(lore_writer *writer, lore_embedder *embedder, const 
     lore_lock_init(&p.lock);
     lore_arena_init(&p.root_arena, 0);
     lore_status status = options->is_dry ? find_collection(&p, err) : make_collection(&p, err);
+    lore_config *own = NULL;
+    if (status == LORE_OK && p.index != NULL) {
+        status = lore_index_collection_config(p.index, p.collection, config, &own, err);
+        p.config = own != NULL ? own : config;
+    }
     if (status == LORE_OK) {
         lore_source_ask(source, known_validators, &p);
         status = run(&p, source_options, err);
     }
+    lore_free(own);
     if (options->progress != NULL) {
         options->progress(options->self, counts, lore_source_total(source));
     }

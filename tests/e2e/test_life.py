@@ -245,6 +245,30 @@ class LifeTest(unittest.TestCase):
             self.write("g.md", page + "\n")
             self.assertEqual(self.json("ingest", str(self.docs))["near_duplicates"], 1)
 
+    def test_settings_of_a_collection(self):
+        text = "# Birds\n\n" + " ".join(f"The bird number {i} of the long list sits on branch {i * 3} today." for i in range(40))
+        self.write("birds.md", text)
+        refusal = "\u8bf7\u8be2\u95ee\u524d\u53f0\u3002 Ask the desk."
+        run("--data", self.data, "collections", "create", "small", "--chunk-tokens", "32", "--overlap", "0", "--refusal", refusal)
+        self.json("ingest", str(self.docs))
+        self.json("ingest", "-c", "small", str(self.docs))
+        found = {item["name"]: item for item in self.json("collections", "list")["collections"]}
+        self.assertEqual([found["small"][key] for key in ("chunk_tokens", "chunk_overlap", "refusal")], [32, 0, refusal])
+        self.assertEqual([found["default"][key] for key in ("chunk_tokens", "chunk_overlap", "refusal")], [None] * 3)
+        self.assertGreater(found["small"]["chunks"], 2 * found["default"]["chunks"])
+        asked = self.json("query", "-c", "small", "--mode", "extract", "How much is the customs duty on bicycles from Norway?")
+        self.assertEqual((asked["refused"], asked["answer"]), (True, refusal))
+        self.assertEqual(self.counts(self.json("ingest", "-c", "small", str(self.docs))), (0, 0, 4, 0, 0))
+        with Served(data=self.data) as server:
+            # Through the server the same chunks are made; then other settings, and every document is cut again.
+            self.write("more.md", text.replace("bird", "fish"))
+            self.json("ingest", "-c", "small", str(self.docs))
+            run("--data", self.data, "collections", "create", "small", "--chunk-tokens", "200")
+            self.assertEqual(self.counts(self.json("ingest", "-c", "small", str(self.docs))), (0, 5, 0, 0, 0))
+            small = [item for item in server.get("/collections")["collections"] if item["name"] == "small"][0]
+            self.assertEqual([small[key] for key in ("chunk_tokens", "chunk_overlap", "refusal")], [200, 0, refusal])
+            self.assertEqual(server.request("PUT", "/collections/small", {"chunk_tokens": 3})[0], 400)
+
     def test_unchanged_writes_nothing(self):
         for i in range(300):
             self.write(f"deep/{i}.md", f"# Note {i}\n\nShelf {i} holds {i * 7} books.\n")

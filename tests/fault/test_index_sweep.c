@@ -155,7 +155,11 @@ static lore_status change_collections(lore_index *index, lore_error *err)
     bool found = false;
     lore_status status = lore_index_create_collection(index, LORE_STR("extra"), err);
     if (status == LORE_OK) {
-        status = lore_index_tune_collection(index, LORE_STR("extra"), .5, LORE_STR("no"), err);
+        const lore_collection_settings settings = {.has_weight = true,
+                                                   .has_refusal = true,
+                                                   .fusion_weight = .5,
+                                                   .refusal = LORE_STR("no")};
+        status = lore_index_set_collection(index, LORE_STR("extra"), &settings, err);
     }
     if (status == LORE_OK) {
         status = lore_index_begin(index, err);

@@ -48,9 +48,11 @@ CHECK_UNUSED static void bench_tune(bench *b, const char *collection, double wei
     lore_error err = {0};
     lore_writer_close(b->writer);
     b->writer = NULL;
-    CHECK_OK(lore_index_tune_collection(b->index, lore_str_from(collection), weight,
-                                        lore_str_from(refusal), &err),
-             &err);
+    const lore_collection_settings settings = {.has_weight = true,
+                                               .has_refusal = true,
+                                               .fusion_weight = weight,
+                                               .refusal = lore_str_from(refusal)};
+    CHECK_OK(lore_index_set_collection(b->index, lore_str_from(collection), &settings, &err), &err);
     CHECK_OK(lore_writer_open(b->index, &b->writer, &err), &err);
 }
 

@@ -52,11 +52,37 @@ TEST(collections)
     CHECK_OK(lore_index_create_collection(f.index, LORE_STR("en"), &err), &err);
     fix_put_one(f.index, "en", "a", "apples", "", 1, 1);
     fix_put_one(f.index, "default", "a", "apples pears", "", 2, 5);
-    CHECK_OK(lore_index_tune_collection(f.index, LORE_STR("en"), .75, LORE_STR("Ask us."), &err),
+    lore_collection_settings set;
+    CHECK_OK(lore_collection_settings_parse(
+                 LORE_STR("{\"fusion_weight\": 0.75, \"refusal\": \"Ask us.\", "
+                          "\"chunk_tokens\": 64, \"chunk_overlap\": 0}"),
+                 &f.config.limits, &arena, &set, &err),
              &err);
-    /* without a refusal text the one that is there stays */
-    CHECK_OK(lore_index_tune_collection(f.index, LORE_STR("en"), .25, (lore_str){NULL, 0}, &err),
+    CHECK_OK(lore_index_set_collection(f.index, LORE_STR("en"), &set, &err), &err);
+    /* what is not named stays, null is the configuration's */
+    CHECK_OK(lore_collection_settings_parse(
+                 LORE_STR("{\"fusion_weight\": 0.25, \"chunk_overlap\": null}"), &f.config.limits,
+                 &arena, &set, &err),
              &err);
+    CHECK_OK(lore_index_set_collection(f.index, LORE_STR("en"), &set, &err), &err);
+    static const char *const wrong[] = {"[]", "{\"refusal\": 1}", "{\"chunk_tokens\": 3}",
+                                        "{\"chunk_overlap\": 99}", "{\"fusion_weight\": 2}"};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        CHECK_FAILS(lore_collection_settings_parse(lore_str_from(wrong[i]), &f.config.limits,
+                                                   &arena, &set, &err),
+                    LORE_ERR_INVALID, &err, "");
+    }
+    lore_config *own = NULL;
+    CHECK_OK(lore_index_collection_config(f.index, LORE_STR("default"), &f.config, &own, &err),
+             &err);
+    CHECK(own == NULL);
+    CHECK_OK(lore_index_collection_config(f.index, LORE_STR("nowhere"), &f.config, &own, &err),
+             &err);
+    CHECK(own == NULL);
+    CHECK_OK(lore_index_collection_config(f.index, LORE_STR("en"), &f.config, &own, &err), &err);
+    CHECK_INT(own->chunk_tokens, 64);
+    CHECK_INT(own->chunk_overlap_sentences, f.config.chunk_overlap_sentences);
+    lore_free(own);
     CHECK_OK(lore_index_collections(f.index, &arena, &list, &count, &err), &err);
     CHECK_INT(count, 2);
     CHECK_STR(list[0].name, "default");

@@ -80,9 +80,9 @@ TEST(outcomes)
          LORE_OUTCOME_ADDED},
         {{.kind = LORE_CHANGE_CREATE_COLLECTION, .collection = LORE_STR("more")},
          LORE_OUTCOME_NONE},
-        {{.kind = LORE_CHANGE_WEIGH_COLLECTION,
+        {{.kind = LORE_CHANGE_SET_COLLECTION,
           .collection = LORE_STR("more"),
-          .fusion_weight = .5},
+          .settings = &(lore_collection_settings){.has_weight = true, .fusion_weight = .5}},
          LORE_OUTCOME_REPLACED},
         {{.kind = LORE_CHANGE_DELETE_COLLECTION, .collection = LORE_STR("more")},
          LORE_OUTCOME_DELETED},
@@ -104,7 +104,9 @@ TEST(outcomes)
     lore_change missing = delete_of("nowhere", "a");
     CHECK_FAILS(lore_writer_apply_one(writer, &missing, NULL, &err), LORE_ERR_NOT_FOUND, &err,
                 "nowhere");
-    lore_change weigh = {.kind = LORE_CHANGE_WEIGH_COLLECTION, .collection = LORE_STR("nowhere")};
+    lore_change weigh = {.kind = LORE_CHANGE_SET_COLLECTION,
+                         .collection = LORE_STR("nowhere"),
+                         .settings = &(lore_collection_settings){0}};
     CHECK_FAILS(lore_writer_apply_one(writer, &weigh, NULL, &err), LORE_ERR_NOT_FOUND, &err,
                 "nowhere");
     lore_writer_close(writer);
