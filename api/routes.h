@@ -86,6 +86,8 @@ void lore_request_id(const char *given, char out[LORE_REQUEST_ID_CAP]);
 /* Objects of the contract that commands print too. write_document adds the members to an open
  * object; the others write whole objects. */
 void lore_routes_write_document(lore_json_writer *w, const lore_document_info *document);
+/* Its text, and where its pages begin in it. */
+void lore_routes_write_text(lore_json_writer *w, const lore_document_info *document);
 void lore_routes_write_chunk(lore_json_writer *w, const lore_chunk *chunk, lore_arena *arena);
 void lore_routes_write_adapters(const lore_adapter_view *list, int32_t count,
                                 const lore_adapters_stats *stats, lore_buf *out);

@@ -303,6 +303,23 @@ void lore_routes_write_document(lore_json_writer *w, const lore_document_info *d
     lore_json_int(w, "updated", document->updated_ms / 1000);
 }
 
+void lore_routes_write_text(lore_json_writer *w, const lore_document_info *document)
+{
+    lore_json_string(w, "text", document->text);
+    if (!lore_media_has_pages(document->media)) {
+        lore_json_null(w, "pages");
+        return;
+    }
+    lore_json_array(w, "pages");
+    for (int32_t i = 0; i < document->run_count; i++) {
+        lore_json_object(w, NULL);
+        lore_json_int(w, "page", document->runs[i].source);
+        lore_json_int(w, "start", document->runs[i].text);
+        lore_json_end(w);
+    }
+    lore_json_end(w);
+}
+
 typedef struct page_request {
     int32_t limit;
     lore_str cursor, source;
@@ -381,7 +398,7 @@ lore_status lore_route_get_document(lore_service *service, lore_http_request *re
     lore_json_string(&w, "object", LORE_STR("lore.document"));
     lore_json_string(&w, "collection", request->segments[0]);
     lore_routes_write_document(&w, &document);
-    lore_json_string(&w, "text", document.text);
+    lore_routes_write_text(&w, &document);
     lore_json_end(&w);
     return LORE_OK;
 }
@@ -394,6 +411,7 @@ void lore_routes_write_chunk(lore_json_writer *w, const lore_chunk *chunk, lore_
     lore_json_string(w, "heading", chunk->heading);
     lore_json_int(w, "start", (int64_t)chunk->start);
     lore_json_int(w, "end", (int64_t)chunk->end);
+    lore_wire_page(w, chunk, chunk->start);
     lore_json_string(w, "text", chunk->text);
     lore_json_end(w);
 }

@@ -23,6 +23,16 @@ static void write_id(lore_json_writer *w, const char *key, int64_t row)
     lore_json_string(w, key, lore_str_from(id));
 }
 
+void lore_wire_page(lore_json_writer *w, const lore_chunk *chunk, size_t offset)
+{
+    int64_t page = lore_chunk_page(chunk, offset);
+    if (page > 0) {
+        lore_json_int(w, "page", page);
+    } else {
+        lore_json_null(w, "page");
+    }
+}
+
 lore_str lore_wire_chunk_id(int64_t row, lore_arena *arena)
 {
     return lore_str_printf(arena, "c_%lld", (long long)row);
@@ -54,6 +64,7 @@ static void write_passage(lore_json_writer *w, const lore_hit *hit, int32_t rank
     lore_json_string(w, "text", chunk->text);
     lore_json_int(w, "start", (int64_t)chunk->start);
     lore_json_int(w, "end", (int64_t)chunk->end);
+    lore_wire_page(w, chunk, chunk->start);
     write_scores(w, hit);
     lore_json_raw(w, "metadata", chunk->metadata.len > 0 ? chunk->metadata : LORE_STR("{}"));
     lore_json_end(w);
@@ -102,7 +113,7 @@ static void write_citation(lore_json_writer *w, const lore_answer *answer,
     write_id(w, "chunk_id", chunk->row);
     lore_json_int(w, "start", (int64_t)citation->start);
     lore_json_int(w, "end", (int64_t)citation->end);
-    lore_json_null(w, "page"); /* pages come with PDF */
+    lore_wire_page(w, chunk, citation->start);
     lore_json_string(w, "cited_text", citation->cited_text);
     lore_json_end(w);
 }

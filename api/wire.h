@@ -35,6 +35,7 @@ int lore_wire_error_as(int http_status, lore_str message, lore_str param, const 
                        lore_buf *out);
 int lore_wire_status(lore_status status); /* HTTP status of a failure */
 /* "c_<row>", how the outside names a chunk. */
+void lore_wire_page(lore_json_writer *w, const lore_chunk *chunk, size_t offset);
 lore_str lore_wire_chunk_id(int64_t row, lore_arena *arena);
 
 #endif

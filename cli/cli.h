@@ -117,6 +117,8 @@ void lore_print_plain(FILE *out, lore_str text);
 
 /* An answer as people read it: text (unless it was streamed already), citations or passages. */
 void lore_print_answer(const lore_answer *answer, bool with_text, FILE *out);
+/* "page 3, bytes 120-152", or without a page where there is none. */
+void lore_print_span(const lore_chunk *chunk, size_t start, size_t end, FILE *out);
 void lore_print_citations(const lore_answer *answer, FILE *out);
 void lore_print_passages(const lore_answer *answer, FILE *out);
 

@@ -139,7 +139,7 @@ static int print_document(const lore_cli *cli, const store_flags *flags,
     lore_json_string(&w, "object", LORE_STR("lore.document"));
     lore_json_string(&w, "collection", lore_str_from(flags->collection));
     lore_routes_write_document(&w, document);
-    lore_json_string(&w, "text", document->text);
+    lore_routes_write_text(&w, document);
     lore_json_end(&w);
     return print_buffer(cli, &json);
 }
@@ -150,8 +150,9 @@ static int print_chunks(lore_cli *cli, lore_str id, const lore_chunk *chunks, in
     lore_json_writer w;
     if (!cli->is_json) {
         for (int32_t i = 0; i < count; i++) {
-            printf("%sc_%" PRId64 "  bytes %zu-%zu  ", i > 0 ? "\n" : "", chunks[i].row,
-                   chunks[i].start, chunks[i].end);
+            printf("%sc_%" PRId64 "  ", i > 0 ? "\n" : "", chunks[i].row);
+            lore_print_span(&chunks[i], chunks[i].start, chunks[i].end, stdout);
+            printf("  ");
             lore_print_plain(stdout, chunks[i].heading);
             printf("\n");
             lore_wrap wrap;

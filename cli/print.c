@@ -4,7 +4,16 @@
 #include <inttypes.h>
 #include <math.h>
 
-/* "Title > Heading (source, bytes 120-152)" */
+void lore_print_span(const lore_chunk *chunk, size_t start, size_t end, FILE *out)
+{
+    int64_t page = lore_chunk_page(chunk, start);
+    if (page > 0) {
+        fprintf(out, "page %" PRId64 ", ", page);
+    }
+    fprintf(out, "bytes %zu-%zu", start, end);
+}
+
+/* "Title > Heading (source, page 3, bytes 120-152)" */
 static void print_place(const lore_chunk *chunk, size_t start, size_t end, FILE *out)
 {
     lore_str title = chunk->title.len > 0 ? chunk->title : chunk->document_id;
@@ -18,7 +27,9 @@ static void print_place(const lore_chunk *chunk, size_t start, size_t end, FILE 
                                             : chunk->document_id;
     fputs(" (", out);
     lore_print_plain(out, source);
-    fprintf(out, ", bytes %zu-%zu)\n", start, end);
+    fputs(", ", out);
+    lore_print_span(chunk, start, end, out);
+    fputs(")\n", out);
 }
 
 void lore_print_citations(const lore_answer *answer, FILE *out)

@@ -350,6 +350,46 @@ lore_status lore_index_list_documents(lore_index *index, lore_str collection, lo
 
 /* ---- chunks ---- */
 
+/* Of the document's runs those that the chunk reaches over. */
+static void cut_pages(const lore_offset_run *runs, int32_t count, lore_chunk *chunk)
+{
+    while (count > 1 && runs[1].text <= chunk->start) {
+        runs++;
+        count--;
+    }
+    while (count > 1 && runs[count - 1].text >= chunk->end) {
+        count--;
+    }
+    chunk->pages = count > 0 ? runs : NULL;
+    chunk->page_count = count;
+}
+
+static lore_status read_pages(lore_db *db, lore_arena *arena, lore_chunk *chunk, lore_error *err)
+{
+    static const char *const sql = "SELECT runs FROM texts WHERE document=?1";
+    lore_stmt *stmt = NULL;
+    bool has_row = false;
+    lore_status status = lore_db_statement(db, sql, &stmt, err);
+    if (status == LORE_OK) {
+        lore_bind_int(stmt, 1, chunk->document_row);
+        status = lore_stmt_step(stmt, &has_row, err);
+    }
+    if (status != LORE_OK || !has_row) {
+        return status;
+    }
+    lore_str bytes = lore_column_bytes(stmt, 0);
+    size_t count = bytes.len / sizeof(lore_offset_run);
+    lore_offset_run *runs = LORE_PUSH(arena, lore_offset_run, count);
+    if (runs == NULL) {
+        return fail_memory(err);
+    }
+    if (count > 0) {
+        memcpy(runs, bytes.ptr, count * sizeof *runs);
+    }
+    cut_pages(runs, (int32_t)count, chunk);
+    return LORE_OK;
+}
+
 static lore_status read_chunk(lore_db *db, lore_stmt *stmt, lore_arena *arena, lore_chunk *chunk,
                               lore_error *err)
 {
@@ -374,14 +414,16 @@ static lore_status read_chunk(lore_db *db, lore_stmt *stmt, lore_arena *arena, l
         .metadata = keep(arena, stmt, 11, &failed),
         .version = lore_column_int(stmt, 12),
     };
+    bool has_pages = lore_media_has_pages(lore_column_bytes(stmt, 13));
     char *text = lore_arena_push(arena, chunk->end - chunk->start + 1);
     if (failed || text == NULL) {
         return fail_memory(err);
     }
     text[chunk->end - chunk->start] = '\0';
     chunk->text = (lore_str){text, chunk->end - chunk->start};
-    return lore_db_read_blob(db, "texts", "text", chunk->document_row, chunk->start, text,
-                             chunk->text.len, err);
+    lore_status status = lore_db_read_blob(db, "texts", "text", chunk->document_row, chunk->start,
+                                           text, chunk->text.len, err);
+    return status == LORE_OK && has_pages ? read_pages(db, arena, chunk, err) : status;
 }
 
 static lore_status load_rows(lore_db *db, const int64_t *rows, int32_t count, lore_arena *arena,
@@ -389,7 +431,8 @@ static lore_status load_rows(lore_db *db, const int64_t *rows, int32_t count, lo
 {
     static const char *const sql =
         "SELECT c.id, c.document, c.ordinal, c.start, c.end, c.heading, l.name, d.external_id, "
-        "d.title, d.source, d.url, d.metadata, d.version FROM chunks c JOIN documents d ON "
+        "d.title, d.source, d.url, d.metadata, d.version, d.media FROM chunks c JOIN documents d "
+        "ON "
         "d.id=c.document "
         "JOIN collections l ON l.id=d.collection WHERE c.id=?1";
     lore_stmt *stmt = NULL;
@@ -469,6 +512,9 @@ static lore_status read_document_chunks(lore_db *db, lore_str collection,
             .start = start,
             .end = end,
         };
+        if (lore_media_has_pages(document->media)) {
+            cut_pages(document->runs, document->run_count, &chunks[*count - 1]);
+        }
         if (failed) {
             return fail_memory(err);
         }
@@ -519,6 +565,16 @@ lore_status lore_load_document_chunks(lore_snapshot *snapshot, lore_str collecti
 }
 
 /* ---- offsets ---- */
+
+bool lore_media_has_pages(lore_str media)
+{
+    return lore_str_equal(media, LORE_STR("application/pdf"));
+}
+
+int64_t lore_chunk_page(const lore_chunk *chunk, size_t offset)
+{
+    return (int64_t)lore_offset_to_source(chunk->pages, chunk->page_count, offset);
+}
 
 size_t lore_offset_to_source(const lore_offset_run *runs, int32_t count, size_t text_offset)
 {

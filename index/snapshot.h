@@ -68,7 +68,12 @@ typedef struct lore_chunk {
     lore_str collection, document_id, title, source, url, heading, metadata;
     lore_str text; /* document text [start, end) */
     size_t start, end;
+    const lore_offset_run *pages; /* that it reaches over; none where the document has no pages */
+    int32_t page_count;
 } lore_chunk;
+/* The page, from 1, on which byte `offset` of the document's text stands, which is one of the
+ * chunk; 0: the document has no pages. */
+int64_t lore_chunk_page(const lore_chunk *chunk, size_t offset);
 /* Loads in one read transaction; chunks that are gone are left out, so *found_count <= count; order
  * kept. Strings in the arena. */
 LORE_MUST_USE lore_status lore_load_chunks(lore_snapshot *snapshot, const int64_t *rows,

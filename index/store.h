@@ -60,9 +60,9 @@ typedef struct lore_document_row {
     lore_str source; /* path or URL, may be empty */
     lore_str title;
     lore_str url;
-    lore_str metadata; /* JSON object text, "" = none */
-    lore_str media;    /* "text/markdown" ... */
-    uint8_t hash[32];  /* SHA-256 of raw bytes, metadata, title, settings: unchanged means skip */
+    lore_str metadata;   /* JSON object text, "" = none */
+    lore_str media;      /* "text/markdown" ... */
+    uint8_t hash[32];    /* SHA-256 of raw bytes, metadata, title, settings: unchanged means skip */
     lore_str validators; /* of a document from the web (formats.md §1); "" = none */
     lore_str text;       /* cleaned */
     const lore_offset_run *runs;
@@ -180,5 +180,9 @@ LORE_MUST_USE lore_status lore_index_list_documents(lore_index *index, lore_str 
 /* Byte offset of the cleaned text to the byte offset of the source; the run's start where it is not
  * verbatim. */
 size_t lore_offset_to_source(const lore_offset_run *runs, int32_t count, size_t text_offset);
+/* Of such documents the source of a run is the number of the page, from 1, on which its text
+ * stands.
+ */
+bool lore_media_has_pages(lore_str media);
 
 #endif

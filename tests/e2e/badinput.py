@@ -34,8 +34,7 @@ class Outcome:
 
 
 def folders():
-    """The folders whose files are read in the process; PDF files have a process and a test of their own."""
-    return sorted(p for p in DATA.iterdir() if p.is_dir() and not p.name.startswith("pdf_")) if DATA.is_dir() else []
+    return sorted(p for p in DATA.iterdir() if p.is_dir()) if DATA.is_dir() else []
 
 
 def check_outcome(outcome, what):

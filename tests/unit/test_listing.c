@@ -85,6 +85,57 @@ TEST(document_reads_back)
     fix_destroy(&f);
 }
 
+/* Chunks of a document with pages know the page of each of their bytes, however they are loaded;
+ * those of others have none. */
+TEST(chunks_know_their_pages)
+{
+    fixture f;
+    lore_error err;
+    lore_arena arena;
+    lore_arena_init(&arena, 0);
+    fix_init(&f, "pages");
+    fix_open(&f, true);
+    const lore_offset_run runs[] = {{0, 1, 0}, {5, 2, 0}, {8, 4, 0}};
+    const lore_chunk_row parts[] = {{0, 5, LORE_STR(""), NULL}, {3, 11, LORE_STR(""), NULL}};
+    lore_document_row row = {.id = LORE_STR("paged"),
+                             .media = LORE_STR("application/pdf"),
+                             .text = LORE_STR("hello world"),
+                             .runs = runs,
+                             .run_count = 3,
+                             .chunks = parts,
+                             .chunk_count = 2};
+    lore_put_outcome outcome;
+    CHECK_OK(lore_index_begin(f.index, &err), &err);
+    CHECK_OK(lore_index_put_document(f.index, LORE_STR("default"), &row, &outcome, &err), &err);
+    row.id = LORE_STR("plain");
+    row.media = LORE_STR("text/plain");
+    CHECK_OK(lore_index_put_document(f.index, LORE_STR("default"), &row, &outcome, &err), &err);
+    CHECK_OK(lore_index_commit(f.index, &err), &err);
+    lore_snapshot *snapshot = lore_index_acquire(f.index);
+    for (int is_paged = 0; is_paged < 2; is_paged++) {
+        lore_chunk *loaded = NULL, again[2];
+        int32_t count = 0;
+        CHECK_OK(lore_load_document_chunks(snapshot, LORE_STR("default"),
+                                           is_paged ? LORE_STR("paged") : LORE_STR("plain"), &arena,
+                                           &loaded, &count, &err),
+                 &err);
+        const int64_t rows[] = {loaded[0].row, loaded[1].row};
+        CHECK_OK(lore_load_chunks(snapshot, rows, 2, &arena, again, &count, &err), &err);
+        for (int how = 0; how < 2; how++) {
+            const lore_chunk *chunks = how == 0 ? loaded : again;
+            CHECK_INT(lore_chunk_page(&chunks[0], 0), is_paged ? 1 : 0);
+            CHECK_INT(lore_chunk_page(&chunks[0], 4), is_paged ? 1 : 0);
+            CHECK_INT(lore_chunk_page(&chunks[1], 3), is_paged ? 1 : 0);
+            CHECK_INT(lore_chunk_page(&chunks[1], 5), is_paged ? 2 : 0);
+            CHECK_INT(lore_chunk_page(&chunks[1], 10), is_paged ? 4 : 0);
+            CHECK_INT(chunks[0].page_count, is_paged ? 1 : 0); /* only what it reaches over */
+        }
+    }
+    lore_snapshot_release(snapshot);
+    lore_arena_destroy(&arena);
+    fix_destroy(&f);
+}
+
 /* Offsets inside a verbatim run move with it, others give the run's start. */
 TEST(offsets_map_back)
 {
@@ -192,4 +243,5 @@ TEST(arena_too_small)
     fix_destroy(&f);
 }
 
-CHECK_MAIN(document_reads_back, offsets_map_back, listing_pages, damaged_rows, arena_too_small)
+CHECK_MAIN(document_reads_back, chunks_know_their_pages, offsets_map_back, listing_pages,
+           damaged_rows, arena_too_small)
