@@ -6,13 +6,15 @@
  * it covers is not scanned: lists are read as far as they can hold something (ann_margin.c), the
  * rest of the rows as always. Both give the same scores. Dead rows and rows that a filter does not
  * allow are passed over where they would enter the heap; they cannot fill it, so a search that few
- * rows pass reads more lists, down to all of them. */
+ * rows pass reads more lists, down to all of them. The best of what was found are scored again with
+ * the vectors of the database (rescore.c): int8 chooses the candidates, not their order. */
 #include "index/index_int.h"
 
 #include <math.h>
 
 enum {
     FIRST_LISTS = 32,  /* read first, so that the bound for the others is near its end */
+    RESCORED = 64,     /* that int8 chooses, however few are wanted */
     FILTERED_SHARE = 8 /* where fewer than one row in eight is allowed, those are scored alone */
 };
 
@@ -173,6 +175,17 @@ static lore_status search_views(lore_device *device, lore_reader *reader,
     return status;
 }
 
+/* By int8, then the best by the vectors of the database. */
+static lore_status order(lore_reader *reader, lore_top *top, lore_error *err)
+{
+    lore_top_sort(top);
+    int32_t count = top->count < RESCORED ? top->count : RESCORED;
+    lore_status status = lore_rescore(reader->db, &reader->scan, top->items, count, err);
+    lore_top_order(top);
+    lore_top_sort(top);
+    return status;
+}
+
 lore_status lore_search_dense(lore_snapshot *snapshot, const float *query,
                               const lore_search_options *options, lore_arena *arena,
                               lore_candidates *found, lore_error *err)
@@ -193,9 +206,10 @@ lore_status lore_search_dense(lore_snapshot *snapshot, const float *query,
     if (status != LORE_OK) {
         return status;
     }
-    lore_top top = {LORE_PUSH(arena, lore_candidate, options->count), 0, options->count};
+    int32_t cap = options->count > RESCORED ? options->count : RESCORED;
+    lore_top top = {LORE_PUSH(arena, lore_candidate, cap), 0, cap};
     if (top.items == NULL) {
-        return lore_fail(err, LORE_ERR_NOMEM, "out of memory for %d candidates", options->count);
+        return lore_fail(err, LORE_ERR_NOMEM, "out of memory for %d candidates", cap);
     }
     lore_reader *reader = NULL;
     status = lore_reader_take_scan(index, &reader, err);
@@ -204,12 +218,14 @@ lore_status lore_search_dense(lore_snapshot *snapshot, const float *query,
     }
     lore_scan_set_query(&reader->scan, query);
     status = search_views(index->device, reader, views, view_count, options, &top, err);
+    if (status == LORE_OK) {
+        status = order(reader, &top, err);
+    }
     lore_reader_give(index, reader);
     if (status != LORE_OK) {
         return status;
     }
-    lore_top_sort(&top);
-    *found = (lore_candidates){top.items, top.count};
+    *found = (lore_candidates){top.items, top.count < options->count ? top.count : options->count};
     return LORE_OK;
 }
 

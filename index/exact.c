@@ -238,6 +238,13 @@ void lore_top_offer(lore_top *top, int64_t chunk, float score)
     }
 }
 
+void lore_top_order(lore_top *top)
+{
+    for (int32_t at = top->count / 2 - 1; at >= 0; at--) {
+        sink(top->items, top->count, at);
+    }
+}
+
 /* Heap sort: the worst goes to the end again and again. */
 void lore_top_sort(lore_top *top)
 {
@@ -259,8 +266,9 @@ lore_status lore_scan_open(lore_scan *scan, lore_backend *backend, int32_t dim, 
         return status;
     }
     made.query = lore_alloc_aligned((size_t)dim);
+    made.exact = lore_alloc_aligned((size_t)dim * sizeof(float));
     made.scores = lore_alloc_aligned(LORE_SCAN_ROWS * sizeof(float));
-    if (made.query == NULL || made.scores == NULL) {
+    if (made.query == NULL || made.exact == NULL || made.scores == NULL) {
         lore_scan_close(&made);
         return lore_fail(err, LORE_ERR_NOMEM, "out of memory for a scan");
     }
@@ -274,6 +282,7 @@ void lore_scan_close(lore_scan *scan)
         return;
     }
     lore_free_aligned(scan->query);
+    lore_free_aligned(scan->exact);
     lore_free_aligned(scan->scores);
     lore_queue_close(scan->queue);
     *scan = (lore_scan){0};
@@ -281,6 +290,7 @@ void lore_scan_close(lore_scan *scan)
 
 void lore_scan_set_query(lore_scan *scan, const float *query)
 {
+    memcpy(scan->exact, query, (size_t)scan->dim * sizeof *query);
     scan->query_scale = lore_quantize_row(scan->query, query, scan->dim);
 }
 

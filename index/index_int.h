@@ -1,12 +1,12 @@
 /* What the files of index/ share and nobody else sees.
  *
  * From the bottom: database.c, database_copy.c and store_fts.c fence SQLite; exact.c holds rows of
- * int8 vectors and scans them, resident.c searches copies of them on a device; checksum.c,
- * derived_file.c, vec_file.c and ann_file.c keep them in files; ann.c fences FAISS, which sorts
- * them into lists, and ann_margin.c measures how many of those to read; view.c is one collection's
- * vectors at one moment; snapshot.c is all of them; schema.c has the tables; store.c,
- * transaction.c, document_rows.c and publish.c write, rebuild.c in the background; listing.c,
- * text_search.c and dense_search.c read.
+ * int8 vectors and scans them, resident.c searches copies of them on a device, rescore.c looks
+ * again at what was found; checksum.c, derived_file.c, vec_file.c and ann_file.c keep them in
+ * files; ann.c fences FAISS, which sorts them into lists, and ann_margin.c measures how many of
+ * those to read; view.c is one collection's vectors at one moment; snapshot.c is all of them;
+ * schema.c has the tables; store.c, transaction.c, document_rows.c and publish.c write, rebuild.c
+ * in the background; listing.c, text_search.c and dense_search.c read.
  *
  * References: segments (but for their copies on a device), dead sets, ann indexes, views and
  * snapshots never change once somebody else can see them, and are counted. Counts are atomic: an
@@ -19,6 +19,7 @@
 #include "base/str.h"
 #include "base/thread.h"
 #include "index/lexical.h"
+#include "index/row_set.h"
 #include "index/snapshot.h"
 #include "index/store.h"
 #include "kernels/backend.h"
@@ -32,21 +33,6 @@ enum {
     LORE_COLLECTION_NAME_MAX = 128,
     LORE_FILTER_VALUES_MAX = 1024 /* values in all "in" and "nin" lists of one filter */
 };
-
-/* Is the row among these ascending ones? */
-static inline bool lore_rows_have(const int64_t *rows, int64_t count, int64_t row)
-{
-    int64_t low = 0, high = count;
-    while (low < high) {
-        int64_t middle = low + (high - low) / 2;
-        if (rows[middle] < row) {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    return low < count && rows[low] == row;
-}
 
 /* ---- database.c: one SQLite connection, used by one thread at a time ---- */
 
@@ -231,7 +217,8 @@ typedef struct lore_top {
     int32_t count, cap;
 } lore_top;
 void lore_top_offer(lore_top *top, int64_t chunk, float score);
-void lore_top_sort(lore_top *top); /* best first; ends the heap */
+void lore_top_sort(lore_top *top);  /* best first; ends the heap */
+void lore_top_order(lore_top *top); /* items in any order become a heap again */
 
 /* One query being scanned: scratch of a reader. */
 typedef struct lore_scan {
@@ -239,6 +226,7 @@ typedef struct lore_scan {
     int32_t dim;
     int8_t *query; /* [dim] */
     float query_scale;
+    float *exact; /* [dim], the query as it was given */
     float *scores;
 } lore_scan;
 LORE_MUST_USE lore_status lore_scan_open(lore_scan *scan, lore_backend *backend, int32_t dim,
@@ -254,6 +242,13 @@ LORE_MUST_USE lore_status lore_scan_rows(lore_scan *scan, const lore_segment *se
 LORE_MUST_USE lore_status lore_scan_part(lore_scan *scan, const lore_part *part,
                                          int64_t first_chunk, const int64_t *allowed,
                                          int64_t allowed_count, lore_top *top, lore_error *err);
+
+/* ---- rescore.c: the second look at what a scan has found ---- */
+
+/* Give each candidate the product of the query set in the scan with its vector in the database (f16
+ * widened, sums in f32). What is there no more keeps its score. Outside of a transaction of db. */
+LORE_MUST_USE lore_status lore_rescore(lore_db *db, const lore_scan *scan, lore_candidate *items,
+                                       int32_t count, lore_error *err);
 
 /* ---- resident.c: copies of vector files on a device, and searches there ---- */
 

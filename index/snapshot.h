@@ -55,8 +55,8 @@ LORE_MUST_USE lore_status lore_search_text(lore_snapshot *snapshot, lore_str que
  * idf weights. */
 LORE_MUST_USE lore_status lore_term_rows(lore_snapshot *snapshot, const lore_str *words,
                                          int32_t count, int64_t *rows, lore_error *err);
-/* Cosine scores of given chunks, the same as lore_search_dense gives; NaN for rows that are dead or
- * have no vector. */
+/* Cosine scores of given chunks, those of int8 rows, within some ten thousandths of what
+ * lore_search_dense gives; NaN for rows that are dead or have no vector. */
 LORE_MUST_USE lore_status lore_score_dense(lore_snapshot *snapshot, const float *query,
                                            const int64_t *chunks, int32_t count, float *scores,
                                            lore_error *err);

@@ -181,6 +181,39 @@ TEST(collections_and_refusals)
     fix_destroy(&f);
 }
 
+/* The ten best are those of the vectors in the database, in their order and with their scores:
+ * int8 rows alone would confuse one in a hundred. */
+TEST(order_is_that_of_the_database)
+{
+    enum { ROWS = 200 * CHUNKS };
+    fixture f;
+    fix_init(&f, "order");
+    fix_open(&f, true);
+    put_many(&f, 0, 200);
+    for (uint64_t q = 1; q < 30; q++) {
+        float query[FIX_DIM], vector[FIX_DIM], scores[10];
+        int64_t chunks[10];
+        lore_candidate items[10];
+        lore_top best = {items, 0, 10};
+        fix_vector(q * 7919, query);
+        for (int64_t row = 0; row < ROWS; row++) {
+            float score = 0;
+            fix_vector((uint64_t)(row / CHUNKS * 1000 + 1 + row % CHUNKS), vector);
+            for (int i = 0; i < FIX_DIM; i++) {
+                score += query[i] * lore_f16_to_f32(lore_f32_to_f16(vector[i]));
+            }
+            lore_top_offer(&best, row + 1, score);
+        }
+        lore_top_sort(&best);
+        CHECK_INT(fix_dense(f.index, "default", q * 7919, NULL, chunks, scores, 10), 10);
+        for (int i = 0; i < 10; i++) {
+            CHECK_INT(chunks[i], items[i].chunk);
+            CHECK_NEAR(scores[i], items[i].score, 1e-6);
+        }
+    }
+    fix_destroy(&f);
+}
+
 /* Scores of given chunks; what is dead, unknown or has no vector has none. */
 TEST(scores_of_chunks)
 {
@@ -209,4 +242,5 @@ TEST(scores_of_chunks)
     fix_destroy(&f);
 }
 
-CHECK_MAIN(ann_agrees_with_exact, ann_full_of_dead, collections_and_refusals, scores_of_chunks)
+CHECK_MAIN(ann_agrees_with_exact, ann_full_of_dead, collections_and_refusals,
+           order_is_that_of_the_database, scores_of_chunks)
