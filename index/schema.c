@@ -62,6 +62,12 @@ int64_t lore_schema_format(void)
     return FORMAT;
 }
 
+const char *lore_schema_step(int64_t format)
+{
+    LORE_ASSERT(format >= 1 && format <= FORMAT);
+    return steps[format - 1];
+}
+
 lore_status lore_schema_read(const char *path, lore_db *db, int64_t *format, lore_error *err)
 {
     lore_db_identity identity;
@@ -108,8 +114,8 @@ static lore_status take_steps(lore_index *index, int64_t from, lore_error *err)
     lore_db *db = index->writer;
     char mark[64];
     lore_status status = lore_db_exec(db, "BEGIN IMMEDIATE", err);
-    for (int64_t i = from; i < FORMAT && status == LORE_OK; i++) {
-        status = lore_db_exec(db, steps[i], err);
+    for (int64_t next = from + 1; next <= FORMAT && status == LORE_OK; next++) {
+        status = lore_db_exec(db, lore_schema_step(next), err);
     }
     if (status == LORE_OK && from == 0) {
         status = lore_collection_insert(index, LORE_STR("default"), err);

@@ -6,6 +6,8 @@
 #include "index/index_int.h"
 
 int64_t lore_schema_format(void); /* that this version writes */
+/* The SQL that makes it of the format before, 1 .. lore_schema_format(). Borrowed. */
+const char *lore_schema_step(int64_t format);
 /* 0: the database is empty. LORE_ERR_CORRUPT where it is none of ours, _UNSUPPORTED where a later
  * version made it. */
 LORE_MUST_USE lore_status lore_schema_read(const char *path, lore_db *db, int64_t *format,

@@ -3,6 +3,7 @@
 #include "index/fsck.h"
 #include "index/schema_int.h"
 #include "tests/fault/index_check.h"
+#include "tests/unit/format_fixture.h"
 #include "tests/unit/index_fixture.h"
 
 #include <unistd.h>
@@ -208,6 +209,29 @@ TEST(whole)
     fix_destroy(&f);
 }
 
+/* An earlier format is named, and brought forward where it may be. */
+TEST(earlier_format)
+{
+    fixture f;
+    lore_error err;
+    lore_arena arena;
+    lore_fsck_report report;
+    lore_arena_init(&arena, 0);
+    fix_init(&f, "earlier");
+    CHECK_OK(lore_dir_make(f.folder, &err), &err);
+    run_sql(&f, "lore.db", format_1);
+    const lore_fsck_options options = {&f.config, f.backend, false};
+    CHECK_FAILS(lore_fsck(f.folder, &options, &arena, &report, &err), LORE_ERR_UNSUPPORTED, &err,
+                "of an earlier version");
+    check(&f, true, &arena, &report);
+    CHECK_INT(report.count, 0);
+    CHECK_INT(report.documents, 1);
+    check(&f, false, &arena, &report);
+    CHECK_INT(report.count, 0);
+    lore_arena_destroy(&arena);
+    fix_destroy(&f);
+}
+
 /* Beside a writer: it is looked at, damage is found, and a repair is refused. */
 TEST(served)
 {
@@ -375,4 +399,4 @@ TEST(index_of_a_table)
     fix_destroy(&f);
 }
 
-CHECK_MAIN(rows, whole, served, files, databases, index_of_a_table)
+CHECK_MAIN(rows, whole, earlier_format, served, files, databases, index_of_a_table)
