@@ -102,7 +102,7 @@ enum { PATH_CAP = 1024 };
     INTEGER(adapters_max, 4096, 0, 1048576, "adapters that have a name; 0: adapters are off")      \
     INTEGER(adapter_bytes_max, 0, 0, 1024 * GIB,                                                   \
             "bytes of adapters in the decoder's memory; 0: 1 GiB, of a GPU a sixteenth of what "   \
-            "is free, 8 GiB at most")                                                              \
+            "is free, 8 GiB at most, which nobody else gets where adapters are named at start")    \
     INTEGER(adapter_host_bytes_max, 0, 0, 1024 * GIB,                                              \
             "bytes of adapters kept in host memory to be there sooner again; 0: 256 MiB, for a "   \
             "decoder on a GPU 4 GiB")                                                              \

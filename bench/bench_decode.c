@@ -18,9 +18,10 @@ enum {
     STREAMS_MAX = 32,
     FILL_ROWS = 2048, /* of a step that fills contexts */
     STEPS = 64,       /* timed, for each number of streams */
+    TURN_STEPS = 16,  /* of these, for each turn */
     WARM_STEPS = 6,   /* a device records what it will repeat, two steps ahead */
     TEXT_BYTES = 64 * 1024,
-    TURNS = 5,            /* with adapters and without */
+    TURNS = 20,           /* with adapters and without */
     GAPS = 400,           /* tokens of the stream that is watched */
     PROMPT_EVERY_MS = 150 /* beside it a new prompt arrives so often */
 };
@@ -44,10 +45,10 @@ static void note_step(void *self, int32_t step)
     watch->last_ns = now_ns;
 }
 
-static lore_status time_streams(lore_bench_model *m, int32_t count, stopwatch *watch,
+static lore_status time_streams(lore_bench_model *m, int32_t count, int32_t timed, stopwatch *watch,
                                 lore_error *err)
 {
-    const int32_t steps = WARM_STEPS + (int32_t)lore_bench_budget(m->bench, STEPS);
+    const int32_t steps = WARM_STEPS + (int32_t)lore_bench_budget(m->bench, timed);
     watch->last_ns = lore_clock_ns();
     lore_status status = lore_bench_model_decode(m, count, steps, note_step, watch, err);
     if (status == LORE_OK) {
@@ -100,7 +101,7 @@ static lore_status bench_adapted(lore_bench_model *m, int32_t count, int32_t con
         m->is_adapted = turn % 2 == 1;
         status = lore_bench_model_fill(m, count, context, err);
         if (status == LORE_OK) {
-            status = time_streams(m, count, &watches[turn % 2], err);
+            status = time_streams(m, count, TURN_STEPS, &watches[turn % 2], err);
         }
     }
     m->is_adapted = false;
@@ -133,7 +134,7 @@ static lore_status bench_streams(lore_bench_model *m, int32_t count, int32_t con
         status = lore_bench_read_now(m->bench, &read_rate, err);
     }
     if (status == LORE_OK) {
-        status = time_streams(m, count, &watch, err);
+        status = time_streams(m, count, STEPS, &watch, err);
     }
     if (status == LORE_OK) {
         const double tokens = count / lore_bench_percentile(&watch.times, 50.0);

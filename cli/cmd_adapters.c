@@ -3,8 +3,10 @@
 #include "cli/cli.h"
 #include "models/adapter_convert.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <string.h>
+#include <unistd.h>
 
 static int print_converted(const lore_cli *cli, const char *folder, const lore_convert_result *r)
 {
@@ -31,6 +33,19 @@ static int print_converted(const lore_cli *cli, const char *folder, const lore_c
     return code;
 }
 
+/* One line on standard error, rewritten; false once the user wants to stop. */
+static bool show_progress(void *self, int64_t done, int64_t total)
+{
+    int64_t *shown = self; /* the percent on the line */
+    const int64_t percent = total > 0 ? (int64_t)(100.0 * (double)done / (double)total) : 100;
+    if (percent != *shown) {
+        fprintf(stderr, "\rconverting %3" PRId64 " %%", percent);
+        fflush(stderr);
+        *shown = percent;
+    }
+    return !lore_cli_is_interrupted();
+}
+
 static bool goes_on(void *self, int64_t done, int64_t total)
 {
     (void)self, (void)done, (void)total;
@@ -41,7 +56,8 @@ static int run_convert(lore_cli *cli, int argc, char **argv)
 {
     lore_error err;
     lore_flag_list words = {0};
-    lore_convert_options options = {.progress = goes_on};
+    int64_t shown = -1;
+    lore_convert_options options = {.self = &shown};
     lore_convert_result result;
     double alpha = NAN; /* not given */
     const lore_flag flags[] = {
@@ -59,10 +75,14 @@ static int run_convert(lore_cli *cli, int argc, char **argv)
         return lore_cli_misuse(cli, "adapters convert: --alpha must be above 0");
     }
     options.alpha = isnan(alpha) ? 0 : alpha;
+    options.progress = !cli->is_json && isatty(STDERR_FILENO) ? show_progress : goes_on;
     lore_cli_catch_signals();
     const char *base = lore_cli_model_folder(cli, words.items[1]);
     lore_status status = lore_adapter_convert(base, words.items[2], words.items[3],
                                               &cli->config.limits, &options, &result, &err);
+    if (shown >= 0) {
+        fprintf(stderr, "\r\033[K");
+    }
     if (status != LORE_OK) {
         code = lore_cli_fail(cli, &err);
         return status == LORE_ERR_CANCELLED ? LORE_EXIT_INTERRUPTED : code;

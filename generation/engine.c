@@ -16,8 +16,10 @@
  * of the channel that is no request).
  *
  * Invariants
- * 1. unfinished >= requests in the channel + parked + live ones, and never above request_cap once a
- *    submit has returned: so neither the channel nor the scheduler can be full when one arrives.
+ * 1. unfinished >= requests in the channel + live ones + parked ones that have a place; a submit
+ *    that finds request_cap of them is refused, so that the channel is never full. Who waits for an
+ *    adapter gives its place to others, up to request_cap of them, and takes one when it goes on:
+ *    live and parked ones are below twice that, which is what there is room for.
  * 2. `live` holds exactly the requests that the scheduler has; live[i]->live_index is i.
  * 3. Each request ends in end_request, once: one last event, its lease and its memory given back.
  *
@@ -136,7 +138,11 @@ static void send_tokens(lore_engine *engine, lore_request *req, int32_t until, l
 static void end_request(lore_engine *engine, lore_request *req, int32_t until, lore_finish finish,
                         int32_t cut_bytes)
 {
-    atomic_fetch_sub_explicit(&engine->unfinished, 1, memory_order_relaxed);
+    if (req->is_placeless) {
+        engine->placeless_count--;
+    } else {
+        atomic_fetch_sub_explicit(&engine->unfinished, 1, memory_order_relaxed);
+    }
     send_tokens(engine, req, until, finish, cut_bytes);
     lore_stream_release(req->stream);
     lore_request_free(req);
@@ -207,6 +213,36 @@ static void add_request(lore_engine *engine, lore_request *req, uint64_t adapter
     engine->live[engine->live_count++] = req;
 }
 
+/* An adapter of a larger rank than any before it: steps have shapes that nobody has prepared. */
+static void look_at_shapes(lore_engine *engine)
+{
+    const int32_t shapes = engine->model.info->step_shapes;
+    if (shapes != engine->prepared_shapes) {
+        engine->prepared_shapes = shapes;
+        engine->is_prepared = engine->model.prepare == NULL;
+    }
+}
+
+/* Of those that others may submit into. */
+static void give_place(lore_engine *engine, lore_request *req)
+{
+    if (!req->is_placeless && engine->placeless_count < engine->request_cap) {
+        req->is_placeless = true;
+        engine->placeless_count++;
+        atomic_fetch_sub_explicit(&engine->unfinished, 1, memory_order_relaxed);
+    }
+}
+
+/* There may be more than request_cap then, until some have ended: nobody submits meanwhile. */
+static void take_place(lore_engine *engine, lore_request *req)
+{
+    if (req->is_placeless) {
+        req->is_placeless = false;
+        engine->placeless_count--;
+        atomic_fetch_add_explicit(&engine->unfinished, 1, memory_order_relaxed);
+    }
+}
+
 /* False: it waits on. */
 static bool unpark(lore_engine *engine, lore_request *req)
 {
@@ -223,8 +259,9 @@ static bool unpark(lore_engine *engine, lore_request *req)
         return false;
     }
     if (status == LORE_OK) {
+        take_place(engine, req);
         add_request(engine, req, serial, slot);
-        engine->is_prepared = engine->model.prepare == NULL; /* steps with it have other shapes */
+        look_at_shapes(engine);
     } else {
         lore_stream_set_error(req->stream, &err);
         finish_parked(engine, req, LORE_FINISH_ERROR);
@@ -243,6 +280,7 @@ static void look_after_adapters(lore_engine *engine)
     for (int32_t i = 0; i < engine->parked_count; i++) {
         lore_request *req = engine->parked[i];
         if (!unpark(engine, req)) {
+            give_place(engine, req);
             engine->parked[kept++] = req;
         }
     }

@@ -21,6 +21,13 @@ typedef struct lore_engine_model {
     lore_adapter_source adapters; /* zeroed: takes none; base_name is info's */
 } lore_engine_model;
 
+/* Bytes that adapters may take of a GPU with so many free ones: a sixteenth of them, 8 GiB at most,
+ * unless the limit says otherwise. *kept_bytes: how many of them keys and values do not get, which
+ * is none where neither adapters nor a limit are configured: one that is loaded while serving then
+ * takes what is left. */
+int64_t lore_engine_adapter_room(const lore_config *config, int64_t free_bytes,
+                                 int64_t *kept_bytes);
+
 /* lore_engine_start with a given model, which is closed by stop, and also when this fails. */
 LORE_MUST_USE lore_status lore_engine_start_model(const lore_engine_model *model,
                                                   const lore_limits *limits, lore_engine **engine,

@@ -2,6 +2,8 @@
  * functions behind the table that engine_int.h asks for. */
 #include "generation/engine_state_int.h"
 
+#include <string.h>
+
 #define GIB ((int64_t)1 << 30)
 #define HOST_CACHED_BYTES ((int64_t)64 << 20)
 enum {
@@ -78,7 +80,7 @@ static lore_status make_parts(lore_engine *engine, lore_error *err)
     engine->steps_max = info->steps_in_flight >= LORE_STEPS_MAX ? LORE_STEPS_MAX : 1;
     lore_sched_options options = {.rows_max = engine->rows_max,
                                   .sequences_max = engine->sequences_max,
-                                  .waiting_max = engine->request_cap,
+                                  .waiting_max = 2 * engine->request_cap,
                                   .context = info->context,
                                   .page_tokens = info->page_tokens,
                                   .page_count = info->page_count,
@@ -95,8 +97,8 @@ static lore_status make_parts(lore_engine *engine, lore_error *err)
         lore_sched_limit_pieces(engine->sched, PIECE_ROWS_FIRST);
     }
     engine->arrivals = lore_chan_new((size_t)engine->request_cap + 1); /* and a nudge */
-    engine->live = lore_alloc_zero((size_t)engine->request_cap, sizeof(lore_request *));
-    engine->parked = lore_alloc_zero((size_t)engine->request_cap, sizeof(lore_request *));
+    engine->live = lore_alloc_zero(2 * (size_t)engine->request_cap, sizeof(lore_request *));
+    engine->parked = lore_alloc_zero(2 * (size_t)engine->request_cap, sizeof(lore_request *));
     engine->ids = lore_alloc_zero((size_t)engine->sequences_max, sizeof(int32_t));
     engine->logprobs = lore_alloc_zero((size_t)engine->sequences_max, sizeof(float));
     if (engine->arrivals == NULL || engine->live == NULL || engine->parked == NULL ||
@@ -229,19 +231,18 @@ lore_status lore_engine_kv_dtype(const lore_config *config, const lore_backend *
     return LORE_OK;
 }
 
-/* Of a GPU's memory, which its pages do not get then: a sixteenth of what is free, 8 GiB at most,
- * unless the limit says otherwise. */
-static int64_t adapter_room(const lore_limits *limits, const lore_backend *backend)
+int64_t lore_engine_adapter_room(const lore_config *config, int64_t free_bytes, int64_t *kept_bytes)
 {
-    int64_t free_bytes = 0, total_bytes = 0;
-    if (limits->adapter_bytes_max > 0) {
-        return limits->adapter_bytes_max;
-    }
-    lore_backend_memory(backend, &free_bytes, &total_bytes);
-    if (limits->vram_bytes_max > 0 && limits->vram_bytes_max < free_bytes) {
+    const lore_limits *limits = &config->limits;
+    const bool is_limited = limits->vram_bytes_max > 0;
+    if (is_limited && limits->vram_bytes_max < free_bytes) {
         free_bytes = limits->vram_bytes_max;
     }
-    return free_bytes / 16 < 8 * GIB ? free_bytes / 16 : 8 * GIB;
+    const int64_t share = free_bytes / 16 < 8 * GIB ? free_bytes / 16 : 8 * GIB;
+    const int64_t room = limits->adapter_bytes_max > 0 ? limits->adapter_bytes_max : share;
+    const bool is_wanted = limits->adapter_bytes_max > 0 || strcmp(config->adapters, "none") != 0;
+    *kept_bytes = is_wanted || is_limited ? room : 0;
+    return room;
 }
 
 lore_status lore_engine_start(const char *folder, lore_backend *backend, const lore_config *config,
@@ -250,10 +251,14 @@ lore_status lore_engine_start(const char *folder, lore_backend *backend, const l
     lore_decoder_options options = {0};
     lore_limits limits = config->limits;
     const bool is_gpu = lore_backend_get_kind(backend) == LORE_BACKEND_CUDA;
+    int64_t room = GIB, free_bytes = 0, total_bytes = 0;
     lore_limits_settle(&limits, is_gpu);
+    if (limits.adapters_max > 0 && is_gpu) {
+        lore_backend_memory(backend, &free_bytes, &total_bytes);
+        room = lore_engine_adapter_room(config, free_bytes, &options.adapter_bytes);
+    }
     if (limits.adapters_max > 0) {
         options.adapter_slots = ADAPTERS_A_SEQUENCE * (int32_t)limits.batch_sequences_max;
-        options.adapter_bytes = is_gpu ? adapter_room(&limits, backend) : 0;
     }
     lore_status status = lore_engine_kv_dtype(config, backend, &options.kv_dtype, err);
     lore_decoder *decoder = NULL;
@@ -263,24 +268,23 @@ lore_status lore_engine_start(const char *folder, lore_backend *backend, const l
     if (status != LORE_OK) {
         return status;
     }
-    lore_engine_model model = {
-        .self = decoder,
-        .submit = submit_step,
-        .collect = collect_draws,
-        .prepare = prepare_shape,
-        .close = close_decoder,
-        .info = lore_decoder_get_info(decoder),
-        .tokenizer = lore_decoder_tokenizer(decoder),
-        .adapters = {.self = decoder,
-                     .slots = options.adapter_slots,
-                     .device_bytes_max = is_gpu ? options.adapter_bytes : GIB,
-                     .host_bytes_max = is_gpu ? 4 * GIB : GIB / 4,
-                     .open = open_adapter,
-                     .close = close_adapter,
-                     .bytes = adapter_bytes,
-                     .place = place_adapter,
-                     .unplace = unplace_adapter,
-                     .seat = seat_adapter}};
+    lore_engine_model model = {.self = decoder,
+                               .submit = submit_step,
+                               .collect = collect_draws,
+                               .prepare = prepare_shape,
+                               .close = close_decoder,
+                               .info = lore_decoder_get_info(decoder),
+                               .tokenizer = lore_decoder_tokenizer(decoder),
+                               .adapters = {.self = decoder,
+                                            .slots = options.adapter_slots,
+                                            .device_bytes_max = room,
+                                            .host_bytes_max = is_gpu ? 4 * GIB : GIB / 4,
+                                            .open = open_adapter,
+                                            .close = close_adapter,
+                                            .bytes = adapter_bytes,
+                                            .place = place_adapter,
+                                            .unplace = unplace_adapter,
+                                            .seat = seat_adapter}};
     return lore_engine_start_model(&model, &limits, engine, err);
 }
 

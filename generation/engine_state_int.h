@@ -35,10 +35,11 @@ struct lore_engine {
     /* The engine thread's alone. */
     lore_sched *sched;
     lore_waker waker;    /* started where two steps are in flight */
-    lore_request **live; /* [request_cap] */
+    lore_request **live; /* [2 request_cap] */
     int32_t live_count;
-    lore_request **parked; /* [request_cap] in order of arrival */
+    lore_request **parked; /* [2 request_cap] in order of arrival */
     int32_t parked_count;
+    int32_t placeless_count; /* of these: request_cap at most */
     lore_adapter_steps steps;
     /* Submitted and not collected: the first so many, oldest first. */
     struct {
@@ -46,8 +47,9 @@ struct lore_engine {
         int64_t submitted_ns;
     } flights[LORE_STEPS_MAX];
     int32_t flight_count;
-    int64_t collected_ns; /* when the last step was */
-    bool is_prepared;     /* no shape of steps is left to get ready for */
+    int64_t collected_ns;    /* when the last step was */
+    bool is_prepared;        /* no shape of steps is left to get ready for, */
+    int32_t prepared_shapes; /* of those that there are at this info.step_shapes */
     int64_t row_ns;  /* a row of a step with pieces of prompts takes, smoothed; 0: not known yet */
     int32_t *ids;    /* [sequences_max] drawn by the step */
     float *logprobs; /* [sequences_max] */

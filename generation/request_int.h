@@ -24,6 +24,7 @@ typedef struct lore_request {
     int32_t sent;  /* of these, pushed to the stream */
     lore_adapter_version *adapter; /* a lease; NULL: the base */
     int64_t arrived_ns;            /* where it has one */
+    bool is_placeless;             /* it waits for that, and others may have its place */
     int32_t ticket;
     int32_t live_index;
 } lore_request;

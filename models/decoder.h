@@ -79,6 +79,7 @@ typedef struct lore_decoder_info {
                             first one on: computed anew (longrope); 0: none */
     lore_generation_defaults generation;
     int32_t adapter_slots;    /* as asked for */
+    int32_t step_shapes;      /* grows where a seated adapter gives steps shapes they had not */
     lore_dtype adapter_dtype; /* what adapters have to be opened in (lore_adapter_open) */
     bool needs_guard; /* the model's card asks for the strict support guard (lore.json in the
                          folder) */

@@ -257,7 +257,7 @@ void lore_decoder_adapter_seat(lore_decoder *d, int32_t slot, const lore_adapter
         rank = rank < most ? rank : most; /* what scratch is sized for */
         if (placed->rank_max[i] > 0 && rank > d->lora_ranks[i]) {
             d->lora_ranks[i] = rank;
-            d->lora_serial++;
+            d->info.step_shapes++;
         }
     }
 }

@@ -100,7 +100,6 @@ struct lore_decoder {
     int32_t *segments;                 /* [rows_max] of a step's rows; scratch */
     int32_t adapter_rank_max;
     int32_t lora_ranks[LORE_LINEARS]; /* what launches are sized for; 0: nobody changes these */
-    int32_t lora_serial;              /* how often that has grown */
     lore_adapter_loader loader;       /* of whoever places an adapter */
     lore_dtype dtype;                 /* of what passes between two ops: normed .. last_normed */
     float *x, *last, *logits;

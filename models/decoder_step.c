@@ -204,9 +204,9 @@ static int32_t shape_count(const lore_decoder *d)
 static lore_bucket *take_bucket(lore_decoder *d, int32_t shape, bool has_adapters)
 {
     lore_bucket *bucket = &d->recorded[shape + (has_adapters ? shape_count(d) : 0)];
-    if (has_adapters && bucket->lora_serial != d->lora_serial) {
+    if (has_adapters && bucket->lora_serial != d->info.step_shapes) {
         lore_recording_free(bucket->recording);
-        *bucket = (lore_bucket){.lora_serial = d->lora_serial};
+        *bucket = (lore_bucket){.lora_serial = d->info.step_shapes};
     }
     return bucket;
 }
@@ -424,7 +424,7 @@ static lore_status run_empty(lore_decoder *d, lore_batch batch, int32_t segments
  * some. */
 lore_status lore_decoder_prepare(lore_decoder *d, bool *is_done, lore_error *err)
 {
-    const int32_t shapes = shape_count(d), count = (d->lora_serial > 0 ? KINDS : 1) * shapes;
+    const int32_t shapes = shape_count(d), count = (d->info.step_shapes > 0 ? KINDS : 1) * shapes;
     int32_t i = 0, shape = 0;
     lore_bucket *bucket = NULL;
     LORE_ASSERT(d->in_flight == 0);

@@ -146,7 +146,7 @@ TEST(late_device)
         }
         CHECK(adapted > 0 && device.replays > 0);
     }
-    const int32_t serial = d->lora_serial, recordings = device.recordings;
+    const int32_t serial = d->info.step_shapes, recordings = device.recordings;
     bool is_done = false;
     while (!is_done) {
         CHECK_OK(lore_decoder_prepare(d, &is_done, &err), &err);
@@ -160,7 +160,7 @@ TEST(late_device)
     CHECK(memcmp(got, wanted, bytes) == 0);
     CHECK_INT(device.recordings, all);
     CHECK_INT(device.replays, replays + STEPS);
-    CHECK_INT(d->lora_serial, serial);
+    CHECK_INT(d->info.step_shapes, serial);
     lore_free(got);
     lore_decoder_close(d);
     lore_free(wanted);
@@ -324,4 +324,129 @@ TEST(int8_is_near)
     fixture_close(&g);
 }
 
-CHECK_MAIN(late_device, seats_change_under_steps, placing, ranks_stay_within_scratch, int8_is_near)
+/* ---- neighbours ---- */
+
+enum { ROWS_MAX = 9, MIXED = 6, KNOWN = 3 };
+
+typedef struct mixed_arrays {
+    int32_t ids[MIXED * KNOWN], row_start[MIXED + 1], past[MIXED], page_start[MIXED + 1];
+    int32_t pages[MIXED], logits_rows[MIXED];
+    lore_sample samples[MIXED];
+} mixed_arrays;
+
+/* So many rows: single ones of sequences with `past` tokens, and every other time two at once. */
+static lore_step mixed_step(mixed_arrays *a, int32_t rows, int32_t each, int32_t past,
+                            const int32_t *owners)
+{
+    int32_t count = 0, most = 1;
+    for (int32_t r = 0; r < rows; count++) {
+        const int32_t wanted = each > 0 ? each : 1 + count % 2;
+        const int32_t some = wanted < rows - r ? wanted : rows - r;
+        most = some > most ? some : most;
+        a->row_start[count] = r;
+        a->past[count] = past;
+        a->page_start[count] = a->pages[count] = count;
+        a->samples[count] = (lore_sample){.top_p = 1};
+        for (int32_t i = 0; i < some; i++, r++) {
+            a->ids[r] = (31 * (past + i) + 7 * count) % 256;
+        }
+        a->logits_rows[count] = r - 1;
+        a->row_start[count + 1] = r;
+        a->page_start[count + 1] = count + 1;
+    }
+    return (lore_step){.ids = a->ids,
+                       .batch = {.sequences = count,
+                                 .rows = rows,
+                                 .row_start = a->row_start,
+                                 .past = a->past,
+                                 .page_start = a->page_start,
+                                 .pages = a->pages,
+                                 .rows_max = most,
+                                 .context_max = past + most},
+                       .logits_rows = a->logits_rows,
+                       .samples = a->samples,
+                       .logits_count = count,
+                       .adapters = owners};
+}
+
+static void check_neighbours(lore_decoder *d, int32_t rows)
+{
+    static const int32_t NONE[MIXED] = {-1, -1, -1, -1, -1, -1};
+    static const int32_t OWNERS[][MIXED] = {
+        {0, -1, 1, 0, -1, 2}, {-1, 0, 0, -1, 1, -1}, {0, 0, 0, 0, 0, 0}, {2, 1, -1, 0, 2, 1}};
+    enum { MIXES = sizeof OWNERS / sizeof OWNERS[0] };
+    float alone[SLOTS + 1][MIXED * VOCAB], mixed[MIXED * VOCAB], logprobs[MIXED];
+    int32_t ids[MIXED];
+    mixed_arrays a;
+    lore_error err = {0};
+    const lore_step known = mixed_step(&a, MIXED * KNOWN, KNOWN, 0, NULL);
+    CHECK_OK(lore_decoder_step(d, &known, ids, logprobs, NULL, &err), &err);
+    for (int32_t i = 0; i <= SLOTS; i++) { /* sequence s of `alone[i + 1]`: it alone has slot i */
+        for (int32_t s = 0; s < (i == 0 ? 1 : MIXED); s++) {
+            int32_t owners[MIXED];
+            float logits[MIXED * VOCAB];
+            memcpy(owners, NONE, sizeof owners);
+            owners[s] = i - 1;
+            const lore_step step = mixed_step(&a, rows, 0, KNOWN, i == 0 ? NULL : owners);
+            if (s >= step.batch.sequences) {
+                break;
+            }
+            CHECK_OK(lore_decoder_step(d, &step, ids, logprobs, logits, &err), &err);
+            memcpy(alone[i] + s * VOCAB, logits + s * VOCAB,
+                   (size_t)(i == 0 ? MIXED : 1) * VOCAB * sizeof *logits);
+        }
+    }
+    for (int32_t m = 0; m < MIXES; m++) {
+        const lore_step step = mixed_step(&a, rows, 0, KNOWN, OWNERS[m]);
+        CHECK_OK(lore_decoder_step(d, &step, ids, logprobs, mixed, &err), &err);
+        for (int32_t s = 0; s < step.batch.sequences; s++) {
+            const float *wanted = alone[OWNERS[m][s] + 1] + s * VOCAB;
+            CHECK(memcmp(mixed + s * VOCAB, wanted, VOCAB * sizeof *wanted) == 0);
+            CHECK(OWNERS[m][s] < 0 ||
+                  memcmp(wanted, alone[0] + s * VOCAB, VOCAB * sizeof *wanted) != 0);
+        }
+    }
+}
+
+/* On every instruction set of this machine, with one to nine rows, single ones and pieces of
+ * prompts mixed: a row has the bits that it has where nobody else has an adapter, and where it has
+ * none itself, those of a step without any. */
+TEST(neighbours_change_nothing)
+{
+    static const char *const FOLDERS[] = {FAMILIES "/llama", FAMILIES "/quant-int8"};
+    static const lore_precision PRECISIONS[] = {LORE_PRECISION_F32, LORE_PRECISION_AUTO};
+    const lore_limits limits = limits_of(32);
+    const lore_decoder_options options = {.rows_max = 32,
+                                          .sequences_max = MIXED,
+                                          .page_tokens = PAGE_TOKENS,
+                                          .page_count = MIXED,
+                                          .adapter_slots = SLOTS};
+    for (int32_t isa = LORE_ISA_SCALAR; isa <= (int32_t)lore_backend_isa(); isa++) {
+        for (int32_t i = 0; i < 4; i++) {
+            const lore_backend_options how = {
+                .kind = LORE_BACKEND_CPU, .isa = (lore_isa)isa, .precision = PRECISIONS[i % 2]};
+            lore_error err = {0};
+            lore_backend *backend = NULL;
+            lore_decoder *d = NULL;
+            lore_adapter_placed *placed[SLOTS];
+            CHECK_OK(lore_backend_open(&how, &backend, &err), &err);
+            CHECK_OK(lore_decoder_open(FOLDERS[i / 2], backend, &limits, &options, &d, &err), &err);
+            for (int32_t k = 0; k < SLOTS; k++) {
+                placed[k] = place(d, 3 + 5 * k, 2.0 + k, k != 1);
+                lore_decoder_adapter_seat(d, k, placed[k]);
+            }
+            for (int32_t rows = 1; rows <= ROWS_MAX; rows++) {
+                check_neighbours(d, rows);
+            }
+            for (int32_t k = 0; k < SLOTS; k++) {
+                lore_decoder_adapter_seat(d, k, NULL);
+                lore_decoder_adapter_unplace(d, placed[k]);
+            }
+            lore_decoder_close(d);
+            lore_backend_close(backend);
+        }
+    }
+}
+
+CHECK_MAIN(late_device, seats_change_under_steps, placing, ranks_stay_within_scratch, int8_is_near,
+           neighbours_change_nothing)

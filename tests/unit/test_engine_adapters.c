@@ -12,6 +12,7 @@
 
 #include <time.h>
 
+enum { PLACES = 12 }; /* sequences, and of the queue */
 enum { BASE_VALUE = 255, SLOTS = 8, ANSWER = 6, NAMES = 4, VERSIONS = 60, CLIENTS = 4 };
 #define SECOND_NS ((int64_t)1000000000)
 
@@ -26,6 +27,7 @@ typedef struct fake {
     int32_t flight_count;
     atomic_int failures; /* of the next steps */
     atomic_int steps;
+    atomic_int prepared; /* calls */
     atomic_bool is_held; /* steps wait */
     int64_t step_us;
     lore_decoder_info info;
@@ -85,6 +87,15 @@ static lore_status fake_collect(void *self, int32_t *ids, float *logprobs, lore_
     return LORE_OK;
 }
 
+static lore_status fake_prepare(void *self, bool *is_done, lore_error *err)
+{
+    fake *f = self;
+    (void)err;
+    *is_done = true;
+    atomic_fetch_add(&f->prepared, 1);
+    return LORE_OK;
+}
+
 static void fake_open(fake *f, int64_t device_bytes, int64_t host_bytes)
 {
     lore_error err;
@@ -111,6 +122,7 @@ static void fake_open(fake *f, int64_t device_bytes, int64_t host_bytes)
     const lore_engine_model model = {.self = f,
                                      .submit = fake_submit,
                                      .collect = fake_collect,
+                                     .prepare = fake_prepare,
                                      .info = &f->info,
                                      .tokenizer = f->tokenizer,
                                      .adapters = from};
@@ -261,6 +273,50 @@ TEST(names_mean_the_base_or_an_adapter)
     fake_close(&f);
 }
 
+/* What is prepared is prepared once, and again where an adapter gives steps other shapes. */
+TEST(prepares_anew_for_new_shapes_alone)
+{
+    fake f;
+    fake_open(&f, 1000, 1000);
+    load_good(&f, "a", "100:1");
+    for (int32_t shapes = 0; shapes < 3; shapes++) {
+        const int64_t deadline_ns = soon();
+        f.info.step_shapes = shapes; /* the engine sleeps */
+        for (int i = 0; i < 3; i++) {
+            CHECK_INT(listen_to(submit(&f, "a")).value, 1);
+            while (atomic_load(&f.prepared) <= shapes) {
+                CHECK(lore_clock_ns() < deadline_ns);
+                lore_clock_sleep_ms(1);
+            }
+            lore_clock_sleep_ms(12); /* more than it takes to begin */
+            CHECK_INT(atomic_load(&f.prepared), shapes + 1);
+        }
+    }
+    fake_close(&f);
+}
+
+/* Pages get what adapters do not need: room that nobody has asked for is not kept from them. */
+TEST(room_of_a_gpu_is_kept_where_adapters_are_named)
+{
+    const int64_t gib = (int64_t)1 << 30;
+    int64_t kept = 0;
+    lore_config config;
+    lore_config_default(&config);
+    CHECK_INT(lore_engine_adapter_room(&config, 64 * gib, &kept), 4 * gib);
+    CHECK_INT(kept, 0);
+    config.limits.vram_bytes_max = 32 * gib; /* all that the decoder may have, adapters too */
+    CHECK_INT(lore_engine_adapter_room(&config, 64 * gib, &kept), 2 * gib);
+    CHECK_INT(kept, 2 * gib);
+    lore_config_default(&config);
+    snprintf(config.adapters, sizeof config.adapters, "a=folder");
+    CHECK_INT(lore_engine_adapter_room(&config, 256 * gib, &kept), 8 * gib);
+    CHECK_INT(kept, 8 * gib);
+    lore_config_default(&config);
+    config.limits.adapter_bytes_max = gib;
+    CHECK_INT(lore_engine_adapter_room(&config, 64 * gib, &kept), gib);
+    CHECK_INT(kept, gib);
+}
+
 /* ---- waiting ---- */
 
 /* a is on the disk again, and b in memory. */
@@ -282,11 +338,20 @@ static void wait_for_open(fake *f, int opens)
     }
 }
 
+static void wait_for_waiting(fake *f, int32_t count)
+{
+    const int64_t deadline_ns = soon();
+    lore_sched_stats stats;
+    do {
+        lore_engine_get_stats(f->engine, &stats);
+        CHECK(lore_clock_ns() < deadline_ns);
+    } while (stats.waiting != count || stats.running != 0);
+}
+
 static void run_waiting(void)
 {
     fake f;
     lore_error err;
-    lore_sched_stats stats;
     lore_stream *refused = NULL;
     fake_open(&f, 100, 1);
     fill_with_b(&f);
@@ -295,25 +360,29 @@ static void run_waiting(void)
     wait_for_open(&f, 3); /* it begins with the submit */
     check_answer(submit(&f, ""), BASE_VALUE, 0);
     check_answer(submit(&f, "b"), 2, 8);
-    const int64_t deadline_ns = soon();
-    do {
-        lore_engine_get_stats(f.engine, &stats);
-        CHECK(lore_clock_ns() < deadline_ns);
-    } while (stats.waiting != 3 || stats.running != 0);
+    wait_for_waiting(&f, 3);
     lore_stream_cancel(left); /* as a deadline of its consumer does */
     CHECK_INT(listen_to(left).finish, LORE_FINISH_CANCELLED);
-    for (int i = 0; i < 10; i++) { /* those who wait take places like all others */
+    lore_stream *more[2 * PLACES];
+    int32_t count = 0;
+    for (; count < PLACES - 2; count++) { /* with first and second, as many as there are places */
+        more[count] = submit(&f, "a");
+    }
+    wait_for_waiting(&f, PLACES);
+    for (int i = 0; i < 10; i++) { /* which they leave to others */
         CHECK_OK(try_submit(&f, "b", 1, &refused, &err), &err);
         CHECK_INT(listen_to(refused).value, 2);
     }
-    lore_stream *more[12];
-    int32_t count = 0;
-    lore_status status = LORE_OK;
-    while (count < 12 && (status = try_submit(&f, "a", ANSWER, &more[count], &err)) == LORE_OK) {
-        count++;
+    for (int32_t i = 0; i < PLACES; i++) { /* but no more than so many do */
+        more[count++] = submit(&f, "a");
     }
-    CHECK_FAILS(status, LORE_ERR_BUSY, &err, "waiting at most");
-    CHECK_INT(count, 10);
+    CHECK_FAILS(try_submit(&f, "a", ANSWER, &refused, &err), LORE_ERR_BUSY, &err,
+                "waiting at most");
+    CHECK_FAILS(try_submit(&f, "b", 1, &refused, &err), LORE_ERR_BUSY, &err, "waiting at most");
+    lore_stream_cancel(more[--count]);
+    CHECK_INT(listen_to(more[count]).finish, LORE_FINISH_CANCELLED);
+    CHECK_OK(try_submit(&f, "b", 1, &refused, &err), &err);
+    CHECK_INT(listen_to(refused).value, 2);
     source_hold(&f.s, false);
     CHECK_INT(listen_to(first).value, 1);
     CHECK_INT(listen_to(second).value, 1);
@@ -666,6 +735,7 @@ TEST(no_answer_is_mixed_or_lost_under_traffic)
 }
 
 CHECK_MAIN(each_request_has_its_adapter, names_mean_the_base_or_an_adapter,
+           prepares_anew_for_new_shapes_alone, room_of_a_gpu_is_kept_where_adapters_are_named,
            a_load_keeps_nobody_else_waiting, it_stops_while_adapters_load,
            failures_are_only_whose_they_are, who_waited_for_a_failed_load_hears_why,
            a_submit_without_memory_holds_nothing, no_answer_is_mixed_or_lost_under_traffic)
