@@ -413,7 +413,7 @@ static void check_neighbours(lore_decoder *d, int32_t rows)
  * none itself, those of a step without any. */
 TEST(neighbours_change_nothing)
 {
-    static const char *const FOLDERS[] = {FAMILIES "/llama", FAMILIES "/quant-int8"};
+    static const char *const FOLDERS[] = {LORE_FAMILIES "/llama", LORE_FAMILIES "/quant-int8"};
     static const lore_precision PRECISIONS[] = {LORE_PRECISION_F32, LORE_PRECISION_AUTO};
     const lore_limits limits = limits_of(32);
     const lore_decoder_options options = {.rows_max = 32,
