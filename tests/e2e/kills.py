@@ -205,7 +205,8 @@ class Kills:
         mine, self.data = self.data, str(self.folder / "copy")
         pristine = self.folder / "pristine"
         if not pristine.exists():
-            process = self.start("ingest", "-c", "lines", str(self.lines.parent), fault="rename:1:kill" if self.preload else None)
+            whole = ["--set", "commit_documents=4096", "--set", "commit_ms=60000"]  # one commit, and then a publication
+            process = self.start(*whole, "ingest", "-c", "lines", str(self.lines.parent), fault="rename:1:kill" if self.preload else None)
             process.communicate(timeout=300)
             verify(self.data) if self.preload is None else None
             shutil.copytree(self.data, pristine)
