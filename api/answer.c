@@ -79,7 +79,7 @@ static lore_status find_passages(writing *w, lore_error *err)
         .hits_max = is_ranked && top_k < (int32_t)config->evidence_hits
                         ? (int32_t)config->evidence_hits
                         : top_k,
-        .weight = -1.0,
+        .tuning = {-1.0, 0.0},
         .deadline_ns = query->deadline_ns};
     lore_answer *answer = w->answer;
     lore_status status = lore_retrieve(&w->answerer->retriever, answer->question, &options,

@@ -551,6 +551,7 @@ void lore_routes_write_collections(const lore_collection_info *list, int32_t cou
         lore_json_int(&w, "chunks", list[i].chunks);
         lore_json_int(&w, "created", list[i].created_ms / 1000);
         lore_json_float(&w, "fusion_weight", list[i].fusion_weight);
+        lore_json_float(&w, "expansion", list[i].expansion);
         write_setting(&w, "chunk_tokens", list[i].chunk_tokens, list[i].chunk_tokens > 0);
         write_setting(&w, "chunk_overlap", list[i].chunk_overlap, list[i].chunk_overlap >= 0);
         if (list[i].refusal.len > 0) {

@@ -149,6 +149,8 @@ enum { PATH_CAP = 1024 };
     INTEGER(top_k, 5, 1, 1000, "passages that a query gets unless it asks for another number")     \
     NUMBER(fusion_weight, 0.3, 0.0, 1.0,                                                           \
            "share of the vector score in a passage's score; the rest is full text")                \
+    NUMBER(expansion, 0.0, 0.0, 1.0,                                                               \
+           "share of terms of the best passages in a second full-text search; 0: none")            \
     FLAG(fusion_rrf, false, "join the two rankings by reciprocal rank instead of by score")        \
     INTEGER(rerank_pairs, 20, 1, 50, "passages that the reranker reads for one query")             \
     INTEGER(rerank_ms, 300, 1, 60000,                                                              \

@@ -114,6 +114,8 @@ typedef struct lore_config {
     int64_t top_k;           /* 5 */
     double fusion_weight;    /* .3: share of the dense score; the rest is lexical; a collection may
                                 hold its own */
+    double expansion;        /* 0: share of terms of the best passages in a second full-text search;
+                                a collection may hold its own */
     bool fusion_rrf;         /* false: reciprocal rank fusion instead */
     int64_t rerank_pairs;    /* 20 passages that the reranker reads for one query, at most 50 */
     int64_t rerank_ms;       /* 300: a query that would wait longer keeps its passages as found */

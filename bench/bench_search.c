@@ -81,7 +81,7 @@ static lore_status search_both(searching *s, int32_t question, lore_error *err)
 {
     lore_hits hits;
     const lore_retrieve_options options = {.hits_max = (int32_t)s->bench->config->top_k,
-                                           .weight = -1.0};
+                                           .tuning = {-1.0, 0.0}};
     return lore_retrieve(&s->app.answerer.retriever, s->questions[question], &options, &s->arena,
                          &hits, err);
 }

@@ -375,6 +375,9 @@ static int list_collections(lore_cli *cli)
         if (!isnan(list[i].fusion_weight)) {
             printf(", fusion weight %.2f", list[i].fusion_weight);
         }
+        if (!isnan(list[i].expansion)) {
+            printf(", expansion %.2f", list[i].expansion);
+        }
         if (list[i].chunk_tokens > 0) {
             printf(", chunks of %" PRId64 " tokens", list[i].chunk_tokens);
         }

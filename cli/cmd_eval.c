@@ -51,7 +51,7 @@ static void list_flags(eval_run *run, lore_flag flags[EVAL_FLAGS])
          0, 0},
         {"depth", 0, LORE_FLAG_INTEGER, &run->depth, "N", "passages of a ranking (100)", 1, 1000},
         {"fit", 0, LORE_FLAG_SWITCH, &run->is_fitting, NULL,
-         "try fusion weights, store the best with the collection", 0, 0},
+         "try tunings of the search, store the best with the collection", 0, 0},
         {"resamples", 0, LORE_FLAG_INTEGER, &run->resamples, "N", "of the bootstrap (2000)", 1,
          100000},
         {"per-query", 0, LORE_FLAG_TEXT, &run->per_query, "FILE",
@@ -207,7 +207,7 @@ static lore_status ask(eval_run *run, lore_error *err)
 
 /* ---- the weight ---- */
 
-static lore_status weigh_through_server(eval_run *run, double weight, lore_error *err)
+static lore_status weigh_through_server(eval_run *run, lore_tuning tuning, lore_error *err)
 {
     lore_client *client = NULL;
     lore_buf path, body, reply;
@@ -220,7 +220,8 @@ static lore_status weigh_through_server(eval_run *run, double weight, lore_error
     lore_url_encode(lore_str_from(run->collection), &path);
     lore_json_write_begin(&w, &body);
     lore_json_object(&w, NULL);
-    lore_json_double(&w, "fusion_weight", weight); /* NaN is null: the configuration's */
+    lore_json_double(&w, "fusion_weight", tuning.fusion_weight); /* NaN is null: the config's */
+    lore_json_double(&w, "expansion", tuning.expansion);
     lore_json_end(&w);
     lore_status status = lore_client_open(run->server, &run->cli->config.limits, &client, err);
     if (status == LORE_OK) {
@@ -240,13 +241,17 @@ static lore_status weigh_through_server(eval_run *run, double weight, lore_error
 /* A weight that is no better on other questions than the configured one is not worth keeping. */
 static lore_status store_weight(eval_run *run, lore_error *err)
 {
-    const lore_collection_settings settings = {
-        .has_weight = true, .fusion_weight = run->fit.is_better ? run->fit.weight : (double)NAN};
+    const lore_tuning usual = {(double)NAN, (double)NAN};
+    const lore_tuning tuning = run->fit.is_better ? run->fit.tuning : usual;
+    const lore_collection_settings settings = {.has_weight = true,
+                                               .has_expansion = true,
+                                               .fusion_weight = tuning.fusion_weight,
+                                               .expansion = tuning.expansion};
     lore_change change = {.kind = LORE_CHANGE_SET_COLLECTION,
                           .collection = lore_str_from(run->collection),
                           .settings = &settings};
     lore_status status = run->server.len > 0
-                             ? weigh_through_server(run, settings.fusion_weight, err)
+                             ? weigh_through_server(run, tuning, err)
                              : lore_writer_apply_one(run->app.writer, &change, NULL, err);
     return status == LORE_OK ? LORE_OK : lore_error_prefix(err, "cannot store the weight");
 }
@@ -288,7 +293,8 @@ static lore_status estimate(eval_run *run, lore_error *err)
     run->report.table = &run->table;
     run->report.estimates = estimates;
     run->report.fit = run->is_fitting ? &run->fit : NULL;
-    run->report.configured = run->cli->config.fusion_weight;
+    run->report.configured =
+        (lore_tuning){run->cli->config.fusion_weight, run->cli->config.expansion};
     if (estimates == NULL) {
         return lore_fail(err, LORE_ERR_NOMEM, "no memory for the figures");
     }

@@ -75,20 +75,28 @@ static void print_figures(const lore_eval_report *report, FILE *out)
     }
 }
 
+static void print_tuning(lore_tuning tuning, FILE *out)
+{
+    fprintf(out, "%.2f %.2f", tuning.fusion_weight, tuning.expansion);
+}
+
 static void print_fit(const lore_eval_report *report, FILE *out)
 {
     const lore_fit *fit = report->fit;
-    fprintf(out, "\nweight of the dense score: %.2f is best; on folds of the others", fit->weight);
+    fputs("\nweight of the dense score, share of the best passages' terms: ", out);
+    print_tuning(fit->tuning, out);
+    fputs(" is best; on folds of the others", out);
     for (int32_t i = 0; i < LORE_FIT_FOLDS; i++) {
-        fprintf(out, " %.2f", fit->fold_weights[i]);
+        fputs(i == 0 ? " " : ", ", out);
+        print_tuning(fit->fold_tunings[i], out);
     }
     if (fit->is_better) {
-        fprintf(out, "\nstored %.2f with collection '%s'\n", fit->weight, report->collection);
+        fprintf(out, "\nstored with collection '%s'\n", report->collection);
     } else {
         fprintf(out,
                 "\nnot better on questions it was not fitted to: collection '%s' goes by the "
-                "configuration (%.2f)\n",
-                report->collection, report->configured);
+                "configuration (%.2f %.2f)\n",
+                report->collection, report->configured.fusion_weight, report->configured.expansion);
     }
 }
 
@@ -138,24 +146,33 @@ static void write_figures(const lore_eval_report *report, lore_json_writer *w)
     lore_json_end(w);
 }
 
+static void write_tuning(lore_json_writer *w, const char *name, lore_tuning tuning)
+{
+    lore_json_object(w, name);
+    lore_json_double(w, "fusion_weight", tuning.fusion_weight);
+    lore_json_double(w, "expansion", tuning.expansion);
+}
+
 static void write_fit(const lore_eval_report *report, lore_json_writer *w)
 {
     const lore_fit *fit = report->fit;
-    double weights[LORE_FIT_TRIED];
-    lore_fit_weights(report->configured, weights);
+    lore_tuning tried[LORE_FIT_TRIED];
+    lore_fit_tunings(report->configured, tried);
     lore_json_object(w, "fit");
-    lore_json_double(w, "weight", fit->weight);
+    write_tuning(w, "best", fit->tuning);
+    lore_json_end(w);
+    write_tuning(w, "configured", report->configured);
+    lore_json_end(w);
     lore_json_boolean(w, "stored", fit->is_better);
-    lore_json_double(w, "configured_weight", report->configured);
-    lore_json_array(w, "fold_weights");
+    lore_json_array(w, "folds");
     for (int32_t i = 0; i < LORE_FIT_FOLDS; i++) {
-        lore_json_double(w, NULL, fit->fold_weights[i]);
+        write_tuning(w, NULL, fit->fold_tunings[i]);
+        lore_json_end(w);
     }
     lore_json_end(w);
-    lore_json_array(w, "weights");
+    lore_json_array(w, "tried");
     for (int32_t i = 0; i < LORE_FIT_STEPS; i++) {
-        lore_json_object(w, NULL);
-        lore_json_double(w, "weight", weights[i]);
+        write_tuning(w, NULL, tried[i]);
         lore_json_double(w, "ndcg@10", fit->means[i]);
         lore_json_end(w);
     }

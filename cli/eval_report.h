@@ -25,7 +25,7 @@ typedef struct lore_eval_report {
     const lore_difference *differences; /* with a baseline */
     int32_t common;                     /* queries of the baseline too */
     const lore_fit *fit;                /* NULL: no weights were tried */
-    double configured;                  /* the weight of the configuration */
+    lore_tuning configured;             /* the weight of the configuration */
     lore_gate *gates;
     int32_t gate_count;
 } lore_eval_report;

@@ -88,7 +88,7 @@ static lore_retrieve_options options_for(const lore_evaluation *evaluation, int3
     return (lore_retrieve_options){
         .search = {.collections = &evaluation->collection, .collection_count = 1},
         .hits_max = passages,
-        .weight = -1.0};
+        .tuning = {-1.0, 0.0}};
 }
 
 /* Scores fall by one from rank to rank, so that tools that sort by them keep the order. */
@@ -164,13 +164,13 @@ lore_status lore_evaluate_retrieval(lore_evaluation *evaluation, const lore_topi
 /* ---- weights ---- */
 
 static lore_status score_weights(const lore_evaluation *evaluation, const lore_topic *topic,
-                                 const double *weights, lore_arena *arena, double *scores,
+                                 const lore_tuning *tunings, lore_arena *arena, double *scores,
                                  lore_error *err)
 {
     const lore_retriever *retriever = &evaluation->answerer->retriever;
     const lore_retrieve_options options = options_for(evaluation, FIT_PASSAGES);
     lore_hits hits[LORE_FIT_TRIED];
-    lore_status status = lore_retrieve_weights(retriever, topic->text, &options, weights,
+    lore_status status = lore_retrieve_tunings(retriever, topic->text, &options, tunings,
                                                LORE_FIT_TRIED, arena, hits, err);
     for (int32_t w = 0; w < LORE_FIT_TRIED && status == LORE_OK; w++) {
         lore_str *documents = NULL;
@@ -194,7 +194,7 @@ static void fill_weights_table(const double *scores, const double *fitted,
         lore_cell *cells = lore_table_row(table, t);
         table->ids[t] = topics->items[t].id;
         cells[0] = (lore_cell){row[0], 1.0};
-        cells[1] = (lore_cell){row[LORE_FIT_STEPS - 1], 1.0};
+        cells[1] = (lore_cell){row[LORE_FIT_WEIGHTS - 1], 1.0};
         cells[2] = (lore_cell){row[LORE_FIT_STEPS], 1.0};
         cells[3] = (lore_cell){fitted[t], 1.0};
     }
@@ -206,11 +206,12 @@ lore_status lore_evaluate_weights(lore_evaluation *evaluation, const lore_topics
 {
     const lore_str figures[] = {LORE_STR("lexical_ndcg@10"), LORE_STR("dense_ndcg@10"),
                                 LORE_STR("configured_ndcg@10"), LORE_STR("fitted_ndcg@10")};
-    double configured = evaluation->answerer->config->fusion_weight;
-    double weights[LORE_FIT_TRIED];
+    const lore_config *config = evaluation->answerer->config;
+    const lore_tuning configured = {config->fusion_weight, config->expansion};
+    lore_tuning tunings[LORE_FIT_TRIED];
     lore_arena scratch;
     if (topics->count < LORE_FIT_QUERIES_MIN) {
-        return lore_fail(err, LORE_ERR_INVALID, "a weight needs %d judged questions, not %d",
+        return lore_fail(err, LORE_ERR_INVALID, "a tuning needs %d judged questions, not %d",
                          LORE_FIT_QUERIES_MIN, topics->count);
     }
     double *scores = LORE_PUSH(arena, double, (size_t)topics->count *LORE_FIT_TRIED);
@@ -220,7 +221,7 @@ lore_status lore_evaluate_weights(lore_evaluation *evaluation, const lore_topics
     }
     lore_status status = lore_table_new(figures, sizeof figures / sizeof figures[0], topics->count,
                                         arena, table, err);
-    lore_fit_weights(configured, weights);
+    lore_fit_tunings(configured, tunings);
     if (status == LORE_OK) {
         status = check_documents(evaluation, topics, err);
     }
@@ -228,7 +229,7 @@ lore_status lore_evaluate_weights(lore_evaluation *evaluation, const lore_topics
     for (int32_t t = 0; t < topics->count && status == LORE_OK; t++) {
         status = lore_evaluation_pause(evaluation, t, topics->count, err);
         if (status == LORE_OK) {
-            status = score_weights(evaluation, &topics->items[t], weights, &scratch,
+            status = score_weights(evaluation, &topics->items[t], tunings, &scratch,
                                    scores + (size_t)t * LORE_FIT_TRIED, err);
         }
         lore_arena_reset(&scratch);

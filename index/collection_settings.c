@@ -40,11 +40,15 @@ static lore_status parse_members(const lore_json *root, lore_arena *arena,
                                  lore_collection_settings *settings, lore_error *err)
 {
     settings->has_weight = lore_json_get(root, "fusion_weight") != NULL;
+    settings->has_expansion = lore_json_get(root, "expansion") != NULL;
     settings->has_tokens = lore_json_get(root, "chunk_tokens") != NULL;
     settings->has_overlap = lore_json_get(root, "chunk_overlap") != NULL;
     settings->chunk_overlap = -1;
     lore_status status =
         lore_json_get_number(root, "", "fusion_weight", 0.0, 1.0, &settings->fusion_weight, err);
+    if (status == LORE_OK) {
+        status = lore_json_get_number(root, "", "expansion", 0.0, 1.0, &settings->expansion, err);
+    }
     if (status == LORE_OK && !is_null(root, "chunk_tokens")) {
         status = lore_json_get_int(root, "", "chunk_tokens", TOKENS_MIN, TOKENS_MAX,
                                    &settings->chunk_tokens, err);
@@ -61,7 +65,8 @@ lore_status lore_collection_settings_parse(lore_str json, const lore_limits *lim
                                            lore_error *err)
 {
     lore_json *root = NULL;
-    *settings = (lore_collection_settings){.fusion_weight = NAN, .chunk_overlap = -1};
+    *settings =
+        (lore_collection_settings){.fusion_weight = NAN, .expansion = NAN, .chunk_overlap = -1};
     if (json.len == 0) {
         return LORE_OK;
     }

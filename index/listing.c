@@ -78,6 +78,7 @@ static lore_status read_collections(lore_stmt *stmt, lore_arena *arena, lore_col
         info->refusal = keep(arena, stmt, 5, &failed);
         info->chunk_tokens = lore_column_int(stmt, 6);
         info->chunk_overlap = lore_column_int(stmt, 7);
+        info->expansion = lore_column_float(stmt, 8);
         if (failed) {
             return fail_memory(err);
         }
@@ -89,8 +90,8 @@ lore_status lore_index_collections(lore_index *index, lore_arena *arena,
 {
     static const char *const sql =
         "SELECT name, documents, chunks, created_ms, fusion_weight, refusal, "
-        "ifnull(chunk_tokens, 0), ifnull(chunk_overlap, -1) FROM collections ORDER BY name LIMIT "
-        "?1";
+        "ifnull(chunk_tokens, 0), ifnull(chunk_overlap, -1), expansion FROM collections "
+        "ORDER BY name LIMIT ?1";
     lore_reader *reader = NULL;
     lore_stmt *stmt = NULL;
     int32_t have = 0;

@@ -54,6 +54,8 @@ static const char *const steps[] = {
 
     "ALTER TABLE collections ADD COLUMN chunk_tokens INTEGER;"
     "ALTER TABLE collections ADD COLUMN chunk_overlap INTEGER",
+
+    "ALTER TABLE collections ADD COLUMN expansion REAL",
 };
 enum { FORMAT = sizeof steps / sizeof steps[0] };
 

@@ -40,6 +40,11 @@ typedef struct lore_search_options {
     const lore_filter *filter;   /* NULL: all */
     int32_t count;               /* candidates wanted */
     bool is_exact;               /* dense: scan also where FAISS would do, to measure its recall */
+    /* Lexical: terms typical of these passages join those of the question, with a share of the
+     * weight of all, [0, 1) (pseudo-relevance feedback: Abdul-Jaleel et al., TREC 2004, "RM3"). */
+    const lore_str *passages;
+    int32_t passage_count;
+    double expansion;
 } lore_search_options;
 
 /* Nearest by cosine. query: f32 [dim], unit length; not finite: LORE_ERR_INVALID. */

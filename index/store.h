@@ -105,11 +105,17 @@ LORE_MUST_USE lore_status lore_index_create_collection(lore_index *index, lore_s
                                                        lore_error *err); /* existing: LORE_OK */
 LORE_MUST_USE lore_status lore_index_delete_collection(lore_index *index, lore_str name,
                                                        bool *found, lore_error *err);
+/* How a collection is searched. */
+typedef struct lore_tuning {
+    double fusion_weight; /* share of the dense score */
+    double expansion;     /* share of terms of the best passages in a second search; 0: none */
+} lore_tuning;
 /* Settings of a collection: those that are marked are written, the others stay.
  * LORE_ERR_NOT_FOUND names it. */
 typedef struct lore_collection_settings {
-    bool has_weight, has_refusal, has_tokens, has_overlap;
+    bool has_weight, has_expansion, has_refusal, has_tokens, has_overlap;
     double fusion_weight;  /* NaN: the configuration's */
+    double expansion;      /* likewise */
     lore_str refusal;      /* empty: the default text */
     int64_t chunk_tokens;  /* 0: the configuration's */
     int64_t chunk_overlap; /* sentences; -1: the configuration's */
@@ -117,9 +123,9 @@ typedef struct lore_collection_settings {
 LORE_MUST_USE lore_status lore_index_set_collection(lore_index *index, lore_str name,
                                                     const lore_collection_settings *settings,
                                                     lore_error *err);
-/* A JSON object of settings, or an empty text for none: "fusion_weight", "refusal", "chunk_tokens",
- * "chunk_overlap"; null is the configuration's. Strings in the arena. LORE_ERR_INVALID names the
- * field. */
+/* A JSON object of settings, or an empty text for none: "fusion_weight", "expansion", "refusal",
+ * "chunk_tokens", "chunk_overlap"; null is the configuration's. Strings in the arena.
+ * LORE_ERR_INVALID names the field. */
 LORE_MUST_USE lore_status lore_collection_settings_parse(lore_str json, const lore_limits *limits,
                                                          lore_arena *arena,
                                                          lore_collection_settings *settings,
@@ -134,6 +140,7 @@ typedef struct lore_collection_info {
     lore_str name;
     int64_t documents, chunks, created_ms;
     double fusion_weight;  /* NaN: none stored, use the config's */
+    double expansion;      /* likewise */
     lore_str refusal;      /* empty: default text */
     int64_t chunk_tokens;  /* 0: the config's */
     int64_t chunk_overlap; /* -1: the config's */

@@ -315,7 +315,8 @@ static lore_status write_settings(lore_index *index, lore_str name,
     static const char *const sql =
         "UPDATE collections SET fusion_weight=iif(?2, ?3, fusion_weight), "
         "refusal=iif(?4, ?5, refusal), chunk_tokens=iif(?6, nullif(?7, 0), chunk_tokens), "
-        "chunk_overlap=iif(?8, nullif(?9, -1), chunk_overlap) WHERE id=?1";
+        "chunk_overlap=iif(?8, nullif(?9, -1), chunk_overlap), "
+        "expansion=iif(?10, ?11, expansion) WHERE id=?1";
     int64_t id = 0;
     lore_stmt *stmt = NULL;
     lore_status status = lore_collection_find(index->writer, name, &id, err);
@@ -334,6 +335,8 @@ static lore_status write_settings(lore_index *index, lore_str name,
     lore_bind_int(stmt, 7, settings->chunk_tokens);
     lore_bind_int(stmt, 8, settings->has_overlap);
     lore_bind_int(stmt, 9, settings->chunk_overlap);
+    lore_bind_int(stmt, 10, settings->has_expansion);
+    lore_bind_float(stmt, 11, settings->expansion);
     return lore_transaction_note(index, lore_stmt_run(stmt, err));
 }
 

@@ -12,11 +12,12 @@
 #include <string.h>
 
 enum {
-    OVERFETCH = 2,      /* candidates loaded for each hit wanted: near-duplicates and rows deleted
-                           meanwhile drop out */
-    OVERFETCH_MIN = 8,  /* ... and so many more */
-    SHINGLE_WORDS = 3,  /* near-duplicate test: three-word shingles ... */
-    SHINGLES_MAX = 1024 /* ... of a chunk, the first so many */
+    OVERFETCH = 2,     /* candidates loaded for each hit wanted: near-duplicates and rows deleted
+                          meanwhile drop out */
+    OVERFETCH_MIN = 8, /* ... and so many more */
+    EXPANSION_PASSAGES = 5, /* whose terms a second search takes */
+    SHINGLE_WORDS = 3,      /* near-duplicate test: three-word shingles ... */
+    SHINGLES_MAX = 1024     /* ... of a chunk, the first so many */
 };
 static const double NEAR_DUPLICATE_SHARE =
     0.85; /* ... of which this share occurs in the better hit */
@@ -36,23 +37,31 @@ static lore_status embed_question(const lore_retriever *retriever, lore_str ques
     return status;
 }
 
-/* The dense share: asked for, or the first collection's own, or the config's. */
-static lore_status choose_weight(const lore_retriever *retriever,
+/* What is asked for, or the one collection's own, or the config's. */
+static lore_status choose_tuning(const lore_retriever *retriever,
                                  const lore_retrieve_options *options, lore_arena *arena,
-                                 double *weight, lore_error *err)
+                                 lore_tuning *tuning, lore_error *err)
 {
-    *weight = options->weight >= 0.0 ? options->weight : retriever->config->fusion_weight;
-    if (options->weight >= 0.0 || options->search.collection_count != 1) {
+    const lore_config *config = retriever->config;
+    *tuning = options->tuning;
+    if (tuning->fusion_weight >= 0.0) {
+        return LORE_OK;
+    }
+    *tuning = (lore_tuning){config->fusion_weight, config->expansion};
+    if (options->search.collection_count != 1) {
         return LORE_OK;
     }
     lore_collection_info *list = NULL;
     int32_t count = 0;
     lore_status status = lore_index_collections(retriever->index, arena, &list, &count, err);
     for (int32_t i = 0; status == LORE_OK && i < count; i++) {
-        if (lore_str_equal(list[i].name, options->search.collections[0]) &&
-            !isnan(list[i].fusion_weight)) {
-            *weight = list[i].fusion_weight;
+        if (!lore_str_equal(list[i].name, options->search.collections[0])) {
+            continue;
         }
+        const lore_collection_info *own = &list[i];
+        tuning->fusion_weight =
+            isnan(own->fusion_weight) ? tuning->fusion_weight : own->fusion_weight;
+        tuning->expansion = isnan(own->expansion) ? tuning->expansion : own->expansion;
     }
     return status;
 }
@@ -192,32 +201,86 @@ typedef struct both {
     lore_candidates dense, text;
 } both;
 
+/* options->search for as many candidates as fusion takes. */
+static lore_search_options wide_search(const lore_retriever *retriever,
+                                       const lore_retrieve_options *options)
+{
+    lore_search_options search = options->search;
+    search.count = (int32_t)retriever->config->limits.candidates_max;
+    return search;
+}
+
 static lore_status search_both(const lore_retriever *retriever, lore_snapshot *snapshot,
                                lore_str question, const lore_retrieve_options *options,
                                const float *query, lore_arena *arena, both *found, lore_error *err)
 {
-    lore_search_options search = options->search;
-    search.count = (int32_t)retriever->config->limits.candidates_max;
+    const lore_search_options search = wide_search(retriever, options);
     lore_status status = lore_search_dense(snapshot, query, &search, arena, &found->dense, err);
     return status == LORE_OK
                ? lore_search_text(snapshot, question, &search, arena, &found->text, err)
                : status;
 }
 
-/* The candidates of both searches as hits, at this weight. */
-static lore_status fuse_both(const lore_retriever *retriever, lore_snapshot *snapshot,
-                             const lore_retrieve_options *options, const both *found, double weight,
-                             lore_arena *arena, lore_hits *hits, lore_error *err)
+static lore_status fuse_both(const lore_retriever *retriever, const both *found, double weight,
+                             lore_arena *arena, lore_fused **fused, int32_t *count, lore_error *err)
 {
     lore_candidates dense = found->dense, text = found->text;
-    lore_fused *fused = LORE_PUSH(arena, lore_fused, dense.count + text.count);
-    if (fused == NULL) {
+    *fused = LORE_PUSH(arena, lore_fused, dense.count + text.count);
+    if (*fused == NULL) {
         return lore_fail(err, LORE_ERR_NOMEM, "no memory for %d candidates",
                          dense.count + text.count);
     }
-    int32_t count = retriever->config->fusion_rrf ? lore_fuse_ranks(dense, text, weight, fused)
-                                                  : lore_fuse_scores(dense, text, weight, fused);
-    lore_status status = fill_dense(snapshot, hits->query_vector, fused, count, arena, err);
+    *count = retriever->config->fusion_rrf ? lore_fuse_ranks(dense, text, weight, *fused)
+                                           : lore_fuse_scores(dense, text, weight, *fused);
+    return LORE_OK;
+}
+
+/* Ask the full-text index again, with terms of the best passages. */
+static lore_status expand(const lore_retriever *retriever, lore_snapshot *snapshot,
+                          lore_str question, const lore_retrieve_options *options, double expansion,
+                          const lore_fused *fused, int32_t count, lore_arena *arena, both *found,
+                          lore_error *err)
+{
+    int64_t rows[EXPANSION_PASSAGES];
+    lore_chunk chunks[EXPANSION_PASSAGES];
+    lore_str texts[EXPANSION_PASSAGES];
+    int32_t wanted = count < EXPANSION_PASSAGES ? count : EXPANSION_PASSAGES;
+    lore_search_options search = wide_search(retriever, options);
+    for (int32_t i = 0; i < wanted; i++) {
+        rows[i] = fused[i].chunk;
+    }
+    lore_status status =
+        lore_load_chunks(snapshot, rows, wanted, arena, chunks, &search.passage_count, err);
+    if (status != LORE_OK) {
+        return status;
+    }
+    for (int32_t i = 0; i < search.passage_count; i++) {
+        texts[i] = chunks[i].text;
+    }
+    search.passages = texts;
+    search.expansion = expansion;
+    return lore_search_text(snapshot, question, &search, arena, &found->text, err);
+}
+
+/* The candidates of both searches as hits, by this tuning. */
+static lore_status rank(const lore_retriever *retriever, lore_snapshot *snapshot, lore_str question,
+                        const lore_retrieve_options *options, lore_tuning tuning, both found,
+                        lore_arena *arena, lore_hits *hits, lore_error *err)
+{
+    lore_fused *fused = NULL;
+    int32_t count = 0;
+    lore_status status =
+        fuse_both(retriever, &found, tuning.fusion_weight, arena, &fused, &count, err);
+    if (status == LORE_OK && tuning.expansion > 0 && count > 0) {
+        status = expand(retriever, snapshot, question, options, tuning.expansion, fused, count,
+                        arena, &found, err);
+        if (status == LORE_OK) {
+            status = fuse_both(retriever, &found, tuning.fusion_weight, arena, &fused, &count, err);
+        }
+    }
+    if (status == LORE_OK) {
+        status = fill_dense(snapshot, hits->query_vector, fused, count, arena, err);
+    }
     return status == LORE_OK ? load_hits(snapshot, fused, count, options, arena, hits, err)
                              : status;
 }
@@ -243,12 +306,12 @@ lore_status lore_retrieve(const lore_retriever *retriever, lore_str question,
 {
     LORE_ASSERT(options->hits_max > 0);
     lore_hits found = {0};
-    double weight = 0.0;
+    lore_tuning tuning;
     lore_status status = embed_question(retriever, question, arena, &found, err);
     if (status != LORE_OK) {
         return status;
     }
-    status = choose_weight(retriever, options, arena, &weight, err);
+    status = choose_tuning(retriever, options, arena, &tuning, err);
     if (status != LORE_OK) {
         return status;
     }
@@ -262,7 +325,8 @@ lore_status lore_retrieve(const lore_retriever *retriever, lore_str question,
     status = search_both(retriever, snapshot, question, &wider, found.query_vector, arena,
                          &candidates, err);
     if (status == LORE_OK) {
-        status = fuse_both(retriever, snapshot, &wider, &candidates, weight, arena, &found, err);
+        status =
+            rank(retriever, snapshot, question, &wider, tuning, candidates, arena, &found, err);
     }
     lore_snapshot_release(snapshot);
     if (status != LORE_OK) {
@@ -276,8 +340,8 @@ lore_status lore_retrieve(const lore_retriever *retriever, lore_str question,
     return LORE_OK;
 }
 
-lore_status lore_retrieve_weights(const lore_retriever *retriever, lore_str question,
-                                  const lore_retrieve_options *options, const double *weights,
+lore_status lore_retrieve_tunings(const lore_retriever *retriever, lore_str question,
+                                  const lore_retrieve_options *options, const lore_tuning *tunings,
                                   int32_t count, lore_arena *arena, lore_hits *hits,
                                   lore_error *err)
 {
@@ -293,8 +357,8 @@ lore_status lore_retrieve_weights(const lore_retriever *retriever, lore_str ques
                          &candidates, err);
     for (int32_t i = 0; i < count && status == LORE_OK; i++) {
         hits[i] = base;
-        status =
-            fuse_both(retriever, snapshot, options, &candidates, weights[i], arena, &hits[i], err);
+        status = rank(retriever, snapshot, question, options, tunings[i], candidates, arena,
+                      &hits[i], err);
     }
     lore_snapshot_release(snapshot);
     return status;

@@ -1,4 +1,5 @@
-/* From a question to ranked passages: embed, search both ways, fuse, drop near-duplicates, load,
+/* From a question to ranked passages: embed, search both ways, fuse (where the collection is tuned
+ * so, search the texts again with terms of the best passages), drop near-duplicates, load,
  * and where there is a reranker, put them into its order.
  *
  * Thread: any. One snapshot serves the whole call, so what is found belongs together. */
@@ -42,7 +43,7 @@ typedef struct lore_retriever {
 typedef struct lore_retrieve_options {
     lore_search_options search; /* collections, filter; count is ignored */
     int32_t hits_max;           /* 1..limits.top_k_max */
-    double weight;              /* dense share; negative: the collection's own, else the config's */
+    lore_tuning tuning;         /* fusion_weight below 0: the collection's own, else the config's */
     int64_t deadline_ns;        /* of the request: reranking ends before it; 0: none */
 } lore_retrieve_options;
 
@@ -51,11 +52,11 @@ typedef struct lore_retrieve_options {
 LORE_MUST_USE lore_status lore_retrieve(const lore_retriever *retriever, lore_str question,
                                         const lore_retrieve_options *options, lore_arena *arena,
                                         lore_hits *hits, lore_error *err);
-/* The same at each of `count` weights instead of options->weight, embedded and searched for once,
- * as found and never reranked: what a weight is chosen by. hits: [count]. */
-LORE_MUST_USE lore_status lore_retrieve_weights(const lore_retriever *retriever, lore_str question,
+/* The same at each of `count` tunings instead of options->tuning, embedded and searched for once,
+ * as found and never reranked: what a tuning is chosen by. hits: [count]. */
+LORE_MUST_USE lore_status lore_retrieve_tunings(const lore_retriever *retriever, lore_str question,
                                                 const lore_retrieve_options *options,
-                                                const double *weights, int32_t count,
+                                                const lore_tuning *tunings, int32_t count,
                                                 lore_arena *arena, lore_hits *hits,
                                                 lore_error *err);
 

@@ -135,9 +135,9 @@ class EvalTest(unittest.TestCase):
 
     # ---- the weight ----
 
-    def weight(self, data):
+    def tuning(self, data):
         listed = json.loads(self.lore_at(data, "--json", "collections", "list"))["collections"]
-        return {c["name"]: c["fusion_weight"] for c in listed}["default"]
+        return {c["name"]: {k: c[k] for k in ("fusion_weight", "expansion")} for c in listed}["default"]
 
     def test_fit_is_stored_and_used(self):
         data = str(self.folder / "fit")
@@ -151,10 +151,10 @@ class EvalTest(unittest.TestCase):
         self.assertEqual(figures["lexical_ndcg@10"], before)
         self.assertEqual(report["fit"]["stored"], figures["fitted_ndcg@10"] > before)
         self.assertTrue(report["fit"]["stored"], report)
-        self.assertEqual(self.weight(data), report["fit"]["weight"])
-        self.assertIn(f"fusion weight {report['fit']['weight']:.2f}", self.lore_at(data, "collections", "list"))
+        self.assertEqual(self.tuning(data), report["fit"]["best"])
+        self.assertIn(f"fusion weight {report['fit']['best']['fusion_weight']:.2f}", self.lore_at(data, "collections", "list"))
         after = json.loads(self.lore_at(data, *args))["figures"][0]["value"]
-        best = max(w["ndcg@10"] for w in report["fit"]["weights"])
+        best = max(w["ndcg@10"] for w in report["fit"]["tried"])
         self.assertEqual(after, best)
         self.assertGreater(after, before)
 
@@ -165,14 +165,20 @@ class EvalTest(unittest.TestCase):
             args = ("--json", "--set", "fusion_weight=0", "eval", "--qrels", str(self.set), "--fit")
             report = json.loads(self.lore_at(data, *args))
             listed = {c["name"]: c for c in served.get("/collections")["collections"]}
-            self.assertEqual(listed["default"]["fusion_weight"], report["fit"]["weight"])
-            for body, status in (({"fusion_weight": 1.5}, 400), ({"fusion_weight": "x"}, 400), ([], 400), ({}, 200)):
+            self.assertEqual(listed["default"]["fusion_weight"], report["fit"]["best"]["fusion_weight"])
+            self.assertEqual(listed["default"]["expansion"], report["fit"]["best"]["expansion"])
+            for body, status in (({"fusion_weight": 1.5}, 400), ({"fusion_weight": "x"}, 400), ({"expansion": -.1}, 400), ([], 400), ({}, 200)):
                 self.assertEqual(served.request("PUT", "/collections/default", body)[0], status, body)
             listed = {c["name"]: c for c in served.get("/collections")["collections"]}
-            self.assertEqual(listed["default"]["fusion_weight"], report["fit"]["weight"])
+            self.assertEqual(listed["default"]["fusion_weight"], report["fit"]["best"]["fusion_weight"])
+            self.assertEqual(listed["default"]["expansion"], report["fit"]["best"]["expansion"])
             self.assertEqual(served.request("PUT", "/collections/default", {"fusion_weight": None})[0], 200)
             listed = {c["name"]: c for c in served.get("/collections")["collections"]}
             self.assertIsNone(listed["default"]["fusion_weight"])
+            self.assertEqual(listed["default"]["expansion"], report["fit"]["best"]["expansion"])
+            self.assertEqual(served.request("PUT", "/collections/default", {"expansion": .5})[0], 200)
+            listed = {c["name"]: c for c in served.get("/collections")["collections"]}
+            self.assertEqual((listed["default"]["fusion_weight"], listed["default"]["expansion"]), (None, .5))
 
     # ---- answers ----
 
@@ -209,7 +215,7 @@ class EvalTest(unittest.TestCase):
         (bad / "qrels.tsv").write_text("q0\tnowhere\t1\n")
         eval_bad(1, "none of the documents")
         (bad / "qrels.tsv").write_text("q0\td0\t1\n")
-        eval_bad(1, "a weight needs 10 judged questions", "--fit")
+        eval_bad(1, "a tuning needs 10 judged questions", "--fit")
         eval_bad(1, "other", "-c", "other")
         eval_bad(1, "no such figure", "--fail-below", "bleu=1")
         eval_bad(1, "must be a number", "--fail-below", "x")
@@ -221,7 +227,7 @@ class EvalTest(unittest.TestCase):
         self.lore("eval", code=2, words="one of --qrels DIR and --qa FILE")
         self.lore("eval", "--qa", str(bad / "none"), code=1, words="none")
         self.lore("eval", "--qa", str(bad / "qrels.tsv"), "--fit", code=2, words="need --qrels")
-        self.assertEqual(self.weight(self.data), None)
+        self.assertEqual(self.tuning(self.data), {"fusion_weight": None, "expansion": None})
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ static void retrieve(scene *s, const char *question)
     const lore_str collection = LORE_STR("default");
     lore_retrieve_options options = {.search = {.collections = &collection, .collection_count = 1},
                                      .hits_max = HITS_MAX,
-                                     .weight = -1.0};
+                                     .tuning = {-1.0, 0.0}};
     CHECK_OK(
         lore_retrieve(&s->retriever, lore_str_from(question), &options, &s->arena, &s->hits, &err),
         &err);

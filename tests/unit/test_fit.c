@@ -6,6 +6,7 @@
 enum { QUERIES = 50 };
 static double scores[QUERIES * LORE_FIT_TRIED];
 static double fitted[QUERIES];
+static const lore_tuning usual = {.3, 0.0};
 
 static void set_peak(int32_t query, int32_t step)
 {
@@ -21,15 +22,29 @@ TEST(finds_the_peak)
     for (int32_t i = 0; i < QUERIES; i++) {
         set_peak(i, 12);
     }
-    lore_fit_choose(scores, QUERIES, .3, fitted, &fit);
-    CHECK_NEAR(fit.weight, .6, 0);
+    lore_fit_choose(scores, QUERIES, usual, fitted, &fit);
+    CHECK_NEAR(fit.tuning.fusion_weight, .6, 0);
+    CHECK_NEAR(fit.tuning.expansion, 0.0, 0);
     CHECK_NEAR(fit.fitted, 1.0, 0);
     CHECK_NEAR(fit.means[12], 1.0, 0);
     CHECK_NEAR(fit.means[LORE_FIT_STEPS], 0.0, 0);
     CHECK(fit.is_better);
     for (int32_t fold = 0; fold < LORE_FIT_FOLDS; fold++) {
-        CHECK_NEAR(fit.fold_weights[fold], .6, 0);
+        CHECK_NEAR(fit.fold_tunings[fold].fusion_weight, .6, 0);
     }
+}
+
+/* Terms of the best passages are kept where they win. */
+TEST(finds_the_expansion)
+{
+    lore_fit fit;
+    for (int32_t i = 0; i < QUERIES; i++) {
+        set_peak(i, LORE_FIT_WEIGHTS + 2);
+    }
+    lore_fit_choose(scores, QUERIES, usual, fitted, &fit);
+    CHECK_NEAR(fit.tuning.fusion_weight, .2, 0);
+    CHECK_NEAR(fit.tuning.expansion, .5, 0);
+    CHECK(fit.is_better);
 }
 
 /* Where each fold likes another weight, none of them profits from its own. */
@@ -39,10 +54,10 @@ TEST(folds_do_not_see_themselves)
     for (int32_t i = 0; i < QUERIES; i++) {
         set_peak(i, 2 + i % LORE_FIT_FOLDS);
     }
-    lore_fit_choose(scores, QUERIES, .3, fitted, &fit);
+    lore_fit_choose(scores, QUERIES, usual, fitted, &fit);
     CHECK_NEAR(fit.fitted, 0.0, 0);
     CHECK(!fit.is_better);
-    CHECK(fit.weight > .05 && fit.weight < .35);
+    CHECK(fit.tuning.fusion_weight > .05 && fit.tuning.fusion_weight < .35);
 }
 
 /* Of equal weights the one nearest to the configured one; a draw is no improvement. */
@@ -52,11 +67,13 @@ TEST(ties_stay_near_the_configured)
     for (int32_t i = 0; i < QUERIES * LORE_FIT_TRIED; i++) {
         scores[i] = .5;
     }
-    lore_fit_choose(scores, LORE_FIT_QUERIES_MIN, .31, fitted, &fit);
-    CHECK_NEAR(fit.weight, .3, 0);
+    lore_fit_choose(scores, LORE_FIT_QUERIES_MIN, (lore_tuning){.31, 0.0}, fitted, &fit);
+    CHECK_NEAR(fit.tuning.fusion_weight, .3, 0);
+    CHECK_NEAR(fit.tuning.expansion, 0.0, 0);
     CHECK(!fit.is_better);
-    lore_fit_choose(scores, LORE_FIT_QUERIES_MIN, 1.0, fitted, &fit);
-    CHECK_NEAR(fit.weight, 1.0, 0);
+    lore_fit_choose(scores, LORE_FIT_QUERIES_MIN, (lore_tuning){1.0, 0.0}, fitted, &fit);
+    CHECK_NEAR(fit.tuning.fusion_weight, 1.0, 0);
 }
 
-CHECK_MAIN(finds_the_peak, folds_do_not_see_themselves, ties_stay_near_the_configured)
+CHECK_MAIN(finds_the_peak, finds_the_expansion, folds_do_not_see_themselves,
+           ties_stay_near_the_configured)

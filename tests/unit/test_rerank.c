@@ -26,7 +26,7 @@ static lore_status retrieve(ranking *r, lore_reranker *ranker, int32_t hits_max,
     lore_str name = LORE_STR("default");
     lore_retrieve_options options = {.search = {.collections = &name, .collection_count = 1},
                                      .hits_max = hits_max,
-                                     .weight = -1.0,
+                                     .tuning = {-1.0, 0.0},
                                      .deadline_ns = deadline_ns};
     retriever.reranker = ranker;
     return lore_retrieve(&retriever, QUESTION, &options, &r->arena, hits, &err);

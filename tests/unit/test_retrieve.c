@@ -33,7 +33,7 @@ static lore_status try_search(search *s, const char *collection, const char *tex
     lore_str name = lore_str_from(collection);
     lore_retrieve_options options = {.search = {.collections = &name, .collection_count = 1},
                                      .hits_max = hits_max,
-                                     .weight = weight};
+                                     .tuning = {weight, 0.0}};
     return lore_retrieve(&retriever, lore_str_from(text), &options, &s->arena, &s->hits, err);
 }
 
@@ -172,7 +172,7 @@ TEST(weights)
 /* Many weights in one call find what each of them finds alone. */
 TEST(many_weights_at_once)
 {
-    const double tried[] = {0.0, .3, .55, 1.0};
+    const lore_tuning tried[] = {{0.0, 0.0}, {.3, 0.0}, {.55, 0.0}, {1.0, 0.0}};
     search s;
     lore_error err = {0};
     lore_hits many[4];
@@ -182,11 +182,11 @@ TEST(many_weights_at_once)
     const lore_str name = LORE_STR("default");
     const lore_retrieve_options options = {.search = {.collections = &name, .collection_count = 1},
                                            .hits_max = 6};
-    CHECK_OK(lore_retrieve_weights(&retriever, lore_str_from(question), &options, tried, 4,
+    CHECK_OK(lore_retrieve_tunings(&retriever, lore_str_from(question), &options, tried, 4,
                                    &s.arena, many, &err),
              &err);
     for (int32_t w = 0; w < 4; w++) {
-        find(&s, question, 6, tried[w]);
+        find(&s, question, 6, tried[w].fusion_weight);
         CHECK(s.hits.count > 2);
         CHECK_INT(many[w].count, s.hits.count);
         for (int32_t i = 0; i < s.hits.count; i++) {

@@ -129,6 +129,41 @@ TEST(function_words)
     fix_destroy(&f);
 }
 
+/* Terms typical of given passages join the question's, in what share is asked for; common ones do
+ * not. */
+TEST(terms_of_passages)
+{
+    const char *const texts[] = {"the wing in the slipstream of the propeller",
+                                 "the lift of the wing", "the propeller and the lift",
+                                 "the slipstream", "the boundary layer"};
+    open_texts("passages", texts, 5);
+    lore_error err;
+    lore_arena arena;
+    lore_candidates found;
+    const lore_str passage = LORE_STR("the wing in the slipstream of the propeller");
+    lore_search_options options = {.count = 8};
+    lore_arena_init(&arena, 0);
+    lore_snapshot *snapshot = lore_index_acquire(f.index);
+    CHECK_OK(lore_search_text(snapshot, LORE_STR("lift"), &options, &arena, &found, &err), &err);
+    CHECK_INT(found.count, 2);
+    options.passages = &passage;
+    options.passage_count = 1;
+    CHECK_OK(lore_search_text(snapshot, LORE_STR("lift"), &options, &arena, &found, &err), &err);
+    CHECK_INT(found.count, 2); /* without a share they are not looked at */
+    options.expansion = .9;
+    CHECK_OK(lore_search_text(snapshot, LORE_STR("lift"), &options, &arena, &found, &err), &err);
+    CHECK_INT(found.count, 5);
+    CHECK_INT(found.items[0].chunk, 1); /* has no lift, but all of the rest */
+    CHECK_INT(found.items[4].chunk, 5); /* "the" alone */
+    options.expansion = .02;
+    CHECK_OK(lore_search_text(snapshot, LORE_STR("lift"), &options, &arena, &found, &err), &err);
+    CHECK_INT(found.count, 5);
+    CHECK(found.items[0].chunk == 2 || found.items[0].chunk == 3);
+    lore_snapshot_release(snapshot);
+    lore_arena_destroy(&arena);
+    fix_destroy(&f);
+}
+
 /* One or two characters find every text that holds them, wherever a longer word does. */
 TEST(short_chinese_questions)
 {
@@ -261,4 +296,5 @@ TEST(rows_of_words)
 }
 
 CHECK_MAIN(scores_are_bm25, rows_of_words, columns, stems_and_scripts, questions_are_not_queries,
-           row_budget, old_snapshot, long_question, function_words, short_chinese_questions)
+           row_budget, old_snapshot, long_question, terms_of_passages, function_words,
+           short_chinese_questions)

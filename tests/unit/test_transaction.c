@@ -54,7 +54,7 @@ TEST(collections)
     fix_put_one(f.index, "default", "a", "apples pears", "", 2, 5);
     lore_collection_settings set;
     CHECK_OK(lore_collection_settings_parse(
-                 LORE_STR("{\"fusion_weight\": 0.75, \"refusal\": \"Ask us.\", "
+                 LORE_STR("{\"fusion_weight\": 0.75, \"expansion\": 0.5, \"refusal\": \"Ask us.\", "
                           "\"chunk_tokens\": 64, \"chunk_overlap\": 0}"),
                  &f.config.limits, &arena, &set, &err),
              &err);
@@ -88,9 +88,10 @@ TEST(collections)
     CHECK_STR(list[0].name, "default");
     CHECK_INT(list[0].documents, 1);
     CHECK_INT(list[0].chunks, 2);
-    CHECK(isnan(list[0].fusion_weight));
+    CHECK(isnan(list[0].fusion_weight) && isnan(list[0].expansion));
     CHECK_STR(list[1].name, "en");
     CHECK_NEAR(list[1].fusion_weight, .25, 0);
+    CHECK_NEAR(list[1].expansion, .5, 0);
     CHECK_STR(list[1].refusal, "Ask us.");
     CHECK_INT(fix_text(f.index, "en", "apples", NULL, chunks, NULL, 8), 1);
     CHECK_INT(fix_dense(f.index, "en", 1, NULL, chunks, NULL, 8), 1);
