@@ -42,6 +42,11 @@ TEST(what_points_back_is_read_with_the_last_question)
         "HOW ABOUT the other model of the series?",
         "Are THEY covered by the warranty as well?",
         "Why?",
+        "How much does that cost abroad?",
+        "Can I still use the card after that?",
+        "How do I get there from the station?",
+        "How much does it cost with the large battery?",
+        "那个型号有几年保修？",
         "它的指示灯在什么位置可以看到？",
         "那保修期从什么时候开始计算？",
         "蓝色的指示灯代表什么意思呢？",
@@ -61,6 +66,12 @@ TEST(a_new_topic_stays_alone)
         "Do you sell salt and pepper in the shop?", /* "and" points back at the start only */
         "Which items are made in Italy?",           /* "it" inside a word */
         "保修期有多长，从什么时候开始计算？",
+        "What is the fee that applies to transfers abroad?",
+        "Is there a fee for transfers abroad?",
+        "Is it possible to pay by card in the shop?",
+        "How much does it cost to send a parcel?",
+        "从那不勒斯寄包裹需要几天？",
+        "呢子大衣可以机洗还是只能干洗？",
     };
     for (size_t i = 0; i < sizeof ALONE / sizeof ALONE[0]; i++) {
         check_chosen(ALONE[i], ALONE[i]);
@@ -86,6 +97,16 @@ TEST(history)
         query_after(TURNS, 4, "And where is it?"); /* the newest question, not the newest turn */
     CHECK_OK(lore_question_choose(&query, BYTES_MAX, &arena, &chosen, &err), &err);
     CHECK_STR(chosen, "How long is the warranty? And where is it?");
+    /* A follow-up of a follow-up leans on what both are about. */
+    static const lore_prompt_message CHAIN[] = {
+        {{"user", 4}, {"How long is the warranty?", 25}},
+        {{"user", 4}, {"How do I reset the router?", 26}},
+        {{"assistant", 9}, {"Hold the button.", 16}},
+        {{"user", 4}, {"And for how long?", 17}},
+    };
+    query = query_after(CHAIN, 4, "Where is it?");
+    CHECK_OK(lore_question_choose(&query, BYTES_MAX, &arena, &chosen, &err), &err);
+    CHECK_STR(chosen, "How do I reset the router? And for how long? Where is it?");
     query = query_after(TURNS + 1, 1, "And where is it?"); /* nobody asked anything before */
     CHECK_OK(lore_question_choose(&query, BYTES_MAX, &arena, &chosen, &err), &err);
     CHECK_STR(chosen, "And where is it?");
