@@ -28,6 +28,7 @@ typedef struct lore_bench {
     const char *load;         /* to ingest while serving; NULL: nothing */
     int32_t clients;          /* asking at a time, beside one alone */
     int32_t chunk;            /* encode: tokens of a chunk; 0: 200 */
+    bool is_unembedded;       /* ingest: only the run without the encoder */
     int32_t vectors;          /* search: a scan of so many instead; 0: a data folder */
     lore_bench_list prompts;  /* prefill: tokens; none: 400 */
     lore_bench_list contexts; /* decode: tokens before the steps, ascending; none: 400 */

@@ -326,7 +326,7 @@ static lore_status start_threads(lore_pipeline *p, int32_t cleaners, lore_error 
     const int32_t embedders = lore_embedder_bulk_calls(p->embedder);
     lore_status status = LORE_OK;
     LORE_ASSERT(embedders <= LORE_EMBEDDERS_MAX);
-    if (!p->options->is_dry) {
+    if (!p->options->is_dry && !p->options->is_unembedded) {
         status = start_stage(p, p->embedders, embedders, &p->embedders_left, "lore-embed",
                              lore_stage_embed, err);
     }

@@ -41,6 +41,7 @@ typedef struct lore_ingest_event {
 typedef struct lore_ingest_options {
     lore_str collection; /* created when missing; empty: "default" */
     bool is_dry;         /* do all but embed and write; the writer may be NULL then */
+    bool is_unembedded;  /* vectors are zeros: for measuring all but the encoder */
     lore_index *index;   /* of a dry run: what is there, only read; NULL: nothing */
     bool is_pruning; /* afterwards delete documents that were not seen and whose source lies in one
                         of the folders among the paths, or at or below one of `roots`; not after a

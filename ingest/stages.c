@@ -125,13 +125,20 @@ static lore_status clean_job(lore_pipeline *p, lore_job *j)
         j->state = LORE_JOB_UNCHANGED;
         return LORE_OK;
     }
-    return lore_prepare(&j->raw, p->config, p->embedder, &interrupt, &j->arena, &j->prepared, err);
+    status =
+        lore_prepare(&j->raw, p->config, p->embedder, &interrupt, &j->arena, &j->prepared, err);
+    if (status == LORE_OK && p->options->is_unembedded) {
+        size_t count = (size_t)j->prepared.chunk_count * (size_t)p->dim;
+        memset(j->prepared.vectors, 0, count * sizeof(float));
+    }
+    return status;
 }
 
 void *lore_stage_clean(void *self)
 {
     lore_pipeline *p = self;
-    lore_chan *next = p->options->is_dry ? p->to_write : p->to_embed;
+    const bool is_embedded = !p->options->is_dry && !p->options->is_unembedded;
+    lore_chan *next = is_embedded ? p->to_embed : p->to_write;
     for (lore_job *j = lore_job_receive(p->to_clean); j != NULL;
          j = lore_job_receive(p->to_clean)) {
         if (j->state == LORE_JOB_READY && lore_pipeline_is_stopping(p)) {

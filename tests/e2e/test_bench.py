@@ -54,6 +54,12 @@ class BenchTest(unittest.TestCase):
         self.lore("bench", "serve", "--rate", "1e9", code=2, words="--rate")
         self.lore("bench", "greedy", code=2, words="a file of prompts")
 
+    def test_ingest_without_encoder(self):
+        (self.folder / "a.md").write_text("# A\n\n" + "Some words about a router. 关于路由器的话。\n" * 200, encoding="utf-8")
+        found = self.figures("ingest", "ingest", str(self.folder), "--without-encoder")
+        self.assertGreater(found["text without the encoder", "MB/s"]["value"], 0)
+        self.assertGreater(found["most memory without the encoder's work", "MiB"]["value"], 1)
+
     def test_decode(self):
         found = self.figures("decode", "decode", "--batch", "1,3", "--context", "20,70")
         for context in (20, 70):
