@@ -70,7 +70,8 @@ static lore_status title_of_name(lore_str source, lore_arena *arena, lore_str *l
     }
     lore_str extension = lore_media_extension(name);
     if (extension.len > 0 && lore_media_of(name, (lore_str){"", 0}) != LORE_MEDIA_AUTO) {
-        name.len -= extension.len + 1;
+        name.len -=
+            lore_media_of(name, (lore_str){"", 0}) == LORE_MEDIA_CODE ? 0 : extension.len + 1;
     }
     if (name.len == 0 || name.len > LORE_TITLE_BYTES_MAX || lore_utf8_valid(name) != name.len) {
         return LORE_OK;
@@ -79,7 +80,8 @@ static lore_status title_of_name(lore_str source, lore_arena *arena, lore_str *l
     if (copy.ptr == NULL) {
         return lore_fail(err, LORE_ERR_NOMEM, "out of memory for a title");
     }
-    for (size_t i = 0; i < copy.len; i++) {
+    const bool is_code = lore_media_of(name, (lore_str){"", 0}) == LORE_MEDIA_CODE;
+    for (size_t i = 0; i < copy.len && !is_code; i++) {
         char *c = (char *)copy.ptr + i; /* ours, just made */
         *c = *c == '-' || *c == '_' ? ' ' : *c;
     }
@@ -96,7 +98,7 @@ typedef struct opened {
     lore_clean_document about; /* what the document says of itself */
 } opened;
 
-static lore_status parse(lore_builder *builder, lore_media media, opened *document,
+static lore_status parse(lore_builder *builder, lore_media media, lore_str name, opened *document,
                          const lore_limits *limits, lore_error *err)
 {
     const lore_package *package = &document->package;
@@ -111,6 +113,12 @@ static lore_status parse(lore_builder *builder, lore_media media, opened *docume
         return lore_clean_table(builder, media, err);
     case LORE_MEDIA_JSON:
         return lore_clean_json(builder, limits, err);
+    case LORE_MEDIA_RST:
+        return lore_clean_rst(builder, err);
+    case LORE_MEDIA_ASCIIDOC:
+        return lore_clean_asciidoc(builder, err);
+    case LORE_MEDIA_CODE:
+        return lore_clean_code(builder, name, err);
     case LORE_MEDIA_DOCX:
         return lore_clean_docx(builder, package, err);
     case LORE_MEDIA_PPTX:
@@ -236,7 +244,7 @@ lore_status lore_clean(const lore_raw_document *given, const lore_limits *limits
     lore_builder_init(&builder, document.package.source, title, (size_t)limits->document_bytes_max,
                       arena);
     builder.interrupt = interrupt;
-    status = parse(&builder, media, &document, limits, err);
+    status = parse(&builder, media, raw->source, &document, limits, err);
     if (status == LORE_OK) {
         status = lore_builder_finish(&builder, fallback, clean, err);
     }

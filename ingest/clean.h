@@ -21,6 +21,9 @@ typedef enum lore_media {
     LORE_MEDIA_CSV, /* with any separator */
     LORE_MEDIA_TSV,
     LORE_MEDIA_JSON, /* any value, as lines of text */
+    LORE_MEDIA_RST,  /* reStructuredText */
+    LORE_MEDIA_ASCIIDOC,
+    LORE_MEDIA_CODE, /* source code of any language */
     LORE_MEDIA_DOCX,
     LORE_MEDIA_PPTX,
     LORE_MEDIA_XLSX,

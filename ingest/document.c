@@ -12,7 +12,7 @@
 
 #include <string.h>
 
-#define INGEST_VERSION "lore-ingest-3"
+#define INGEST_VERSION "lore-ingest-4"
 
 enum {
     SPECIAL_TOKENS = 2,  /* what encoders put around a text */

@@ -131,6 +131,11 @@ bool lore_is_column_name(lore_str text);
 LORE_MUST_USE lore_status lore_clean_json(lore_builder *builder, const lore_limits *limits,
                                           lore_error *err);
 
+LORE_MUST_USE lore_status lore_clean_rst(lore_builder *builder, lore_error *err);
+LORE_MUST_USE lore_status lore_clean_asciidoc(lore_builder *builder, lore_error *err);
+/* name tells the language. */
+LORE_MUST_USE lore_status lore_clean_code(lore_builder *builder, lore_str name, lore_error *err);
+
 /* markdown_mask.c: text with what publishing tools add overwritten by LORE_MARKDOWN_MASK, a copy of
  * the same length in the arena; text itself where there is nothing. ptr NULL: out of memory. */
 enum { LORE_MARKDOWN_MASK = '\x01' };

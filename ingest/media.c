@@ -2,8 +2,10 @@
  *
  * Binary formats have signatures and are known whatever their name. Texts are told by name first (a
  * Markdown file may hold nothing but words), then by looks. */
+#include "ingest/markup_int.h"
 #include "ingest/package_int.h"
 
+#include <stdio.h>
 #include <string.h>
 
 enum { SNIFF_BYTES = 4096 };
@@ -24,20 +26,32 @@ lore_str lore_media_extension(lore_str name)
 static const struct {
     const char *extension;
     lore_media media;
-} EXTENSIONS[] = {
-    {"md", LORE_MEDIA_MARKDOWN},  {"markdown", LORE_MEDIA_MARKDOWN}, {"mdown", LORE_MEDIA_MARKDOWN},
-    {"mdx", LORE_MEDIA_MARKDOWN}, {"mkd", LORE_MEDIA_MARKDOWN},      {"html", LORE_MEDIA_HTML},
-    {"htm", LORE_MEDIA_HTML},     {"xhtml", LORE_MEDIA_HTML},        {"txt", LORE_MEDIA_TEXT},
-    {"text", LORE_MEDIA_TEXT},    {"rst", LORE_MEDIA_TEXT},          {"adoc", LORE_MEDIA_TEXT},
-    {"asc", LORE_MEDIA_TEXT},     {"jsonl", LORE_MEDIA_JSONL},       {"ndjson", LORE_MEDIA_JSONL},
-    {"csv", LORE_MEDIA_CSV},      {"tsv", LORE_MEDIA_TSV},           {"json", LORE_MEDIA_JSON},
-    {"eml", LORE_MEDIA_MAIL},     {"mbox", LORE_MEDIA_MBOX},         {"docx", LORE_MEDIA_DOCX},
-    {"docm", LORE_MEDIA_DOCX},    {"pptx", LORE_MEDIA_PPTX},         {"pptm", LORE_MEDIA_PPTX},
-    {"xlsx", LORE_MEDIA_XLSX},    {"xlsm", LORE_MEDIA_XLSX},         {"odt", LORE_MEDIA_ODF},
-    {"ods", LORE_MEDIA_ODF},      {"odp", LORE_MEDIA_ODF},           {"epub", LORE_MEDIA_EPUB},
-    {"zip", LORE_MEDIA_ARCHIVE},  {"tar", LORE_MEDIA_ARCHIVE},       {"tgz", LORE_MEDIA_ARCHIVE},
-    {"gz", LORE_MEDIA_ARCHIVE},   {"bz2", LORE_MEDIA_ARCHIVE},       {"xz", LORE_MEDIA_ARCHIVE},
-    {"tbz2", LORE_MEDIA_ARCHIVE}, {"txz", LORE_MEDIA_ARCHIVE},       {"pdf", LORE_MEDIA_PDF}};
+} EXTENSIONS[] = {{"md", LORE_MEDIA_MARKDOWN},    {"markdown", LORE_MEDIA_MARKDOWN},
+                  {"mdown", LORE_MEDIA_MARKDOWN}, {"mdx", LORE_MEDIA_MARKDOWN},
+                  {"mkd", LORE_MEDIA_MARKDOWN},   {"html", LORE_MEDIA_HTML},
+                  {"htm", LORE_MEDIA_HTML},       {"xhtml", LORE_MEDIA_HTML},
+                  {"txt", LORE_MEDIA_TEXT},       {"text", LORE_MEDIA_TEXT},
+                  {"rst", LORE_MEDIA_RST},        {"adoc", LORE_MEDIA_ASCIIDOC},
+                  {"asc", LORE_MEDIA_TEXT},       {"jsonl", LORE_MEDIA_JSONL},
+                  {"ndjson", LORE_MEDIA_JSONL},   {"csv", LORE_MEDIA_CSV},
+                  {"tsv", LORE_MEDIA_TSV},        {"json", LORE_MEDIA_JSON},
+                  {"eml", LORE_MEDIA_MAIL},       {"mbox", LORE_MEDIA_MBOX},
+                  {"docx", LORE_MEDIA_DOCX},      {"docm", LORE_MEDIA_DOCX},
+                  {"pptx", LORE_MEDIA_PPTX},      {"pptm", LORE_MEDIA_PPTX},
+                  {"xlsx", LORE_MEDIA_XLSX},      {"xlsm", LORE_MEDIA_XLSX},
+                  {"odt", LORE_MEDIA_ODF},        {"ods", LORE_MEDIA_ODF},
+                  {"odp", LORE_MEDIA_ODF},        {"epub", LORE_MEDIA_EPUB},
+                  {"zip", LORE_MEDIA_ARCHIVE},    {"tar", LORE_MEDIA_ARCHIVE},
+                  {"tgz", LORE_MEDIA_ARCHIVE},    {"gz", LORE_MEDIA_ARCHIVE},
+                  {"bz2", LORE_MEDIA_ARCHIVE},    {"xz", LORE_MEDIA_ARCHIVE},
+                  {"tbz2", LORE_MEDIA_ARCHIVE},   {"txz", LORE_MEDIA_ARCHIVE},
+                  {"rest", LORE_MEDIA_RST},       {"asciidoc", LORE_MEDIA_ASCIIDOC},
+                  {"ad", LORE_MEDIA_ASCIIDOC},    {"pdf", LORE_MEDIA_PDF}};
+
+/* Of files that are source code. */
+static const char CODE_EXTENSIONS[] =
+    " c h cc cpp cxx hh hpp hxx m mm cs java kt kts scala groovy go rs swift js jsx mjs cjs ts tsx "
+    "php dart zig v py pyi rb lua sh bash zsh sql proto css scss cu cuh ";
 
 static lore_media media_by_name(lore_str name)
 {
@@ -47,7 +61,15 @@ static lore_media media_by_name(lore_str name)
             return EXTENSIONS[i].media;
         }
     }
-    return LORE_MEDIA_AUTO;
+    char padded[16];
+    if (extension.len == 0 || extension.len + 3 > sizeof padded) {
+        return LORE_MEDIA_AUTO;
+    }
+    snprintf(padded, sizeof padded, " " LORE_STR_FMT " ", LORE_STR_ARG(extension));
+    for (size_t i = 0; i < extension.len + 2; i++) {
+        padded[i] = (char)(padded[i] >= 'A' && padded[i] <= 'Z' ? padded[i] | 32 : padded[i]);
+    }
+    return strstr(CODE_EXTENSIONS, padded) != NULL ? LORE_MEDIA_CODE : LORE_MEDIA_AUTO;
 }
 
 /* Formats that begin with bytes of their own; AUTO where there are none. */
@@ -161,6 +183,40 @@ static bool looks_like_markdown(lore_str head)
            lore_front_matter(head, &title) > 0;
 }
 
+/* Directives, roles and underlined titles: two kinds of them, for one happens in any text. */
+static bool looks_like_rst(lore_str head)
+{
+    bool has_directive = false, has_rule = false;
+    bool has_role = lore_str_find(head, LORE_STR(":ref:`"), 0) != SIZE_MAX ||
+                    lore_str_find(head, LORE_STR(":doc:`"), 0) != SIZE_MAX ||
+                    lore_str_find(head, LORE_STR("`_"), 0) != SIZE_MAX;
+    lore_str rest = head, line, before = {"", 0};
+    while (lore_str_next_line(&rest, &line)) {
+        size_t colons = lore_str_find(line, LORE_STR("::"), 0);
+        has_directive = has_directive || (lore_str_starts(line, LORE_STR(".. ")) &&
+                                          (colons != SIZE_MAX || line.ptr[3] == '_'));
+        char rule = line.len >= 4 ? lore_line_rule(line, "=-~^*", 4) : 0;
+        has_rule = has_rule || (rule != 0 && before.len > 0 && before.len <= line.len);
+        before = line;
+    }
+    return (has_directive ? 1 : 0) + (has_role ? 1 : 0) + (has_rule ? 1 : 0) >= 2;
+}
+
+/* A title and what no other format has. */
+static bool looks_like_asciidoc(lore_str head)
+{
+    bool has_title = lore_str_starts(head, LORE_STR("= ")), has_section = false, has_sign = false;
+    lore_str rest = head, line;
+    while (lore_str_next_line(&rest, &line)) {
+        has_section = has_section || lore_str_starts(line, LORE_STR("== "));
+        has_sign = has_sign || lore_str_starts(line, LORE_STR("[source")) ||
+                   lore_str_starts(line, LORE_STR("|===")) ||
+                   lore_str_starts(line, LORE_STR(":toc:")) ||
+                   lore_str_starts(line, LORE_STR("include::"));
+    }
+    return (has_title ? 1 : 0) + (has_section ? 1 : 0) + (has_sign ? 1 : 0) >= 2;
+}
+
 lore_media lore_media_of(lore_str name, lore_str bytes)
 {
     lore_media media = media_by_name(name);
@@ -176,11 +232,16 @@ lore_media lore_media_of(lore_str name, lore_str bytes)
         bool is_damaged = signature == LORE_MEDIA_ARCHIVE && lore_media_is_packed(media);
         return is_damaged ? media : signature;
     }
+    lore_str head = lore_str_slice(bytes, 0, bytes.len < SNIFF_BYTES ? bytes.len : SNIFF_BYTES);
+    if (media == LORE_MEDIA_TEXT && !lore_is_binary(head)) { /* ".txt" is any markup of text */
+        return looks_like_rst(head)        ? LORE_MEDIA_RST
+               : looks_like_asciidoc(head) ? LORE_MEDIA_ASCIIDOC
+                                           : media;
+    }
     /* What should have had a signature has to be something else. */
     if (media != LORE_MEDIA_AUTO && media != LORE_MEDIA_ARCHIVE && !lore_media_is_packed(media)) {
         return media;
     }
-    lore_str head = lore_str_slice(bytes, 0, bytes.len < SNIFF_BYTES ? bytes.len : SNIFF_BYTES);
     bool is_wide =
         lore_str_starts(head, LORE_STR("\xFF\xFE")) || lore_str_starts(head, LORE_STR("\xFE\xFF"));
     if (is_wide) {
@@ -189,12 +250,15 @@ lore_media lore_media_of(lore_str name, lore_str bytes)
     if (lore_is_binary(head)) {
         return LORE_MEDIA_AUTO;
     }
-    return looks_like_mbox(head)       ? LORE_MEDIA_MBOX
-           : looks_like_mail(head)     ? LORE_MEDIA_MAIL
-           : looks_like_html(head)     ? LORE_MEDIA_HTML
-           : looks_like_json(head)     ? LORE_MEDIA_JSON
-           : looks_like_markdown(head) ? LORE_MEDIA_MARKDOWN
-                                       : LORE_MEDIA_TEXT;
+    return looks_like_mbox(head)                    ? LORE_MEDIA_MBOX
+           : looks_like_mail(head)                  ? LORE_MEDIA_MAIL
+           : looks_like_html(head)                  ? LORE_MEDIA_HTML
+           : looks_like_json(head)                  ? LORE_MEDIA_JSON
+           : lore_str_starts(head, LORE_STR("#!/")) ? LORE_MEDIA_CODE
+           : looks_like_rst(head)                   ? LORE_MEDIA_RST
+           : looks_like_asciidoc(head)              ? LORE_MEDIA_ASCIIDOC
+           : looks_like_markdown(head)              ? LORE_MEDIA_MARKDOWN
+                                                    : LORE_MEDIA_TEXT;
 }
 
 #define OFFICE "application/vnd.openxmlformats-officedocument."
@@ -207,6 +271,9 @@ static const char *const NAMES[LORE_MEDIA_COUNT] = {
     [LORE_MEDIA_CSV] = "text/csv",
     [LORE_MEDIA_TSV] = "text/tab-separated-values",
     [LORE_MEDIA_JSON] = "text/json", /* application/json is a document as clients send it */
+    [LORE_MEDIA_RST] = "text/x-rst",
+    [LORE_MEDIA_ASCIIDOC] = "text/asciidoc",
+    [LORE_MEDIA_CODE] = "text/x-source",
     [LORE_MEDIA_DOCX] = OFFICE "wordprocessingml.document",
     [LORE_MEDIA_PPTX] = OFFICE "presentationml.presentation",
     [LORE_MEDIA_XLSX] = OFFICE "spreadsheetml.sheet",

@@ -55,7 +55,7 @@ static lore_media media_of_type(lore_str type)
 
 static bool has_signature(lore_media media)
 {
-    return lore_media_is_packed(media) || media == LORE_MEDIA_ARCHIVE;
+    return lore_media_is_packed(media) || media == LORE_MEDIA_ARCHIVE || media == LORE_MEDIA_PDF;
 }
 
 lore_media lore_media_served(lore_str type, lore_str url, lore_str bytes)

@@ -8,7 +8,7 @@
  * whose soft-wrapped lines are joined. Whether two lines are one is the typesetter's question:
  * would the first word of the second have fitted into the first? Then somebody broke the line on
  * purpose. */
-#include "ingest/ingest_int.h"
+#include "ingest/markup_int.h"
 
 #include "base/utf8.h"
 
@@ -48,7 +48,7 @@ static lore_str line_text(const reader *r, const text_line *line)
 
 /* ---- reading ---- */
 
-static int32_t columns_of(lore_str s)
+int32_t lore_columns_of(lore_str s)
 {
     int32_t columns = 0;
     for (size_t at = 0; at < s.len;) {
@@ -81,7 +81,7 @@ static bool read_line(lore_str source, size_t *at, text_line *line)
     }
     line->start = start;
     line->end = end;
-    line->columns = columns_of(lore_str_slice(source, start, end));
+    line->columns = lore_columns_of(lore_str_slice(source, start, end));
     return end > start;
 }
 
@@ -443,7 +443,7 @@ static int32_t first_word_columns(lore_str s)
         return 2;
     }
     const char *blank = memchr(s.ptr, ' ', s.len);
-    return columns_of(lore_str_slice(s, 0, blank == NULL ? s.len : (size_t)(blank - s.ptr)));
+    return lore_columns_of(lore_str_slice(s, 0, blank == NULL ? s.len : (size_t)(blank - s.ptr)));
 }
 
 /* Is `line` the soft-wrapped continuation of the block whose last line is `previous` and whose text
@@ -476,7 +476,7 @@ static void take_prose(reader *r, int32_t from)
         } else {
             lore_builder_line(r->builder);
             size_t marker = marker_bytes(s);
-            content = line->indent + columns_of(lore_str_slice(s, 0, marker));
+            content = line->indent + lore_columns_of(lore_str_slice(s, 0, marker));
         }
         if (rule_of(s) == 0) {
             put_line(r, line); /* a rule on its own is a separator, not text */

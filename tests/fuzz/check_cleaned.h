@@ -99,6 +99,9 @@ static void check_text(const lore_clean_document *clean)
     lore_buf_destroy(&composed);
 }
 
+/* What the document is called, for parsers that ask. */
+static lore_str FUZZ_NAME = {"", 0};
+
 static void check_once(lore_media media, lore_str bytes, bool is_whole)
 {
     int64_t live = lore_mem_live(), start_ns = fuzz_cpu_ns();
@@ -107,7 +110,7 @@ static void check_once(lore_media media, lore_str bytes, bool is_whole)
     lore_clean_document clean;
     lore_str source;
     lore_arena_init(&arena, 256 << 20);
-    lore_raw_document raw = {.media = media, .bytes = bytes};
+    lore_raw_document raw = {.source = FUZZ_NAME, .media = media, .bytes = bytes};
     lore_status status = lore_clean(&raw, &FUZZ_LIMITS, NULL, &arena, &clean, &err);
     if (status != LORE_OK) {
         fuzz_check_refusal(status, &err);

@@ -71,7 +71,26 @@ static void random_document(uint64_t *state, lore_buf *out)
                                          "</pre>",
                                          "    indented\n",
                                          "\xEF\xA4\x80",
-                                         "UPPER CASE LINE\n"};
+                                         "UPPER CASE LINE\n",
+                                         ".. note:: ",
+                                         ".. code:: c\n\n   ",
+                                         "text::\n\n   ",
+                                         "+---+---+\n| a | b |\n+---+---+\n",
+                                         "=====  ====\n",
+                                         ":ref:`a <b>` ",
+                                         "``x`` ",
+                                         "|===\n|",
+                                         "----\n",
+                                         "== ",
+                                         "https://a.b[c] ",
+                                         "<<d,e>> ",
+                                         "{f} ",
+                                         "def f(x):\n",
+                                         "class A {\n",
+                                         "int f(int x)\n{\n",
+                                         "/* ",
+                                         " */\n",
+                                         "\"\"\""};
     size_t count = below(state, 400);
     for (size_t i = 0; i < count; i++) {
         size_t repeats = below(state, 20) == 0 ? below(state, 60) : 1;
@@ -156,16 +175,19 @@ static void check_chunks(const lore_clean_document *clean, uint64_t *state, lore
 TEST(random_documents)
 {
     uint64_t state = seed_of_run();
+    static const lore_media medias[] = {LORE_MEDIA_TEXT, LORE_MEDIA_MARKDOWN, LORE_MEDIA_HTML,
+                                        LORE_MEDIA_RST,  LORE_MEDIA_ASCIIDOC, LORE_MEDIA_CODE};
+    const size_t media_count = sizeof medias / sizeof medias[0];
     int checked = 0;
     lore_arena arena;
     lore_buf source;
     lore_arena_init(&arena, 0);
     lore_buf_init(&source, 0);
-    for (int i = 0; i < 1500; i++) {
+    for (int i = 0; i < 2400; i++) {
         lore_arena_reset(&arena);
         lore_buf_reset(&source);
         random_document(&state, &source);
-        lore_media media = (lore_media)(LORE_MEDIA_TEXT + i % 3);
+        lore_media media = medias[(size_t)i % media_count];
         lore_error err = {0};
         lore_clean_document clean;
         lore_raw_document raw = {.media = media, .bytes = lore_buf_str(&source)};
@@ -179,7 +201,7 @@ TEST(random_documents)
         check_chunks(&clean, &state, &arena);
         checked++;
     }
-    CHECK(checked > 1000);
+    CHECK(checked > 1600);
     lore_buf_destroy(&source);
     lore_arena_destroy(&arena);
 }

@@ -26,6 +26,14 @@ TEST(by_content)
     check_media("a.docx", LORE_STR("PK\x05\x06\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"),
                 LORE_MEDIA_DOCX);
     check_media("a", LORE_STR("\xD0\xCF\x11\xE0\0\0"), LORE_MEDIA_AUTO);
+    const char *rst = "Guide\n=====\n\n.. note:: x\n", *adoc = "= Guide\n:toc:\n\n== One\n";
+    check_media("README", lore_str_from(rst), LORE_MEDIA_RST);
+    check_media("a.txt", lore_str_from(rst), LORE_MEDIA_RST);
+    check_media("a.txt", LORE_STR("Guide\n=====\n\n... and so on\n"), LORE_MEDIA_TEXT);
+    check_media("README", lore_str_from(adoc), LORE_MEDIA_ASCIIDOC);
+    check_media("a.txt", lore_str_from(adoc), LORE_MEDIA_ASCIIDOC);
+    check_media("a.txt", LORE_STR("= Guide\n\n1 == 2\n"), LORE_MEDIA_TEXT);
+    check_media("run", LORE_STR("#!/bin/sh\necho\n"), LORE_MEDIA_CODE);
     /* The name lies: no ZIP file, so it is what it looks like. */
     check_media("a.docx", LORE_STR("plain words"), LORE_MEDIA_TEXT);
     check_media("a.docx", LORE_STR("\0\1\2"), LORE_MEDIA_AUTO);
@@ -38,6 +46,11 @@ TEST(by_name)
     check_media("a.json", LORE_STR("[1]"), LORE_MEDIA_JSON);
     check_media("x/a.docx", none, LORE_MEDIA_DOCX);
     check_media("x/.zip", none, LORE_MEDIA_AUTO);
+    check_media("a.rst", none, LORE_MEDIA_RST);
+    check_media("a.adoc", LORE_STR("words"), LORE_MEDIA_ASCIIDOC);
+    check_media("a.PY", LORE_STR("x = 1"), LORE_MEDIA_CODE);
+    check_media("a.hpp", none, LORE_MEDIA_CODE);
+    check_media("a.png", none, LORE_MEDIA_AUTO);
 }
 
 TEST(names)
