@@ -7,7 +7,8 @@
 #include "api/answer.h"
 
 /* The question, or for a follow-up "the last question that stood on its own, the follow-ups since,
- * question", at most bytes_max (what is older is cut at its end). Borrowed from the query or in the arena. LORE_ERR_NOMEM. */
+ * question", at most bytes_max (what is older is cut at its end). Borrowed from the query or in the
+ * arena. LORE_ERR_NOMEM. */
 LORE_MUST_USE lore_status lore_question_choose(const lore_query *query, size_t bytes_max,
                                                lore_arena *arena, lore_str *chosen,
                                                lore_error *err);
