@@ -52,6 +52,7 @@ int lore_cmd_chat(lore_cli *cli, int argc, char **argv);
 int lore_cmd_serve(lore_cli *cli, int argc, char **argv);
 int lore_cmd_documents(lore_cli *cli, int argc, char **argv);
 int lore_cmd_collections(lore_cli *cli, int argc, char **argv);
+int lore_cmd_reembed(lore_cli *cli); /* of collections */
 int lore_cmd_adapters(lore_cli *cli, int argc, char **argv);
 int lore_cmd_adapters_served(lore_cli *cli, int argc, char **argv);
 int lore_cmd_models(lore_cli *cli, int argc, char **argv);

@@ -441,9 +441,12 @@ int lore_cmd_collections(lore_cli *cli, int argc, char **argv)
     if (strcmp(verb, "list") == 0 && words.count == 1) {
         return list_collections(cli);
     }
+    if (strcmp(verb, "reembed") == 0 && words.count == 1) {
+        return lore_cmd_reembed(cli);
+    }
     if (words.count != 2 || (!is_create && !is_delete)) {
-        return lore_cli_misuse(
-            cli, "collections list, collections create NAME or collections delete NAME");
+        return lore_cli_misuse(cli, "collections list, collections create NAME, collections delete "
+                                    "NAME or collections reembed");
     }
     lore_buf body;
     lore_buf_init(&body, 0);

@@ -30,8 +30,8 @@ const lore_command lore_commands[] = {
      lore_cmd_serve},
     {"documents", "list | show ID | delete ID... [flags]", "what a collection holds", "",
      lore_cmd_documents},
-    {"collections", "list | create NAME | delete NAME [flags]", "the collections of the folder", "",
-     lore_cmd_collections},
+    {"collections", "list | create NAME | delete NAME | reembed [flags]",
+     "the collections of the folder", "", lore_cmd_collections},
     {"models",
      "list | info [MODEL...] | pull OWNER/NAME[@REV] | quantize FOLDER NEW-FOLDER |\n"
      "            merge-lora MODEL ADAPTER NEW-FOLDER [flags]",

@@ -176,11 +176,13 @@ static lore_status search_views(lore_device *device, lore_reader *reader,
 }
 
 /* By int8, then the best by the vectors of the database. */
-static lore_status order(lore_reader *reader, lore_top *top, lore_error *err)
+static lore_status order(const lore_index *index, lore_reader *reader, lore_top *top,
+                         lore_error *err)
 {
     lore_top_sort(top);
     int32_t count = top->count < RESCORED ? top->count : RESCORED;
-    lore_status status = lore_rescore(reader->db, &reader->scan, top->items, count, err);
+    lore_status status =
+        lore_rescore(reader->db, index->encoder, &reader->scan, top->items, count, err);
     lore_top_order(top);
     lore_top_sort(top);
     return status;
@@ -219,7 +221,7 @@ lore_status lore_search_dense(lore_snapshot *snapshot, const float *query,
     lore_scan_set_query(&reader->scan, query);
     status = search_views(index->device, reader, views, view_count, options, &top, err);
     if (status == LORE_OK) {
-        status = order(reader, &top, err);
+        status = order(index, reader, &top, err);
     }
     lore_reader_give(index, reader);
     if (status != LORE_OK) {

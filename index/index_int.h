@@ -246,9 +246,10 @@ LORE_MUST_USE lore_status lore_scan_part(lore_scan *scan, const lore_part *part,
 /* ---- rescore.c: the second look at what a scan has found ---- */
 
 /* Give each candidate the product of the query set in the scan with its vector in the database (f16
- * widened, sums in f32). What is there no more keeps its score. Outside of a transaction of db. */
-LORE_MUST_USE lore_status lore_rescore(lore_db *db, const lore_scan *scan, lore_candidate *items,
-                                       int32_t count, lore_error *err);
+ * widened, sums in f32). What is there no more keeps its score, and so do all where the vectors of
+ * the database are not this encoder's any more. Outside of a transaction of db. */
+LORE_MUST_USE lore_status lore_rescore(lore_db *db, const char *encoder, const lore_scan *scan,
+                                       lore_candidate *items, int32_t count, lore_error *err);
 
 /* ---- resident.c: copies of vector files on a device, and searches there ---- */
 

@@ -44,11 +44,36 @@ static lore_status rescore_one(lore_stmt *stmt, const lore_scan *scan, lore_cand
     return status;
 }
 
-lore_status lore_rescore(lore_db *db, const lore_scan *scan, lore_candidate *items, int32_t count,
-                         lore_error *err)
+/* Are the vectors of the database still those of the query's encoder? Another process may have
+ * exchanged them (reembed.h), and a snapshot outlives that. encoder NULL: whose they are does not
+ * matter. */
+static lore_status is_of_encoder(lore_db *db, const char *encoder, bool *is_it, lore_error *err)
+{
+    static const char *const sql = "SELECT 1 FROM meta WHERE key='encoder' AND value=?1";
+    lore_stmt *stmt = NULL;
+    *is_it = true;
+    if (encoder == NULL) {
+        return LORE_OK;
+    }
+    lore_status status = lore_db_statement(db, sql, &stmt, err);
+    if (status == LORE_OK) {
+        lore_bind_text(stmt, 1, lore_str_from(encoder));
+        status = lore_stmt_step(stmt, is_it, err);
+        lore_stmt_reset(stmt);
+    }
+    return status;
+}
+
+lore_status lore_rescore(lore_db *db, const char *encoder, const lore_scan *scan,
+                         lore_candidate *items, int32_t count, lore_error *err)
 {
     lore_stmt *stmt = NULL;
+    bool is_it = false;
     lore_status status = lore_db_exec(db, "BEGIN", err); /* one for all: each would cost locks */
+    if (status == LORE_OK) {
+        status = is_of_encoder(db, encoder, &is_it, err);
+    }
+    count = is_it ? count : 0;
     if (status == LORE_OK) {
         status = lore_db_statement(db, "SELECT data FROM vectors WHERE chunk=?1", &stmt, err);
     }

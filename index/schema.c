@@ -56,6 +56,8 @@ static const char *const steps[] = {
     "ALTER TABLE collections ADD COLUMN chunk_overlap INTEGER",
 
     "ALTER TABLE collections ADD COLUMN expansion REAL",
+
+    "CREATE TABLE next_vectors(chunk INTEGER PRIMARY KEY, data BLOB NOT NULL)",
 };
 enum { FORMAT = sizeof steps / sizeof steps[0] };
 

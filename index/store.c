@@ -78,7 +78,8 @@ static lore_status check_encoder(lore_index *index, lore_db *db, const lore_inde
     if (!is_same && has_vectors) {
         status = lore_fail(err, LORE_ERR_INVALID,
                            "'%s' holds vectors of encoder '" LORE_STR_FMT
-                           "' (dim %lld), not of '%s' (dim %d): ingest into a new folder",
+                           "' (dim %lld), not of '%s' (dim %d): use that encoder, a new folder, or "
+                           "`lore collections reembed`",
                            index->path, LORE_STR_ARG(stored), (long long)dim, options->encoder,
                            options->dim);
     }

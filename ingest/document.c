@@ -1,7 +1,7 @@
 /* One document up to the writer: who it is, whether it changed, its chunks, and what to embed.
  *
  * The hash covers all that decides what ends up in the index: the raw bytes and what came with
- * them, the settings of chunking, the encoder's fingerprint, and INGEST_VERSION, which must grow
+ * them, the settings of chunking, the encoder's window, and INGEST_VERSION, which must grow
  * whenever cleaning or chunking gives another result for the same input, so that the next run takes
  * every document again. */
 #include "ingest/ingest_int.h"
@@ -93,13 +93,13 @@ static void add_settings(lore_sha256 *sha, const lore_raw_document *raw, const l
                          const lore_embedder *embedder)
 {
     const int64_t settings[] = {config->chunk_tokens, config->chunk_overlap_sentences,
-                                config->limits.document_bytes_max};
+                                config->limits.document_bytes_max,
+                                lore_embedder_tokens_max(embedder)};
     add_field(sha, raw->metadata);
     add_field(sha, raw->title);
     add_field(sha, raw->url);
     add_field(sha, raw->source);
     add_field(sha, (lore_str){(const char *)settings, sizeof settings});
-    add_field(sha, lore_str_from(lore_embedder_fingerprint(embedder)));
 }
 
 lore_status lore_validators_join(const lore_raw_document *raw, const lore_config *config,

@@ -6,12 +6,13 @@ import pathlib
 import select
 import shutil
 import signal
+import struct
 import subprocess
 import tempfile
 import time
 import unittest
 
-from served import Served, binary, run
+from served import ROOT, Served, binary, run
 
 
 class Watching:
@@ -42,6 +43,20 @@ class Watching:
         if self.process.poll() is None:
             self.process.kill()
         self.process.communicate()
+
+
+def other_encoder(folder):
+    """The shipped encoder with its words in another order: another fingerprint, other vectors."""
+    shutil.copytree(ROOT / "weights" / "encoder", folder)
+    weights = folder / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    size = struct.unpack("<Q", content[:8])[0]
+    header = json.loads(content[8:8 + size])
+    name = next(key for key in header if "word_embeddings" in key and key.endswith("weight"))
+    begin, end = (8 + size + at for at in header[name]["data_offsets"])
+    content[begin:end] = content[begin:end][::-1]
+    weights.write_bytes(content)
+    return f"encoder={folder}"
 
 
 class LifeTest(unittest.TestCase):
@@ -268,6 +283,40 @@ class LifeTest(unittest.TestCase):
             small = [item for item in server.get("/collections")["collections"] if item["name"] == "small"][0]
             self.assertEqual([small[key] for key in ("chunk_tokens", "chunk_overlap", "refusal")], [200, 0, refusal])
             self.assertEqual(server.request("PUT", "/collections/small", {"chunk_tokens": 3})[0], 400)
+
+    def test_another_encoder(self):
+        for i in range(24):
+            self.write(f"deep/{i}.md", f"# Note {i}\n\n" + f"Shelf {i} holds {i * 7} books about the sea. " * 40)
+        self.json("ingest", str(self.docs))
+        new = ("--set", other_encoder(self.folder / "encoder"))
+        chunks = self.json("collections", "list")["collections"][0]["chunks"]
+
+        def passages(*flags, code=0):
+            return self.json(*flags, "query", "--mode", "context", "What does the heron eat?", code=code)
+
+        before = passages()
+        refused = run("--data", self.data, *new, "query", "--mode", "context", "What?", check=False)
+        self.assertEqual((refused.returncode, "reembed" in refused.stderr), (1, True), refused.stderr)
+        with Served(data=self.data):
+            held = run("--data", self.data, *new, "collections", "reembed", check=False)
+            self.assertEqual((held.returncode, "held by" in held.stderr), (1, True), held.stderr)
+        # Killed at some moment or other: the old vectors answer as before, and each run goes on where the last one was.
+        for moment in (0.2, 0.5):
+            process = subprocess.Popen([binary(), "--data", self.data, *new, "collections", "reembed"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            time.sleep(moment)
+            process.kill()
+            if process.wait() == 0 or b"exchanged" in process.communicate()[0]:
+                break
+            self.assertEqual([p["score"] for p in passages()["passages"]], [p["score"] for p in before["passages"]])
+        done = self.json(*new, "collections", "reembed")
+        self.assertEqual(done["chunks"], chunks)
+        run("--data", self.data, "fsck")
+        self.assertEqual(run("--data", self.data, "query", "What?", check=False).returncode, 1)
+        after = passages(*new)
+        self.assertNotEqual([p["scores"]["dense"] for p in after["passages"]], [p["scores"]["dense"] for p in before["passages"]])
+        # Documents are the same: nothing is read in again.
+        self.assertEqual(self.counts(self.json(*new, "ingest", str(self.docs))), (0, 0, 27, 0, 0))
+        self.assertTrue(self.json(*new, "collections", "reembed")["unchanged"])
 
     def test_unchanged_writes_nothing(self):
         for i in range(300):
