@@ -2,10 +2,12 @@
 #include "index/backup.h"
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/json.h"
 #include "cli/cli.h"
 
 #include <inttypes.h>
+#include <time.h>
 #include <unistd.h>
 
 typedef struct copy_run {
@@ -52,6 +54,19 @@ static int print_info(const lore_cli *cli, const char *object, const char *file,
     return code;
 }
 
+/* A folder is given: a file in it that says when it was made. */
+static const char *file_in(lore_cli *cli, const char *path)
+{
+    char stamp[32];
+    time_t now = (time_t)(lore_clock_unix_ms() / 1000);
+    struct tm utc;
+    if (!lore_file_is_dir(path) || gmtime_r(&now, &utc) == NULL) {
+        return path;
+    }
+    strftime(stamp, sizeof stamp, "%Y%m%dT%H%M%SZ", &utc);
+    return lore_str_printf(&cli->arena, "%s/lore-%s.backup", path, stamp).ptr;
+}
+
 static int run_copy(lore_cli *cli, int argc, char **argv, bool is_restore)
 {
     lore_error err;
@@ -68,18 +83,21 @@ static int run_copy(lore_cli *cli, int argc, char **argv, bool is_restore)
     }
     const lore_backup_options options = {show_progress, &run};
     run.has_terminal = !cli->is_json && isatty(STDERR_FILENO) != 0;
+    const char *file = is_restore ? words.items[0] : file_in(cli, words.items[0]);
+    if (file == NULL) {
+        (void)lore_fail(&err, LORE_ERR_NOMEM, "no memory for a path");
+        return lore_cli_fail(cli, &err);
+    }
     lore_cli_catch_signals();
     int64_t begun_ns = lore_clock_ns();
-    lore_status status = is_restore
-                             ? lore_restore(words.items[0], cli->config.data, &options, &info, &err)
-                             : lore_backup(cli->config.data, words.items[0], &options, &info, &err);
+    lore_status status = is_restore ? lore_restore(file, cli->config.data, &options, &info, &err)
+                                    : lore_backup(cli->config.data, file, &options, &info, &err);
     if (run.has_terminal) {
         fprintf(stderr, "\r\033[K");
     }
-    return status == LORE_OK
-               ? print_info(cli, is_restore ? "lore.restore" : "lore.backup", words.items[0], &info,
-                            (double)(lore_clock_ns() - begun_ns) / 1e9)
-               : lore_cli_fail(cli, &err);
+    return status == LORE_OK ? print_info(cli, is_restore ? "lore.restore" : "lore.backup", file,
+                                          &info, (double)(lore_clock_ns() - begun_ns) / 1e9)
+                             : lore_cli_fail(cli, &err);
 }
 
 int lore_cmd_backup(lore_cli *cli, int argc, char **argv)

@@ -76,9 +76,10 @@ const lore_command lore_commands[] = {
      "else one made of DOCUMENTS, which are those of the demo unless given. With\n"
      "--while-ingesting the folder gets collections lore-bench-N, deleted at the end.\n",
      lore_cmd_bench},
-    {"backup", "FILE [flags]", "the data folder's index as one file",
-     "As it is at one moment, also beside a process that serves the folder. FILE is replaced only\n"
-     "when the new one is whole and checked. Models and the request log are not part of it.\n",
+    {"backup", "PATH [flags]", "the data folder's index as one file",
+     "PATH is the file, or a folder for one named after the time. The index is taken as it is at\n"
+     "one moment, also beside a process that serves the folder. A file that is there is replaced\n"
+     "only when the new one is whole and checked. Models and the request log are not part of it.\n",
      lore_cmd_backup},
     {"restore", "FILE [flags]", "a data folder from a backup",
      "The folder must not hold an index yet. Vector files are made by the next command that "

@@ -145,6 +145,20 @@ class CliTest(unittest.TestCase):
         self.lore("ingest", str(self.docs))
         self.assertEqual((self.json("fsck")["documents"], self.json("query", "When does the gate open?")["refused"]), (2, False))
 
+    def test_backup(self):
+        self.lore("backup", code=2)
+        self.lore("backup", str(self.docs), code=1, words="holds no index")
+        self.lore("ingest", str(self.docs))
+        made = self.json("backup", str(self.docs))
+        self.assertRegex(made["file"], r"/docs/lore-\d{8}T\d{6}Z\.backup$")
+        self.assertEqual((made["documents"], os.path.getsize(made["file"])), (2, made["bytes"]))
+        digest = self.json("digest")
+        self.lore("restore", made["file"], code=1, words="is there already")
+        self.data = str(self.folder / "other")
+        self.assertIn("2 documents", self.lore("restore", made["file"]))
+        self.assertEqual(self.json("digest"), digest)
+        self.assertEqual(self.json("query", "When does the gate open?")["refused"], False)
+
     def test_doctor(self):
         self.assertIn("WARN  data", self.lore("doctor"))
         self.lore("ingest", str(self.docs))
