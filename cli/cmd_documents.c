@@ -425,7 +425,7 @@ int lore_cmd_collections(lore_cli *cli, int argc, char **argv)
     lore_flag_list words = {0};
     collection_flags given = {.overlap = -1};
     const lore_flag flags[] = {
-        {"chunk-tokens", 0, LORE_FLAG_INTEGER, &given.tokens, "N",
+        {"chunk-tokens", 0, LORE_FLAG_INTEGER, &given.tokens, "TOKENS",
          "create: tokens that a chunk aims at", 16, 8192},
         {"overlap", 0, LORE_FLAG_INTEGER, &given.overlap, "N",
          "create: sentences that a chunk shares with the last one", 0, 16},
