@@ -53,7 +53,7 @@ static lore_status measure_row(measure *m, const lore_part *parts, int32_t part_
         m->centre_scores[i] = m->scan.scores[i];
     }
     for (int32_t i = 0; i < part_count && status == LORE_OK; i++) {
-        status = lore_scan_part(&m->scan, &parts[i], 0, NULL, 0, &top, err);
+        status = lore_scan_part(&m->scan, &parts[i], 0, NULL, &top, err);
     }
     if (status != LORE_OK) {
         return status;

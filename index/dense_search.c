@@ -33,8 +33,7 @@ typedef struct search {
     lore_device *device;
     lore_scan *scan;
     const lore_vectors *view;
-    const int64_t *allowed; /* NULL: all */
-    int64_t allowed_count;
+    const lore_row_set *allowed; /* NULL: all */
     lore_top *top;
     bool is_exact;
 } search;
@@ -75,7 +74,7 @@ static lore_status read_list(probe *p, int64_t list, lore_error *err)
             if (is_full(&p->best, score) && is_full(s->top, score)) {
                 continue; /* nearly all rows end here */
             }
-            if ((s->allowed == NULL || lore_rows_have(s->allowed, s->allowed_count, chunk)) &&
+            if ((s->allowed == NULL || lore_row_set_has(s->allowed, chunk)) &&
                 lore_vectors_find(s->view, chunk, &row) != NULL) {
                 lore_top_offer(&p->best, chunk, score);
                 lore_top_offer(s->top, chunk, score);
@@ -131,7 +130,7 @@ static bool can_use_ann(const search *s)
 {
     const lore_ann *ann = s->view->ann;
     return ann != NULL && !s->is_exact && s->top->cap > 0 &&
-           (s->allowed == NULL || s->allowed_count >= ann->rows.count / FILTERED_SHARE);
+           (s->allowed == NULL || s->allowed->count >= ann->rows.count / FILTERED_SHARE);
 }
 
 static lore_status search_view(const search *s, lore_error *err)
@@ -139,38 +138,37 @@ static lore_status search_view(const search *s, lore_error *err)
     lore_status status = LORE_OK;
     int64_t first_chunk = 0; /* of what is scanned */
     int32_t first_part = 0;
-    if (s->view->has_base && lore_device_search(s->device, &s->view->parts[0], s->scan, s->allowed,
-                                                s->allowed_count, s->top)) {
+    if (s->view->has_base &&
+        lore_device_search(s->device, &s->view->parts[0], s->scan, s->allowed, s->top)) {
         first_part = 1;
     } else if (can_use_ann(s)) {
         status = search_ann(s, err);
         first_chunk = s->view->ann->chunk + 1;
     }
     for (int32_t i = first_part; i < s->view->part_count && status == LORE_OK; i++) {
-        status = lore_scan_part(s->scan, &s->view->parts[i], first_chunk, s->allowed,
-                                s->allowed_count, s->top, err);
+        status = lore_scan_part(s->scan, &s->view->parts[i], first_chunk, s->allowed, s->top, err);
     }
     return status;
 }
 
-static lore_status search_views(lore_device *device, lore_reader *reader,
-                                lore_vectors *const *views, int32_t count,
-                                const lore_search_options *options, lore_top *top, lore_error *err)
+static lore_status search_views(lore_index *index, lore_reader *reader, lore_vectors *const *views,
+                                int32_t count, const lore_search_options *options, lore_top *top,
+                                lore_error *err)
 {
     const lore_filter *filter = options->filter;
     lore_status status = LORE_OK;
     for (int32_t i = 0; i < count && status == LORE_OK; i++) {
-        search s = {device, &reader->scan, views[i], NULL, 0, top, options->is_exact};
-        int64_t *allowed = NULL;
+        search s = {index->device, &reader->scan, views[i], NULL, top, options->is_exact};
+        lore_row_set *allowed = NULL;
         if (filter != NULL) {
-            status = lore_filter_rows(filter, reader->db, views[i]->collection, &allowed,
-                                      &s.allowed_count, err);
+            status = lore_filter_set(index, reader->db, filter, views[i]->collection,
+                                     views[i]->changed, &allowed, err);
             s.allowed = allowed;
         }
         if (status == LORE_OK) {
             status = search_view(&s, err);
         }
-        lore_free(allowed);
+        lore_row_set_release(allowed);
     }
     return status;
 }
@@ -219,7 +217,7 @@ lore_status lore_search_dense(lore_snapshot *snapshot, const float *query,
         return status;
     }
     lore_scan_set_query(&reader->scan, query);
-    status = search_views(index->device, reader, views, view_count, options, &top, err);
+    status = search_views(index, reader, views, view_count, options, &top, err);
     if (status == LORE_OK) {
         status = order(index, reader, &top, err);
     }

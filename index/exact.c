@@ -306,8 +306,7 @@ lore_status lore_scan_rows(lore_scan *scan, const lore_segment *segment, int64_t
 }
 
 static lore_status scan_all(lore_scan *scan, const lore_part *part, int64_t first_row,
-                            const int64_t *allowed, int64_t allowed_count, lore_top *top,
-                            lore_error *err)
+                            const lore_row_set *allowed, lore_top *top, lore_error *err)
 {
     const lore_segment *segment = part->segment;
     for (int64_t begin = first_row; begin < segment->count; begin += LORE_SCAN_ROWS) {
@@ -324,7 +323,7 @@ static lore_status scan_all(lore_scan *scan, const lore_part *part, int64_t firs
             }
             int64_t id = segment->ids[begin + i];
             if (!lore_dead_has(part->dead, begin + i) &&
-                (allowed == NULL || lore_rows_have(allowed, allowed_count, id))) {
+                (allowed == NULL || lore_row_set_has(allowed, id))) {
                 lore_top_offer(top, id, score);
             }
         }
@@ -332,51 +331,62 @@ static lore_status scan_all(lore_scan *scan, const lore_part *part, int64_t firs
     return LORE_OK;
 }
 
+/* The first row from `row` on with ids[row] >= id, which is likely near. */
+static int64_t gallop(const lore_segment *segment, int64_t row, int64_t id)
+{
+    int64_t low = row, step = 1;
+    while (low + step <= segment->count && segment->ids[low + step - 1] < id) {
+        low += step;
+        step *= 2;
+    }
+    int64_t high = low + step - 1 < segment->count ? low + step - 1 : segment->count;
+    while (low < high) {
+        int64_t middle = low + (high - low) / 2;
+        if (segment->ids[middle] < id) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return low;
+}
+
 /* Score runs of rows whose ids are allowed. Chunks of a document stand side by side, so runs are
  * common. */
-static lore_status scan_runs(lore_scan *scan, const lore_part *part, const int64_t *allowed,
-                             int64_t allowed_count, lore_top *top, lore_error *err)
+static lore_status scan_runs(lore_scan *scan, const lore_part *part, int64_t row,
+                             const lore_row_set *allowed, lore_top *top, lore_error *err)
 {
     const lore_segment *segment = part->segment;
-    for (int64_t at = 0; at < allowed_count;) {
-        int64_t begin = lore_segment_find(segment, allowed[at++]);
-        if (begin < 0) {
-            continue;
-        }
-        int64_t end = begin + 1;
-        while (at < allowed_count && end < segment->count && end - begin < LORE_SCAN_ROWS &&
-               segment->ids[end] == allowed[at]) {
-            end++;
-            at++;
-        }
-        lore_status status = lore_scan_rows(scan, segment, begin, end, err);
-        if (status != LORE_OK) {
-            return status;
-        }
-        for (int64_t row = begin; row < end; row++) {
-            if (!lore_dead_has(part->dead, row)) {
-                lore_top_offer(top, segment->ids[row], scan->scores[row - begin]);
+    int64_t first = 0, end = segment->ids[row];
+    while (row < segment->count && lore_row_set_run(allowed, end, &first, &end)) {
+        row = gallop(segment, row, first);
+        int64_t last = gallop(segment, row, end);
+        while (row < last) {
+            int64_t count = last - row < LORE_SCAN_ROWS ? last - row : LORE_SCAN_ROWS;
+            lore_status status = lore_scan_rows(scan, segment, row, row + count, err);
+            if (status != LORE_OK) {
+                return status;
             }
+            for (int64_t i = 0; i < count; i++) {
+                if (!lore_dead_has(part->dead, row + i)) {
+                    lore_top_offer(top, segment->ids[row + i], scan->scores[i]);
+                }
+            }
+            row += count;
         }
     }
     return LORE_OK;
 }
 
 lore_status lore_scan_part(lore_scan *scan, const lore_part *part, int64_t first_chunk,
-                           const int64_t *allowed, int64_t allowed_count, lore_top *top,
-                           lore_error *err)
+                           const lore_row_set *allowed, lore_top *top, lore_error *err)
 {
     int64_t first_row = lore_segment_lower_bound(part->segment, first_chunk);
     if (top->cap == 0 || first_row == part->segment->count ||
-        (allowed != NULL && allowed_count == 0)) {
+        (allowed != NULL && allowed->count == 0)) {
         return LORE_OK;
     }
-    if (allowed != NULL && allowed_count < part->segment->count / GATHER_SHARE) {
-        while (allowed_count > 0 && *allowed < first_chunk) {
-            allowed++;
-            allowed_count--;
-        }
-        return scan_runs(scan, part, allowed, allowed_count, top, err);
-    }
-    return scan_all(scan, part, first_row, allowed, allowed_count, top, err);
+    return allowed != NULL && allowed->count < part->segment->count / GATHER_SHARE
+               ? scan_runs(scan, part, first_row, allowed, top, err)
+               : scan_all(scan, part, first_row, allowed, top, err);
 }

@@ -7,16 +7,18 @@
  * string "1" and true are three things. Strings compare bytewise, so ISO dates can be ranges. ne
  * and nin are the exact opposites of eq and in: a document without the key passes them.
  *
- * Keys and values reach SQL as bound parameters, never as text. The result is chunk ids, ascending:
- * both searches look rows up in it. A document's chunks have consecutive ids, so the query touches
- * the documents' table alone. */
+ * Keys and values reach SQL as bound parameters, never as text. The result is a set of chunk
+ * ids: both searches look rows up in it. A document's chunks have consecutive ids, so the query
+ * touches the documents' table alone. */
 #include "index/index_int.h"
 
 #include <stdio.h>
 #include <string.h>
 
+static const int64_t ROW_MAX = (int64_t)1 << 40; /* no database of one machine holds so many */
+
 enum {
-    ROWS_FIRST = 256 /* room of a fresh list of chunk ids */
+    RANGES_FIRST = 256 /* room of a fresh list of ranges of chunk ids */
 };
 
 typedef enum operation {
@@ -374,79 +376,120 @@ static void bind_node(lore_stmt *stmt, const lore_filter *node, int *parameter)
     bind_kind(stmt, node, VALUE_NUMBER, parameter);
 }
 
+/* ---- what tells filters apart: the text, and what would be bound to it ---- */
+
+static void write_bytes(lore_buf *key, const void *bytes, size_t size)
+{
+    lore_buf_append(key, (lore_str){(const char *)&size, sizeof size});
+    lore_buf_append(key, (lore_str){bytes, size});
+}
+
+static void write_values(lore_buf *key, const lore_filter *node)
+{
+    for (const lore_filter *child = node->first; child != NULL; child = child->next) {
+        write_values(key, child);
+    }
+    write_bytes(key, node->key.ptr, node->key.len);
+    for (int32_t i = 0; i < node->value_count; i++) {
+        const filter_value *value = &node->values[i];
+        write_bytes(key, &value->kind, sizeof value->kind);
+        write_bytes(key, &value->number, sizeof value->number);
+        write_bytes(key, value->text.ptr, value->text.len);
+    }
+}
+
+lore_status lore_filter_key(const lore_filter *filter, lore_buf *key, lore_error *err)
+{
+    writer w = {key, 0};
+    write_node(&w, filter);
+    write_values(key, filter);
+    return lore_buf_failed(key) ? fail_memory(err) : LORE_OK;
+}
+
 /* ---- running ---- */
 
-typedef struct row_list {
-    int64_t *rows;
+typedef struct range_list {
+    lore_row_range *ranges;
     int64_t count, cap;
-} row_list;
+} range_list;
 
-static lore_status add_range(row_list *list, int64_t first, int64_t count, lore_error *err)
+static lore_status add_range(range_list *list, lore_row_range range, lore_error *err)
 {
-    if (count > list->cap - list->count) {
-        int64_t wanted = list->count + count, doubled = 2 * list->cap;
-        int64_t cap = doubled > wanted ? doubled : wanted;
-        int64_t *grown = lore_realloc(list->rows, (size_t)cap * sizeof *grown);
+    if (list->count == list->cap) {
+        int64_t cap = list->cap == 0 ? RANGES_FIRST : 2 * list->cap;
+        lore_row_range *grown = lore_realloc(list->ranges, (size_t)cap * sizeof *grown);
         if (grown == NULL) {
             return fail_memory(err);
         }
-        list->rows = grown;
+        list->ranges = grown;
         list->cap = cap;
     }
-    for (int64_t i = 0; i < count; i++) {
-        list->rows[list->count++] = first + i;
-    }
+    list->ranges[list->count++] = range;
     return LORE_OK;
 }
 
-static lore_status collect(lore_stmt *stmt, row_list *list, lore_error *err)
+static lore_status collect(lore_stmt *stmt, range_list *list, lore_error *err)
 {
     for (;;) {
         bool has_row = false;
         lore_status status = lore_stmt_step(stmt, &has_row, err);
-        if (status == LORE_OK && has_row) {
-            status = add_range(list, lore_column_int(stmt, 0), lore_column_int(stmt, 1), err);
-        }
         if (status != LORE_OK || !has_row) {
+            return status;
+        }
+        lore_row_range range = {lore_column_int(stmt, 0), lore_column_int(stmt, 1)};
+        if (range.first < 0 || range.count < 0 || range.first > ROW_MAX || range.count > ROW_MAX) {
+            return lore_fail(err, LORE_ERR_CORRUPT, "a document has %lld chunks from %lld on",
+                             (long long)range.count, (long long)range.first);
+        }
+        status = range.count > 0 ? add_range(list, range, err) : LORE_OK;
+        if (status != LORE_OK) {
             return status;
         }
     }
 }
 
-lore_status lore_filter_rows(const lore_filter *filter, lore_db *db, int64_t collection,
-                             int64_t **rows, int64_t *count, lore_error *err)
+static lore_status make_statement(const lore_filter *filter, lore_db *db, int64_t collection,
+                                  int64_t from_chunk, lore_stmt **stmt, lore_error *err)
 {
+    enum { PARAMETERS = 2 };
     lore_buf sql;
     lore_buf_init(&sql, 0);
     lore_buf_append(&sql, LORE_STR("SELECT first_chunk, chunk_count FROM documents "
                                    "WHERE collection=?1 AND "));
-    writer w = {&sql, 1};
-    write_node(&w, filter);
-    lore_buf_append(&sql, LORE_STR(" ORDER BY first_chunk"));
-    const char *text = lore_buf_c(&sql);
-    lore_stmt *stmt = NULL;
-    row_list list = {NULL, 0, 0};
-    lore_status status =
-        lore_buf_failed(&sql) ? fail_memory(err) : lore_stmt_new(db, text, &stmt, err);
-    if (status == LORE_OK) {
-        int parameter = 1;
-        lore_bind_int(stmt, 1, collection);
-        bind_node(stmt, filter, &parameter);
-        /* A filter that lets nothing through is still a list, not "no filter". */
-        list.rows = lore_alloc(ROWS_FIRST * sizeof *list.rows);
-        list.cap = ROWS_FIRST;
-        status = list.rows == NULL ? fail_memory(err) : LORE_OK;
+    if (from_chunk > 0) {
+        lore_buf_append(&sql, LORE_STR("id IN (SELECT document FROM chunks WHERE id>=?2) AND "));
     }
+    writer w = {&sql, PARAMETERS};
+    write_node(&w, filter);
+    const char *text = lore_buf_c(&sql);
+    lore_status status =
+        lore_buf_failed(&sql) ? fail_memory(err) : lore_stmt_new(db, text, stmt, err);
+    lore_buf_destroy(&sql);
+    if (status == LORE_OK) {
+        int parameter = PARAMETERS;
+        lore_bind_int(*stmt, 1, collection);
+        if (from_chunk > 0) {
+            lore_bind_int(*stmt, 2, from_chunk);
+        }
+        bind_node(*stmt, filter, &parameter);
+    }
+    return status;
+}
+
+lore_status lore_filter_rows(const lore_filter *filter, lore_db *db, int64_t collection,
+                             const lore_row_set *known, int64_t from_chunk, lore_row_set **set,
+                             lore_error *err)
+{
+    lore_stmt *stmt = NULL;
+    range_list list = {NULL, 0, 0};
+    lore_status status = make_statement(filter, db, collection, from_chunk, &stmt, err);
     if (status == LORE_OK) {
         status = collect(stmt, &list, err);
     }
     lore_stmt_free(stmt);
-    lore_buf_destroy(&sql);
-    if (status != LORE_OK) {
-        lore_free(list.rows);
-        return status;
+    if (status == LORE_OK) {
+        status = lore_row_set_new(known, list.ranges, list.count, set, err);
     }
-    *rows = list.rows;
-    *count = list.count;
-    return LORE_OK;
+    lore_free(list.ranges);
+    return status;
 }

@@ -132,9 +132,7 @@ typedef struct lore_ranking {
 } lore_ranking;
 void lore_fts_rank(lore_fts *fts,
                    const lore_ranking *ranking); /* borrowed until the next call; NULL: none */
-/* Rows that lore_allowed(rowid) accepts: ascending, borrowed until the next call. NULL and 0: none.
- */
-void lore_fts_allow(lore_fts *fts, const int64_t *rows, int64_t count);
+void lore_fts_allow(lore_fts *fts, const lore_row_set *rows); /* borrowed; NULL: none */
 
 /* ---- function_words.c ---- */
 
@@ -238,10 +236,10 @@ enum { LORE_SCAN_ROWS = 16384 };
 LORE_MUST_USE lore_status lore_scan_rows(lore_scan *scan, const lore_segment *segment,
                                          int64_t begin, int64_t end, lore_error *err);
 /* Offer the live rows of a part whose ids are first_chunk or above; where allowed is not NULL only
- * those whose ids it holds (ascending). */
+ * those whose ids it holds. */
 LORE_MUST_USE lore_status lore_scan_part(lore_scan *scan, const lore_part *part,
-                                         int64_t first_chunk, const int64_t *allowed,
-                                         int64_t allowed_count, lore_top *top, lore_error *err);
+                                         int64_t first_chunk, const lore_row_set *allowed,
+                                         lore_top *top, lore_error *err);
 
 /* ---- rescore.c: the second look at what a scan has found ---- */
 
@@ -268,7 +266,7 @@ bool lore_device_wait(lore_device *device, int64_t deadline_ns);
 /* As lore_scan_part from the first chunk on. False: nothing was offered, the processor must scan
  * (no device, no copy, few rows allowed, or the device failed). The query is set in the scan. */
 bool lore_device_search(lore_device *device, const lore_part *part, const lore_scan *query,
-                        const int64_t *allowed, int64_t allowed_count, lore_top *top);
+                        const lore_row_set *allowed, lore_top *top);
 void lore_resident_free(lore_resident *copy); /* accepts NULL */
 
 /* ---- checksum.c ---- */
@@ -479,8 +477,8 @@ typedef struct lore_term_count {
 } lore_term_count;
 
 /* Owns: everything. `lock` guards current, is_refreshing, is_stale, is_publishing, idle, the reader
- * counts, term_counts and the rebuild_ flags; the writing fields belong to the writing thread; the
- * rest is constant after open. */
+ * counts, term_counts, filters and the rebuild_ flags; the writing fields belong to the writing
+ * thread; the rest is constant after open. */
 struct lore_index {
     char folder[LORE_INDEX_PATH_CAP - 128];
     char path[LORE_INDEX_PATH_CAP]; /* of lore.db */
@@ -500,6 +498,7 @@ struct lore_index {
     lore_reader *idle;
     int32_t idle_count, reader_count;
     lore_term_count term_counts[LORE_TERM_COUNTS]; /* direct-mapped cache */
+    lore_filter_cache filters;
 
     /* rebuild.c */
     lore_thread rebuilder; /* started by the opening or the writing thread when first needed */
@@ -579,15 +578,22 @@ bool lore_rebuild_wait(lore_index *index, int64_t deadline_ns);
 
 /* ---- filter.c ---- */
 
-/* Chunk ids of a collection whose documents pass, ascending. *rows with lore_free. Inside any
- * transaction of db. */
+/* Chunk ids of documents that pass: `known` (or NULL) and those with chunks from from_chunk on.
+ * Inside any transaction of db. */
 LORE_MUST_USE lore_status lore_filter_rows(const lore_filter *filter, lore_db *db,
-                                           int64_t collection, int64_t **rows, int64_t *count,
-                                           lore_error *err);
+                                           int64_t collection, const lore_row_set *known,
+                                           int64_t from_chunk, lore_row_set **set, lore_error *err);
+LORE_MUST_USE lore_status lore_filter_key(const lore_filter *filter, lore_buf *key,
+                                          lore_error *err);
+/* The rows that pass, kept from before (by the key, the same for equal filters only) where the
+ * collection's last commit was `changed`, and otherwise those of the transaction of db, or of one
+ * of its own. For lore_row_set_release. */
+LORE_MUST_USE lore_status lore_filter_set(lore_index *index, lore_db *db, const lore_filter *filter,
+                                          int64_t collection, int64_t changed, lore_row_set **set,
+                                          lore_error *err);
 
 /* ---- listing.c ---- */
 
-/* LORE_ERR_NOT_FOUND names it. */
 LORE_MUST_USE lore_status lore_collection_find(lore_db *db, lore_str name, int64_t *collection,
                                                lore_error *err);
 

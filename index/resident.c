@@ -256,32 +256,25 @@ static bool stand_in_line(lore_device *device, request *own)
 /* ---- which rows pass ---- */
 
 /* Allowed chunks come in runs, as rows do. */
-static void set_allowed(uint64_t *words, const lore_segment *segment, const int64_t *allowed,
-                        int64_t allowed_count)
+static void set_allowed(uint64_t *words, const lore_segment *segment, const lore_row_set *allowed)
 {
-    for (int64_t at = 0; at < allowed_count;) {
-        int64_t row = lore_segment_lower_bound(segment, allowed[at]);
-        if (row == segment->count) {
-            return;
-        }
-        while (at < allowed_count && allowed[at] < segment->ids[row]) {
-            at++;
-        }
-        for (; at < allowed_count && row < segment->count && segment->ids[row] == allowed[at];
-             at++, row++) {
+    int64_t first = 0, end = 0;
+    while (lore_row_set_run(allowed, end, &first, &end)) {
+        int64_t row = lore_segment_lower_bound(segment, first);
+        for (; row < segment->count && segment->ids[row] < end; row++) {
             words[row >> 6] |= (uint64_t)1 << (row & 63);
         }
     }
 }
 
-static uint64_t *passing_rows(const lore_part *part, const int64_t *allowed, int64_t allowed_count)
+static uint64_t *passing_rows(const lore_part *part, const lore_row_set *allowed)
 {
     const size_t count = word_count(part->segment);
     uint64_t *words = lore_alloc_zero(count, sizeof *words);
     if (words == NULL) {
         return NULL;
     }
-    set_allowed(words, part->segment, allowed, allowed_count);
+    set_allowed(words, part->segment, allowed);
     for (size_t i = 0; i < count && part->dead != NULL; i++) {
         words[i] &= ~part->dead->words[i];
     }
@@ -297,17 +290,17 @@ static bool read_flag(lore_device *device, const bool *flag)
 }
 
 bool lore_device_search(lore_device *device, const lore_part *part, const lore_scan *query,
-                        const int64_t *allowed, int64_t allowed_count, lore_top *top)
+                        const lore_row_set *allowed, lore_top *top)
 {
     /* Acquire: the copy was whole before its thread showed it. */
     lore_resident *copy = atomic_load_explicit(&part->segment->resident, memory_order_acquire);
-    const bool is_few = allowed != NULL && allowed_count < ALLOWED_MIN;
+    const bool is_few = allowed != NULL && allowed->count < ALLOWED_MIN;
     if (device == NULL || copy == NULL || is_few || top->cap == 0 || top->cap > HITS ||
         read_flag(device, &device->is_off)) {
         return false;
     }
     request own = {.part = part, .copy = copy, .query = query, .top = top};
-    uint64_t *passing = allowed != NULL ? passing_rows(part, allowed, allowed_count) : NULL;
+    uint64_t *passing = allowed != NULL ? passing_rows(part, allowed) : NULL;
     if (allowed != NULL && passing == NULL) {
         return false; /* the scan needs no memory */
     }

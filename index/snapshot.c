@@ -92,7 +92,7 @@ void lore_reader_give(lore_index *index, lore_reader *reader)
         return;
     }
     bool is_clean = lore_db_rollback(reader->db);
-    lore_fts_allow(lore_db_fts(reader->db), NULL, 0);
+    lore_fts_allow(lore_db_fts(reader->db), NULL);
     lore_lock_acquire(&index->lock);
     bool is_kept = is_clean && index->idle_count < READERS_IDLE_MAX;
     if (is_kept) {

@@ -268,6 +268,7 @@ void lore_index_close(lore_index *index)
     }
     lore_device_close(index->device);
     lore_reader_close_all(index);
+    lore_filter_cache_clear(&index->filters);
     if (index->writer != NULL) {
         lore_index_rollback(index);
         lore_text_forget(index);

@@ -13,8 +13,7 @@ struct lore_fts {
     fts5_tokenizer
         porter; /* methods of FTS5's stemmer, and one of it over our walk, for questions */
     Fts5Tokenizer *stemmer;
-    const int64_t *allowed;
-    int64_t allowed_count;
+    const lore_row_set *allowed; /* NULL: none */
     const lore_ranking *ranking;
     double average_length; /* of the table being ranked, 0: not asked for yet */
 };
@@ -175,13 +174,12 @@ static void allowed_function(sqlite3_context *context, int count, sqlite3_value 
     (void)count;
     const lore_fts *fts = sqlite3_user_data(context);
     int64_t row = sqlite3_value_int64(values[0]);
-    sqlite3_result_int(context, lore_rows_have(fts->allowed, fts->allowed_count, row));
+    sqlite3_result_int(context, fts->allowed != NULL && lore_row_set_has(fts->allowed, row));
 }
 
-void lore_fts_allow(lore_fts *fts, const int64_t *rows, int64_t count)
+void lore_fts_allow(lore_fts *fts, const lore_row_set *rows)
 {
     fts->allowed = rows;
-    fts->allowed_count = rows == NULL ? 0 : count;
 }
 
 /* ---- registering ---- */

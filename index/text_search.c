@@ -171,8 +171,7 @@ static lore_status search_rows(lore_index *index, lore_db *db, const lore_text_s
                                lore_top *top, lore_error *err)
 {
     const lore_filter *filter = options->filter;
-    int64_t *allowed = NULL;
-    int64_t allowed_count = 0;
+    lore_row_set *allowed = NULL;
     lore_query_term *terms = set->items;
     int32_t count = set->count, first = 0, kept = 0;
     lore_status status = lore_terms_count(index, db, state, terms, count, err);
@@ -183,14 +182,15 @@ static lore_status search_rows(lore_index *index, lore_db *db, const lore_text_s
         choose_terms(&index->config->limits, state, terms, count, &first, &kept);
     }
     if (status == LORE_OK && kept > 0 && filter != NULL) {
-        status = lore_filter_rows(filter, db, state->collection, &allowed, &allowed_count, err);
-        lore_fts_allow(lore_db_fts(db), allowed, allowed_count);
+        status =
+            lore_filter_set(index, db, filter, state->collection, state->changed, &allowed, err);
+        lore_fts_allow(lore_db_fts(db), allowed);
     }
     if (status == LORE_OK && kept > 0) {
         status = ask(db, state, terms + first, kept, filter != NULL, top, err);
     }
-    lore_fts_allow(lore_db_fts(db), NULL, 0);
-    lore_free(allowed);
+    lore_fts_allow(lore_db_fts(db), NULL);
+    lore_row_set_release(allowed);
     return status;
 }
 

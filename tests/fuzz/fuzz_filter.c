@@ -140,18 +140,19 @@ static void store(lore_db *db, const lore_json *metadata)
 static void run(const lore_filter *filter, const lore_json *tree, const lore_json *metadata)
 {
     lore_db *db = database();
-    int64_t *rows = NULL, count = 0;
+    lore_row_set *rows = NULL;
     lore_error err = {.status = LORE_OK};
     store(db, metadata);
-    lore_status status = lore_filter_rows(filter, db, 1, &rows, &count, &err);
+    lore_status status = lore_filter_rows(filter, db, 1, NULL, 0, &rows, &err);
     if (status != LORE_OK) {
         fprintf(stderr, "%s\n", err.message);
     }
     LORE_ASSERT(status == LORE_OK);
-    LORE_ASSERT(count == 0 || (count == 2 && rows[0] == 7 && rows[1] == 8));
+    LORE_ASSERT(rows->count == 0 ||
+                (rows->count == 2 && lore_row_set_has(rows, 7) && lore_row_set_has(rows, 8)));
     verdict expected = evaluate(tree, metadata);
-    LORE_ASSERT(expected == UNDECIDED || (count > 0) == (expected == YES));
-    lore_free(rows);
+    LORE_ASSERT(expected == UNDECIDED || (rows->count > 0) == (expected == YES));
+    lore_row_set_release(rows);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -64,7 +64,7 @@ static double share_let_in(around *a, float margin)
         for (int32_t i = 0; i < a->lists->list_count; i++) {
             centre_scores[i] = a->scan.scores[i];
         }
-        CHECK_OK(lore_scan_part(&a->scan, &a->part, 0, NULL, 0, &top, &err), &err);
+        CHECK_OK(lore_scan_part(&a->scan, &a->part, 0, NULL, &top, &err), &err);
         lore_top_sort(&top);
         for (int i = 0; i < top.count; i++, all++) {
             int32_t list = a->lists->list_of[items[i].chunk - 1];

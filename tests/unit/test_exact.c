@@ -83,7 +83,7 @@ TEST(scanning)
     fix_vector(777777, query);
     lore_scan_set_query(&scan, query);
     lore_top top = {items, 0, 10};
-    CHECK_OK(lore_scan_part(&scan, &part, 0, NULL, 0, &top, &err), &err);
+    CHECK_OK(lore_scan_part(&scan, &part, 0, NULL, &top, &err), &err);
     lore_top_sort(&top);
     double worst = 0;
     for (int i = 0; i < 10; i++) {
@@ -102,33 +102,39 @@ TEST(scanning)
     int64_t best = items[0].chunk, second = items[1].chunk;
     CHECK_OK(lore_part_kill(&part, best, 1, &is_own, &err), &err);
     top.count = 0;
-    CHECK_OK(lore_scan_part(&scan, &part, 0, NULL, 0, &top, &err), &err);
+    CHECK_OK(lore_scan_part(&scan, &part, 0, NULL, &top, &err), &err);
     lore_top_sort(&top);
     CHECK_INT(items[0].chunk, second);
     for (int64_t every = 2; every <= 32; every *= 4) {
-        static int64_t allowed[ROWS];
+        static lore_row_range ranges[ROWS];
+        lore_row_set *allowed = NULL;
         int64_t count = 0;
         for (int64_t id = every; id <= ROWS; id += every) {
-            allowed[count++] = id;
+            ranges[count++] = (lore_row_range){id, 1};
         }
+        CHECK_OK(lore_row_set_new(NULL, ranges, count, &allowed, &err), &err);
         lore_candidate all[10];
         top = (lore_top){all, 0, 10};
-        CHECK_OK(lore_scan_part(&scan, &part, 0, allowed, count, &top, &err), &err);
+        CHECK_OK(lore_scan_part(&scan, &part, 0, allowed, &top, &err), &err);
         lore_top_sort(&top);
         CHECK_INT(top.count, 10);
         for (int64_t i = 0; i < count; i++) { /* nothing allowed and alive beats the last one */
-            int64_t row = lore_segment_find(segment, allowed[i]);
+            int64_t row = lore_segment_find(segment, ranges[i].first);
             CHECK_OK(lore_scan_rows(&scan, segment, row, row + 1, &err), &err);
             bool is_in = false;
             for (int j = 0; j < 10; j++) {
-                is_in = is_in || all[j].chunk == allowed[i];
+                is_in = is_in || all[j].chunk == ranges[i].first;
             }
-            CHECK(is_in || allowed[i] == best || scan.scores[0] <= all[9].score);
+            CHECK(is_in || ranges[i].first == best || scan.scores[0] <= all[9].score);
         }
+        lore_row_set_release(allowed);
     }
     top = (lore_top){items, 0, 10};
-    CHECK_OK(lore_scan_part(&scan, &part, 0, (int64_t[]){0}, 0, &top, &err), &err);
+    lore_row_set *nothing = NULL;
+    CHECK_OK(lore_row_set_new(NULL, NULL, 0, &nothing, &err), &err);
+    CHECK_OK(lore_scan_part(&scan, &part, 0, nothing, &top, &err), &err);
     CHECK_INT(top.count, 0);
+    lore_row_set_release(nothing);
     lore_dead_release(part.dead);
     lore_scan_close(&scan);
     lore_segment_release(segment);

@@ -193,4 +193,56 @@ TEST(largest)
     fix_destroy(&f);
 }
 
-CHECK_MAIN(comparisons, lists_and_compounds, odd_keys, refusals, largest)
+/* Sets of earlier commits are brought forward: what came, what was replaced and what went shows at
+ * once, also where more filters are asked for than are kept. */
+TEST(kept_sets)
+{
+    open_documents();
+    const char *r2 = "{\"type\":\"eq\",\"key\":\"product\",\"value\":\"R2\"}";
+    CHECK_PASSING(r2, "bc");
+    CHECK_PASSING(r2, "bc");
+    CHECK_PASSING("{\"type\":\"eq\",\"key\":\"product\",\"value\":\"R1\"}", "a");
+    CHECK_PASSING("{\"type\":\"ne\",\"key\":\"product\",\"value\":\"R2\"}", "adef");
+    fix_put_one(f.index, "default", "g", "apples", "{\"product\":\"R2\"}", 1, 20);
+    CHECK_PASSING(r2, "bcg");
+    fix_put_one(f.index, "default", "b", "apples", "{\"product\":\"R1\"}", 1, 21);
+    CHECK_PASSING(r2, "cg");
+    CHECK_PASSING("{\"type\":\"eq\",\"key\":\"product\",\"value\":\"R1\"}", "ab");
+    fix_delete_one(f.index, "default", "c");
+    CHECK_PASSING(r2, "g");
+    for (int i = 0; i < 2 * LORE_FILTERS_KEPT; i++) {
+        char json[96];
+        snprintf(json, sizeof json, "{\"type\":\"in\",\"key\":\"year\",\"value\":[2023,%d]}", i);
+        CHECK_PASSING(json, "a");
+    }
+    CHECK_PASSING(r2, "g");
+    fix_destroy(&f);
+}
+
+/* Runs of a bitmap, at the edges of its words, and of what is added to one. */
+TEST(row_sets)
+{
+    const lore_row_range first[] = {{63, 2}, {200, 64}, {130, 1}}, later[] = {{5, 1}, {1000, 3}};
+    const int64_t runs[][2] = {{5, 6}, {63, 65}, {130, 131}, {200, 264}, {1000, 1003}};
+    lore_error err;
+    lore_row_set *base = NULL, *set = NULL;
+    int64_t begin = 0, end = 0;
+    CHECK_OK(lore_row_set_new(NULL, first, 3, &base, &err), &err);
+    CHECK_OK(lore_row_set_new(base, later, 2, &set, &err), &err);
+    CHECK_INT(base->count, 67);
+    CHECK_INT(set->count, 71);
+    for (int i = 0; i < 5; i++) {
+        CHECK(lore_row_set_run(set, end, &begin, &end));
+        CHECK_INT(begin, runs[i][0]);
+        CHECK_INT(end, runs[i][1]);
+        CHECK(lore_row_set_has(set, begin) && lore_row_set_has(set, end - 1));
+        CHECK(!lore_row_set_has(set, begin - 1) && !lore_row_set_has(set, end));
+    }
+    CHECK(!lore_row_set_run(set, end, &begin, &end));
+    CHECK(lore_row_set_run(set, 210, &begin, &end) && begin == 210 && end == 264);
+    CHECK(!lore_row_set_has(set, -1) && !lore_row_set_has(set, INT64_MAX));
+    lore_row_set_release(base);
+    lore_row_set_release(set);
+}
+
+CHECK_MAIN(comparisons, lists_and_compounds, odd_keys, refusals, largest, kept_sets, row_sets)

@@ -68,7 +68,8 @@ TEST(allowed_rows)
     static const char *const sql =
         "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i+1 FROM n WHERE i<20) "
         "SELECT group_concat(i) FROM n WHERE lore_allowed(i)";
-    const int64_t rows[] = {2, 3, 5, 7, 11, 13, 17, 19};
+    const lore_row_range ranges[] = {{2, 2}, {5, 1}, {7, 1}, {11, 1}, {13, 1}, {17, 1}, {19, 1}};
+    lore_row_set *rows = NULL;
     lore_error err;
     lore_stmt *stmt = NULL;
     bool has_row = false;
@@ -76,10 +77,12 @@ TEST(allowed_rows)
     CHECK_OK(lore_db_statement(db, sql, &stmt, &err), &err);
     CHECK_OK(lore_stmt_step(stmt, &has_row, &err), &err);
     CHECK(lore_column_is_null(stmt, 0));
-    lore_fts_allow(lore_db_fts(db), rows, 8);
+    CHECK_OK(lore_row_set_new(NULL, ranges, 7, &rows, &err), &err);
+    lore_fts_allow(lore_db_fts(db), rows);
     CHECK_OK(lore_db_statement(db, sql, &stmt, &err), &err);
     CHECK_OK(lore_stmt_step(stmt, &has_row, &err), &err);
     CHECK_STR(lore_column_bytes(stmt, 0), "2,3,5,7,11,13,17,19");
+    lore_row_set_release(rows);
     lore_db_close(db);
 }
 
