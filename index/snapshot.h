@@ -2,8 +2,9 @@
  * the database.
  *
  * Dense search covers the published vectors and the exact tail of everything committed since; dead
- * rows are never returned. Candidates whose rows were deleted after the snapshot was taken drop out
- * when their chunks are loaded. Thread: any. */
+ * rows are never returned. Candidates whose rows were deleted after the snapshot was taken keep
+ * their int8 scores, so their place may change between two searches, and drop out when their chunks
+ * are loaded. Thread: any. */
 #ifndef LORE_INDEX_SNAPSHOT_H
 #define LORE_INDEX_SNAPSHOT_H
 
