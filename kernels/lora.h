@@ -30,7 +30,7 @@ extern "C" {
 enum {
     LORE_LORA_PARTS_MAX = 3, /* q, k, v */
     LORE_LORA_ALIGN = 64,    /* bytes: where matrices and tables of an adapter start */
-    LORE_LORA_PANEL = 64     /* rows of a matrix that lore_lora_pack takes at a time */
+    LORE_LORA_PANEL = 16     /* rows of a matrix that lore_lora_pack takes at a time */
 };
 
 /* One of the matrices that a product is stacked of. */

@@ -213,10 +213,9 @@ void lore_cpu_matmul(lore_queue *queue, lore_view out, lore_view x, const lore_w
 
 /* ---- adapters ---- */
 
-/* How a matrix of an adapter is kept and multiplied. Strips of 16 rows (the last of what is left)
- * lie behind one another, each [groups][rows][32 bits]: one f32, two bf16, or four bytes plus 128.
- * Before each panel of bytes stands a line with the scale of each of its rows in a byte of its own,
- * six bits of exponent and two of fraction: so whole strips begin at lines of a cache. */
+/* How a matrix of an adapter is kept and multiplied. Panels of 16 rows (the last of what is left)
+ * lie behind one another, each [groups][rows][32 bits]: one f32, two bf16, or four bytes plus 128,
+ * before which stands the scale of the panel. */
 typedef enum lore_lora_form {
     LORE_LORA_F32,
     LORE_LORA_WIDE, /* bf16, widened; rows are f32 */
@@ -260,42 +259,16 @@ extern const lore_lora_loops lore_lora_scalar, lore_lora_avx2, lore_lora_avx512,
  * KB, which is half of a matrix. */
 enum { LORE_LORA_AHEAD = 2048 };
 
-enum {
-    LORE_LORA_STRIP = 16,       /* rows */
-    LORE_LORA_SCALES = 64,      /* bytes before a panel in int8 */
-    LORE_LORA_SCALE_SHIFT = 21, /* of such a byte among the bits of an f32, */
-    LORE_LORA_SCALE_LEAST = 83  /* above 2^(83 - 127): up to 2^20 */
-};
-_Static_assert((int)LORE_LORA_SCALES == (int)LORE_LORA_PANEL, "a byte for each row");
-
-/* Columns of a group. */
+/* Columns of a group, and bytes of a panel of so many rows. */
 static inline int32_t lore_lora_group(lore_lora_form form)
 {
     return form == LORE_LORA_F32 ? 1 : form == LORE_LORA_INT8 ? 4 : 2;
 }
 
-/* Bytes of so many rows, from the begin of a panel on. */
-static inline size_t lore_lora_rows_bytes(lore_lora_form form, int32_t rows, int32_t groups)
+static inline size_t lore_lora_panel_bytes(lore_lora_form form, int32_t rows, int32_t groups)
 {
-    const int32_t panels = (rows + LORE_LORA_PANEL - 1) / LORE_LORA_PANEL;
-    return (form == LORE_LORA_INT8 ? (size_t)panels * LORE_LORA_SCALES : 0) +
+    return (form == LORE_LORA_INT8 ? sizeof(float) : 0) +
            (size_t)rows * (size_t)groups * sizeof(uint32_t);
-}
-
-/* Where strip `index` begins. */
-static inline size_t lore_lora_strip_at(lore_lora_form form, int32_t index, int32_t groups)
-{
-    const int32_t panel = index * LORE_LORA_STRIP / LORE_LORA_PANEL;
-    return (form == LORE_LORA_INT8 ? (size_t)(panel + 1) * LORE_LORA_SCALES : 0) +
-           (size_t)index * LORE_LORA_STRIP * (size_t)groups * sizeof(uint32_t);
-}
-
-/* Where the scales of its rows stand, in int8. */
-static inline size_t lore_lora_scales_at(int32_t index, int32_t groups)
-{
-    const int32_t row = index * LORE_LORA_STRIP, panel = row / LORE_LORA_PANEL;
-    return lore_lora_rows_bytes(LORE_LORA_INT8, panel * LORE_LORA_PANEL, groups) +
-           (size_t)(row % LORE_LORA_PANEL);
 }
 
 size_t lore_cpu_lora_bytes(const lore_weight *weight, lore_dtype dtype, int32_t rows, int32_t cols);

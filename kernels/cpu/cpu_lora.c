@@ -11,7 +11,6 @@
  * as are the rows; elsewhere they are bf16 or f32 as they were opened. */
 #include "kernels/cpu/cpu_int.h"
 
-#include <math.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -46,51 +45,35 @@ static int32_t group_count(lore_lora_form form, int32_t cols)
 size_t lore_cpu_lora_bytes(const lore_weight *weight, lore_dtype dtype, int32_t rows, int32_t cols)
 {
     const lore_lora_form form = form_of(weight, dtype);
-    return lore_lora_rows_bytes(form, rows, group_count(form, cols));
+    const int32_t groups = group_count(form, cols), rest = rows % LORE_LORA_PANEL;
+    const size_t whole = lore_lora_panel_bytes(form, LORE_LORA_PANEL, groups);
+    return (size_t)(rows / LORE_LORA_PANEL) * whole +
+           (rest > 0 ? lore_lora_panel_bytes(form, rest, groups) : 0);
 }
 
-/* The least scale that a byte says in which no step is above 127; beyond 10^8 they are cut off. */
-static uint8_t scale_byte(float largest)
+/* Numbers of bf16 in steps of one scale, plus the zero point. */
+static void pack_int8(const uint16_t *from, int32_t rows, int32_t cols, char *to)
 {
-    const float least = largest / 127.0f;
-    int32_t bits;
-    memcpy(&bits, &least, sizeof bits);
-    const int32_t part = 1 << LORE_LORA_SCALE_SHIFT, zero = LORE_LORA_SCALE_LEAST << 23;
-    if (bits <= zero) {
-        return 0;
-    }
-    const int32_t code = (bits - zero + part - 1) / part;
-    return (uint8_t)(code < UINT8_MAX ? code : UINT8_MAX);
-}
-
-static float scale_of(uint8_t byte)
-{
-    const int32_t bits = (LORE_LORA_SCALE_LEAST << 23) + (byte << LORE_LORA_SCALE_SHIFT);
-    float scale;
-    memcpy(&scale, &bits, sizeof scale);
-    return scale;
-}
-
-/* One row of a strip of so many, its numbers of bf16 in steps of a scale plus the zero point; `to`
- * is where the strip begins. */
-static uint8_t pack_int8_row(const uint16_t *from, int32_t cols, int32_t row, int32_t strip,
-                             uint8_t *to)
-{
-    const int32_t group = lore_lora_group(LORE_LORA_INT8);
+    const int32_t group = lore_lora_group(LORE_LORA_INT8),
+                  groups = group_count(LORE_LORA_INT8, cols);
+    uint8_t *bytes = (uint8_t *)to + sizeof(float);
     float top = 0.0f;
-    for (int32_t c = 0; c < cols; c++) {
-        const float value = fabsf(lore_bf16_to_f32(from[c]));
-        top = value > top ? value : top;
+    for (int64_t i = 0; i < (int64_t)rows * cols; i++) {
+        const float value = lore_bf16_to_f32(from[i]), size = value < 0 ? -value : value;
+        top = size > top ? size : top;
     }
-    const uint8_t byte = scale_byte(top);
-    const float inverse = 1.0f / scale_of(byte);
-    for (int32_t c = 0; c < cols; c++) {
-        float steps = lore_bf16_to_f32(from[c]) * inverse;
-        steps = steps > 127.0f ? 127.0f : steps < -127.0f ? -127.0f : steps;
-        const int64_t at = ((int64_t)(c / group) * strip + row) * group + c % group;
-        to[at] = (uint8_t)(LORE_INT8_ZERO + (int32_t)(steps < 0 ? steps - 0.5f : steps + 0.5f));
+    const float scale = top < 1e-30f ? 1.0f : top / 127.0f,
+                inverse = top < 1e-30f ? 0.0f : 127.0f / top;
+    memcpy(to, &scale, sizeof scale);
+    memset(bytes, LORE_INT8_ZERO, (size_t)groups * (size_t)rows * sizeof(uint32_t));
+    for (int32_t r = 0; r < rows; r++) {
+        for (int32_t c = 0; c < cols; c++) {
+            const float steps = lore_bf16_to_f32(from[(int64_t)r * cols + c]) * inverse;
+            const int64_t at = ((int64_t)(c / group) * rows + r) * group + c % group;
+            bytes[at] =
+                (uint8_t)(LORE_INT8_ZERO + (int32_t)(steps < 0 ? steps - 0.5f : steps + 0.5f));
+        }
     }
-    return byte;
 }
 
 static void pack_bf16(const uint16_t *from, int32_t rows, int32_t cols, uint16_t *to)
@@ -114,45 +97,23 @@ static void pack_f32(const float *from, int32_t rows, int32_t cols, float *to)
     }
 }
 
-/* Rows of one panel. Returns the bytes written. */
-static size_t pack_panel(lore_lora_form form, const char *from, int32_t rows, int32_t cols,
-                         char *to)
-{
-    const int32_t groups = group_count(form, cols);
-    const size_t bytes = lore_lora_rows_bytes(form, rows, groups);
-    const size_t row_bytes =
-        (size_t)cols * (form == LORE_LORA_F32 ? sizeof(float) : sizeof(uint16_t));
-    if (form == LORE_LORA_INT8) {
-        memset(to, 0, LORE_LORA_SCALES);
-        memset(to + LORE_LORA_SCALES, LORE_INT8_ZERO, bytes - LORE_LORA_SCALES);
-    }
-    for (int32_t r = 0; r < rows; r += LORE_LORA_STRIP) {
-        const int32_t some = rows - r < LORE_LORA_STRIP ? rows - r : LORE_LORA_STRIP;
-        void *strip = to + lore_lora_strip_at(form, r / LORE_LORA_STRIP, groups);
-        const void *first = from + (size_t)r * row_bytes;
-        if (form == LORE_LORA_F32) {
-            pack_f32(first, some, cols, strip);
-        } else if (form != LORE_LORA_INT8) {
-            pack_bf16(first, some, cols, strip);
-        }
-        for (int32_t i = 0; i < some && form == LORE_LORA_INT8; i++) {
-            to[r + i] = (char)pack_int8_row((const uint16_t *)first + (int64_t)i * cols, cols, i,
-                                            some, strip);
-        }
-    }
-    return bytes;
-}
-
 size_t lore_cpu_lora_pack(const lore_weight *weight, lore_dtype dtype, int32_t cols,
                           const void *rows, int32_t count, void *to)
 {
     const lore_lora_form form = form_of(weight, dtype);
-    const size_t row_bytes = (size_t)cols * lore_dtype_size(dtype);
     size_t written = 0;
     for (int32_t r = 0; r < count; r += LORE_LORA_PANEL) {
         const int32_t some = count - r < LORE_LORA_PANEL ? count - r : LORE_LORA_PANEL;
-        written += pack_panel(form, (const char *)rows + (size_t)r * row_bytes, some, cols,
-                              (char *)to + written);
+        const int64_t first = (int64_t)r * cols;
+        void *panel = (char *)to + written;
+        if (form == LORE_LORA_F32) {
+            pack_f32((const float *)rows + first, some, cols, panel);
+        } else if (form == LORE_LORA_INT8) {
+            pack_int8((const uint16_t *)rows + first, some, cols, panel);
+        } else {
+            pack_bf16((const uint16_t *)rows + first, some, cols, panel);
+        }
+        written += lore_lora_panel_bytes(form, some, group_count(form, cols));
     }
     return written;
 }
@@ -324,9 +285,9 @@ static void fetch_piece(const lore_cpu_lora *plan, const piece *p, int32_t begin
         const lore_lora_part *part = &p->product->parts[i];
         const span rows = span_of(part, begin, INT32_MAX);
         if (rows.begin < rows.end && part->column_start <= begin) {
-            fetch((const char *)part->b + lore_lora_strip_at(plan->form,
-                                                             rows.begin / LORE_LORA_STRIP,
-                                                             group_count(plan->form, part->rank)));
+            const size_t bytes = lore_lora_panel_bytes(plan->form, LORE_LORA_PANEL,
+                                                       group_count(plan->form, part->rank));
+            fetch((const char *)part->b + (size_t)(rows.begin / LORE_LORA_PANEL) * bytes);
         }
     }
 }

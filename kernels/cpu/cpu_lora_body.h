@@ -1,4 +1,4 @@
-/* The loops of adapters in words (simd_int.h): turned rows against strips of 16 matrix rows, whose
+/* The loops of adapters in words (simd_int.h): turned rows against panels of 16 matrix rows, whose
  * lanes are outputs. Included once by each cpu_lora_*.c that is compiled for another instruction
  * set.
  *
@@ -9,13 +9,11 @@
 #include "kernels/cpu/simd_int.h"
 
 enum {
-    LORA_VECTORS = LORE_LORA_STRIP / VF_WIDTH,
+    LORA_VECTORS = LORE_LORA_PANEL / VF_WIDTH,
     LORA_ROWS = VF_WIDTH == 16  ? 8
                 : VF_WIDTH == 8 ? 2
                                 : 1, /* of a tile: its sums stay in registers */
-    LORA_CHAINS = 2,
-    LORA_STRIPS = LORE_LORA_PANEL / LORE_LORA_STRIP,
-    LORA_GROUPS_FEW = 16 /* of a strip that is short: of ranks up to 64 in int8 */
+    LORA_CHAINS = 2
 };
 
 /* Bytes of a turned row that one group takes. */
@@ -32,15 +30,6 @@ LORE_INLINE vf set_floats(const char *p)
 }
 
 #if defined(__AVX512F__)
-
-/* The scales of 16 matrix rows. */
-LORE_INLINE vf load_scales(const char *bytes)
-{
-    const __m512i codes = _mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)bytes));
-    const __m512i bits = _mm512_slli_epi32(codes, LORE_LORA_SCALE_SHIFT);
-    return _mm512_castsi512_ps(
-        _mm512_add_epi32(bits, _mm512_set1_epi32(LORE_LORA_SCALE_LEAST << 23)));
-}
 
 /* Two bf16 or four bytes of a row times those of each lane. Sums of bytes are integers in the bits
  * of a vf. */
@@ -65,12 +54,6 @@ LORE_INLINE vf whole_sums(vf first, vf second, int32_t sum)
 #else
 
 /* There is no such form. */
-LORE_INLINE vf load_scales(const char *bytes)
-{
-    (void)bytes;
-    return vf_zero();
-}
-
 LORE_INLINE vf add_dots(const lore_lora_form form, vf sum, const char *a, vf w)
 {
     (void)form;
@@ -88,7 +71,7 @@ LORE_INLINE vf whole_sums(vf first, vf second, int32_t sum)
 
 #endif
 
-/* One group of a row, at a, times that of the strip's rows. */
+/* One group of a row, at a, times that of the panel's rows. */
 LORE_INLINE vf add_group(const lore_lora_form form, vf sum, const char *a, vf w)
 {
     if (form == LORE_LORA_F32) {
@@ -101,13 +84,13 @@ LORE_INLINE vf add_group(const lore_lora_form form, vf sum, const char *a, vf w)
     return add_dots(form, sum, a, w);
 }
 
-/* A tile's sums to their rows: lanes begin .. end-1 of the strip that starts at column `col`. */
+/* A tile's sums to their rows: lanes begin .. end-1 of the panel that starts at column `col`. */
 LORE_INLINE void store_row(const lore_lora_job *job, int32_t r, int32_t col, int32_t begin,
                            int32_t end, const vf *sums)
 {
     float *out = job->out + (job->to != NULL ? job->to[r] : r) * job->out_stride + col;
-    if (begin > 0) { /* another item has the lanes before: the strip straddles two */
-        float lanes[LORE_LORA_STRIP];
+    if (begin > 0) { /* another item has the lanes before: the panel straddles two */
+        float lanes[LORE_LORA_PANEL];
         for (int32_t v = 0; v < LORA_VECTORS; v++) {
             vf_store(lanes + v * VF_WIDTH, sums[v]);
         }
@@ -127,13 +110,14 @@ LORE_INLINE void store_row(const lore_lora_job *job, int32_t r, int32_t col, int
     }
 }
 
-/* So many rows from `row` on, times one strip of `width` rows. */
+/* So many rows from `row` on, times one panel of `width` rows. */
 LORE_INLINE void multiply_tile(const lore_lora_form form, const int32_t rows, const bool is_whole,
-                               const lore_lora_job *job, int32_t row, int32_t strip)
+                               const lore_lora_job *job, int32_t row, int32_t panel)
 {
-    const int32_t col = strip * LORE_LORA_STRIP, left = job->matrix_rows - col;
-    const int32_t width = is_whole ? LORE_LORA_STRIP : left;
-    const char *b = job->matrix + lore_lora_strip_at(form, strip, job->groups);
+    const int32_t col = panel * LORE_LORA_PANEL, left = job->matrix_rows - col;
+    const int32_t width = is_whole ? LORE_LORA_PANEL : left;
+    const char *b =
+        job->matrix + (size_t)panel * lore_lora_panel_bytes(form, LORE_LORA_PANEL, job->groups);
     const char *a = job->rows + row * job->row_bytes;
     vf sum[LORA_CHAINS][LORA_ROWS][LORA_VECTORS], scale = vf_set(1.0f);
 #pragma GCC unroll 2
@@ -147,7 +131,8 @@ LORE_INLINE void multiply_tile(const lore_lora_form form, const int32_t rows, co
         }
     }
     if (form == LORE_LORA_INT8) {
-        scale = load_scales(job->matrix + lore_lora_scales_at(strip, job->groups));
+        scale = set_floats(b);
+        b += sizeof(float);
     }
     for (int32_t g = 0; g < job->groups; g += LORA_CHAINS) {
 #pragma GCC unroll 2
@@ -192,85 +177,56 @@ LORE_INLINE void multiply_tile(const lore_lora_form form, const int32_t rows, co
     }
 }
 
-/* One row times whole strips, first .. + count, which lie behind one another and take turns group
- * by group: what most adapters of a step get. */
-LORE_INLINE void multiply_row(const lore_lora_form form, const int32_t count,
-                              const lore_lora_job *job, int32_t row, int32_t first)
+/* One row times whole panels, first .. last-1: what most adapters of a step get. */
+LORE_INLINE void multiply_row(const lore_lora_form form, const lore_lora_job *job, int32_t row,
+                              int32_t first, int32_t last)
 {
     const char *a = job->rows + row * job->row_bytes;
     const lore_lora_head head = *(const lore_lora_head *)(const void *)a;
     const bool is_int8 = form == LORE_LORA_INT8;
-    const int64_t strip_bytes = (int64_t)job->groups * LORE_LORA_STRIP * (int64_t)sizeof(uint32_t);
-    const char *lanes = job->matrix + lore_lora_strip_at(form, first, job->groups);
-    const char *x = a + sizeof head;
-    vf sum[LORA_CHAINS][LORA_STRIPS][LORA_VECTORS];
-#pragma GCC unroll 4
-    for (int32_t p = 0; p < count; p++) {
+    const size_t panel_bytes = lore_lora_panel_bytes(form, LORE_LORA_PANEL, job->groups);
+    const char *b = job->matrix + (size_t)first * panel_bytes;
+    float *out = job->out + (job->to != NULL ? job->to[row] : row) * job->out_stride;
+    for (int32_t p = first; p < last; p++, b += panel_bytes) {
+        const char *lanes = b + (is_int8 ? sizeof(float) : 0), *x = a + sizeof head;
+        const vf factor = is_int8 ? vf_mul(set_floats(b), vf_set(head.scale)) : vf_set(head.scale);
+        vf sum[LORA_CHAINS][LORA_VECTORS];
 #pragma GCC unroll 16
         for (int32_t v = 0; v < LORA_VECTORS; v++) {
-            sum[0][p][v] = sum[1][p][v] = vf_zero();
+            sum[0][v] = sum[1][v] = vf_zero();
         }
-    }
-    for (int32_t g = 0; g < job->groups; g += LORA_CHAINS) {
+        for (int32_t g = 0; g < job->groups; g += LORA_CHAINS) {
 #pragma GCC unroll 2
-        for (int32_t i = 0; i < LORA_CHAINS; i++) {
-            if (i > 0 && g + i == job->groups) {
-                break;
-            }
-#pragma GCC unroll 4
-            for (int32_t p = 0; p < count; p++) {
-                const char *strip = lanes + p * strip_bytes;
+            for (int32_t i = 0; i < LORA_CHAINS; i++) {
+                if (i > 0 && g + i == job->groups) {
+                    break;
+                }
 #pragma GCC unroll 16
                 for (int32_t v = 0; v < LORA_VECTORS; v++) {
-                    const vf w = vf_load((const float *)(const void *)strip + v * VF_WIDTH);
-                    sum[i][p][v] = add_group(form, sum[i][p][v], x, w);
+                    const vf w = vf_load((const float *)(const void *)lanes + v * VF_WIDTH);
+                    sum[i][v] = add_group(form, sum[i][v], x, w);
                 }
-                __builtin_prefetch(strip + LORE_LORA_AHEAD, 0, 2);
+                __builtin_prefetch(lanes + LORE_LORA_AHEAD, 0, 2);
+                lanes += LORE_LORA_PANEL * sizeof(uint32_t);
+                x += group_bytes(form);
             }
-            lanes += LORE_LORA_STRIP * sizeof(uint32_t);
-            x += group_bytes(form);
-        }
-    }
-    float *out = job->out + (job->to != NULL ? job->to[row] : row) * job->out_stride +
-                 first * LORE_LORA_STRIP;
-#pragma GCC unroll 4
-    for (int32_t p = 0; p < count; p++) {
-        vf factor = vf_set(head.scale);
-        if (is_int8) {
-            factor = vf_mul(load_scales(job->matrix + lore_lora_scales_at(first + p, job->groups)),
-                            factor);
         }
 #pragma GCC unroll 16
         for (int32_t v = 0; v < LORA_VECTORS; v++) {
-            float *to = out + p * LORE_LORA_STRIP + v * VF_WIDTH;
-            const vf total = is_int8 ? whole_sums(sum[0][p][v], sum[1][p][v], head.sum)
-                                     : vf_add(sum[0][p][v], sum[1][p][v]);
+            float *to = out + p * LORE_LORA_PANEL + v * VF_WIDTH;
+            const vf total =
+                is_int8 ? whole_sums(sum[0][v], sum[1][v], head.sum) : vf_add(sum[0][v], sum[1][v]);
             const vf before = job->is_accumulating ? vf_load(to) : vf_zero();
             vf_store(to, vf_add(before, vf_mul(factor, total)));
         }
     }
 }
 
-LORE_INLINE void multiply_strips(const lore_lora_form form, const lore_lora_job *job, int32_t row,
-                                 int32_t first, int32_t last)
-{
-    const int32_t most = job->groups <= LORA_GROUPS_FEW ? LORA_STRIPS : 1;
-    for (int32_t p = first; p < last;) {
-        const bool is_panel = most > 1 && p % LORA_STRIPS == 0 && p + LORA_STRIPS <= last;
-        if (is_panel) {
-            multiply_row(form, LORA_STRIPS, job, row, p);
-        } else {
-            multiply_row(form, 1, job, row, p);
-        }
-        p += is_panel ? LORA_STRIPS : 1;
-    }
-}
-
-/* All rows against each strip in turn, which stays in the first cache; whole ones, and those that
+/* All rows against each panel in turn, which stays in the first cache; whole ones, and those that
  * are cut off by the matrix's end or that another item has a share of. */
 LORE_INLINE void multiply_form(const lore_lora_form form, const lore_lora_job *job)
 {
-    const int32_t width = LORE_LORA_STRIP, last = (job->end + width - 1) / width;
+    const int32_t width = LORE_LORA_PANEL, last = (job->end + width - 1) / width;
     for (int32_t p = job->begin / width, next; p < last; p = next) {
         const bool is_whole = job->begin <= p * width && job->end >= (p + 1) * width;
         int32_t r = 0;
@@ -279,7 +235,7 @@ LORE_INLINE void multiply_form(const lore_lora_form form, const lore_lora_job *j
             multiply_tile(form, LORA_ROWS, true, job, r, p);
         }
         for (; is_whole && r < job->row_count; r++) {
-            multiply_strips(form, job, r, p, next);
+            multiply_row(form, job, r, p, next);
         }
         for (; r < job->row_count; r++) {
             multiply_tile(form, 1, job->matrix_rows >= (p + 1) * width, job, r, p);

@@ -11,7 +11,7 @@
  * LORA_F32   sums in another order, and the rounding of what it is added to
  * LORA_BF16  x and x A^T rounded to bf16, 2^-9 each, the worst of thousands
  * LORA_INT8  these in int8, a step of which is a twentieth of most where one is an outlier; A and B
- *            too, with a scale for each row; the worst of hundreds of thousands */
+ *            too, with one scale for 16 rows of a matrix; the worst of hundreds of thousands */
 static const double TOLERANCE_LORA_F32 = 3e-4;
 static const double TOLERANCE_LORA_BF16 = 2e-2;
 static const double TOLERANCE_LORA_INT8 = 2e-1;
