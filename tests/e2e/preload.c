@@ -19,8 +19,10 @@ static void *(*real_calloc)(size_t, size_t);
 static void *(*real_realloc)(void *, size_t);
 static void *(*real_aligned_alloc)(size_t, size_t);
 
-/* Counting begins with main: what the dynamic linker and the libraries' starts take is not ours. */
+/* Counting begins with main: what the dynamic linker and the libraries' starts take is not ours,
+ * and those of the CUDA runtime, which is part of the program, do not live through a failure. */
 static bool is_counting;
+static int (*real_main)(int, char **, char **);
 
 static bool allocation_passes(void)
 {
@@ -90,6 +92,23 @@ static void write_counts(void)
     }
 }
 
+static int counted_main(int argc, char **argv, char **environment)
+{
+    is_counting = true;
+    return real_main(argc, argv, environment);
+}
+
+/* The C library's, which runs the program's constructors and then main. */
+int __libc_start_main(int (*program)(int, char **, char **), int argc, char **argv,
+                      void (*init)(void), void (*fini)(void), void (*rtld_fini)(void), void *stack)
+{
+    int (*start)(int (*)(int, char **, char **), int, char **, void (*)(void), void (*)(void),
+                 void (*)(void), void *) = NULL;
+    *(void **)&start = dlsym(RTLD_NEXT, "__libc_start_main");
+    real_main = program;
+    return start(counted_main, argc, argv, init, fini, rtld_fini, stack);
+}
+
 __attribute__((constructor)) static void arm_from_environment(void)
 {
     static const char *const modes[] = {"once", "sticky", "short", "kill"};
@@ -102,7 +121,6 @@ __attribute__((constructor)) static void arm_from_environment(void)
     for (int i = 0; i < FAULT_KINDS; i++) {
         fault_arm((fault_kind)i, 0, FAULT_ONCE, 0);
     }
-    is_counting = true;
     if (asked == NULL) {
         return;
     }
