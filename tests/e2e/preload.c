@@ -24,11 +24,14 @@ static void *(*real_aligned_alloc)(size_t, size_t);
 static bool is_counting;
 static int (*real_main)(int, char **, char **);
 
+/* errno is set as the C library sets it, which believes in that itself. */
 static bool allocation_passes(void)
 {
     int64_t index = is_counting ? atomic_fetch_add(&allocations, 1) + 1 : 0;
-    return index == 0 || failing_allocation == 0 || index < failing_allocation ||
-           (index > failing_allocation && !failing_goes_on);
+    bool passes = index == 0 || failing_allocation == 0 || index < failing_allocation ||
+                  (index > failing_allocation && !failing_goes_on);
+    errno = passes ? errno : ENOMEM;
+    return passes;
 }
 
 /* dlsym asks for memory while it looks for calloc: a little from here, which is never given back.
